@@ -1,0 +1,284 @@
+//! The ledger door (PostgreSQL): durable state, owned here and nowhere else.
+//!
+//! * Every submission is one transaction, serializable against every other.
+//! * A write locks the fence rows of its entities, in id order, and passes only if epoch and lease both equal the fence.
+//! * One key, one result: (character, number) with its payload's digest is stored in the same transaction as the effect.
+//!   A stored result is returned before anything else is looked at.
+//! * A refusal by the fence, for a gap, or for an ended session writes nothing and advances nothing.
+//!
+//! Deliberately absent: a worker's absolute values. Durable fields change by keyed increments and transfers only.
+
+use crate::{
+    outcome::{Outcome, Refusal},
+    rules::{attack::Blow, space::Position},
+    time::UnixTime,
+};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use worldline_proto::{
+    CharacterId, Digest, EntityId, Epoch, Generation, LeaseId, NodeId, Nonce, OpId, OpNumber, Version,
+};
+
+/// The right to write an entity: who claims to own it, since which epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Authority {
+    /// The entity.
+    pub entity: EntityId,
+    /// The epoch at which it was claimed.
+    pub epoch: Epoch,
+    /// The lease that claimed it.
+    pub lease: LeaseId,
+}
+
+/// What an operation does, as its owner decided it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// A hit. The ledger takes at most the hit points that are left, and pays experience and bounty only for a living
+    /// target.
+    Attack {
+        /// Who is hit. Its authority stands in the operation.
+        target: EntityId,
+        /// What the blow is worth.
+        blow: Blow,
+    },
+    /// The rules of the game refuse it; that is its stored result.
+    Refuse(RuleRefusal),
+}
+
+/// Why the rules of the game refuse an operation. Such a refusal is a result like any other: stored, then answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RuleRefusal {
+    /// The weapon is not ready yet.
+    Cooldown,
+    /// The target is too far away.
+    OutOfRange,
+    /// The target does not exist or cannot be attacked.
+    NoSuchTarget,
+    /// The target is dead.
+    TargetDead,
+    /// The action does not decode.
+    Malformed,
+}
+
+/// One operation of a player, keyed by (character, number).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Operation {
+    /// Whose.
+    pub character: CharacterId,
+    /// The session that sent it.
+    pub generation: Generation,
+    /// The client's number for it.
+    pub number: OpNumber,
+    /// Of its payload as the client sent it.
+    pub digest: Digest,
+    /// The authority over every entity that it writes, the character's first.
+    pub authority: Vec<Authority>,
+    /// What it does.
+    pub effect: Effect,
+}
+
+/// An entity's checkpointed state. Accepted only at the current fence and with a version above the stored one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Checkpoint {
+    /// Who writes it.
+    pub authority: Authority,
+    /// Increases within an epoch.
+    pub version: Version,
+    /// What is kept.
+    pub state: Checkpointed,
+}
+
+/// The checkpointed class of an entity's state: at most [`crate::limits::CHECKPOINT_PERIOD`] of it is lost at a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Checkpointed {
+    /// Where it stands.
+    pub position: Position,
+    /// When it may attack again, by the wall clock of its owner.
+    pub cooldown_end: UnixTime,
+}
+
+/// What one worker commits in one transaction. Refusals are per operation: one does not touch another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Batch {
+    /// In the order of their execution.
+    pub operations: Vec<Operation>,
+    /// After the operations.
+    pub checkpoints: Vec<Checkpoint>,
+}
+
+/// The stored result of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OpResult {
+    /// The blow landed.
+    Hit {
+        /// Who was hit.
+        target: EntityId,
+        /// Hit points taken.
+        dealt: u32,
+        /// Hit points left.
+        remaining: u32,
+        /// Experience gained.
+        experience: i64,
+        /// Minor units gained, out of the target's purse.
+        bounty: i64,
+    },
+    /// The rules of the game refused it.
+    Refused(RuleRefusal),
+}
+
+/// What the ledger made of one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It took effect now.
+    Applied(OpResult),
+    /// It had taken effect before, under the same key with the same payload.
+    Stored(OpResult),
+    /// The key has a result for another payload. Nothing was written; never an answer to this payload.
+    Conflict,
+    /// The key's result is so old that it is no longer kept: below the window of [`crate::limits::RESULTS_KEPT`].
+    Forgotten,
+    /// The number is not the next one. Nothing was written.
+    Gap {
+        /// The number that would have been right.
+        expected: OpNumber,
+    },
+    /// The session is not the character's highest. Nothing was written.
+    StaleSession {
+        /// The highest.
+        current: Generation,
+    },
+    /// An authority does not equal its fence. Nothing was written.
+    Fenced {
+        /// Whose.
+        entity: EntityId,
+        /// The epoch of the fence row.
+        highest: Epoch,
+    },
+}
+
+/// What the ledger made of a batch, entry by entry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Committed {
+    /// One for each operation.
+    pub verdicts: Vec<Verdict>,
+    /// One for each checkpoint: accepted, or the epoch of the fence that refused it.
+    pub checkpoints: Vec<Result<(), Epoch>>,
+}
+
+/// The durable state of an entity, as its claim returns it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Durable {
+    /// Which.
+    pub entity: EntityId,
+    /// The entity's session generation. Zero for what is no character or has never logged in.
+    pub generation: Generation,
+    /// The last operation number that has a result.
+    pub applied_through: OpNumber,
+    /// Hit points left; zero is dead.
+    pub hit_points: u32,
+    /// Experience.
+    pub experience: i64,
+    /// Balance, in minor units.
+    pub balance: i64,
+    /// The last checkpoint accepted, with the epoch and version that wrote it.
+    pub checkpoint: Option<(Epoch, Version, Checkpointed)>,
+    /// The latest results, oldest first, at most [`crate::limits::RESULTS_KEPT`].
+    pub results: Vec<StoredResult>,
+}
+
+/// A result under its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StoredResult {
+    /// The operation.
+    pub number: OpNumber,
+    /// Of its payload.
+    pub digest: Digest,
+    /// Its result.
+    pub result: OpResult,
+}
+
+/// What a login returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Login {
+    /// The new session's generation: the highest.
+    pub generation: Generation,
+    /// The last operation number that has a result.
+    pub applied_through: OpNumber,
+}
+
+/// What a role may submit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Submission {
+    /// Begin a session: increments the character's generation, unless the last login had the same nonce, which then
+    /// returns its generation again. Refused as `Malformed` for an unknown character.
+    Login {
+        /// Whose.
+        character: CharacterId,
+        /// Drawn for this login; kept when it is resubmitted.
+        nonce: Nonce,
+    },
+    /// Raise the fence rows of these entities to (epoch, lease) and return their durable state. Per entity: `Done` where the
+    /// epoch is above the fence's, or equals it under the same lease.
+    Claim {
+        /// The claimant.
+        lease: LeaseId,
+        /// What it claims, at which epoch. At most [`crate::limits::CLAIM_ENTITIES`].
+        entities: Vec<(EntityId, Epoch)>,
+    },
+    /// Commit a batch.
+    Commit(Arc<Batch>),
+    /// A page of all entities that exist, in id order.
+    Roster {
+        /// Only those behind this one.
+        after: Option<EntityId>,
+        /// At most so many.
+        limit: u16,
+    },
+}
+
+/// What an entity is pinned or drawn to, for whoever assigns owners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RosterEntry {
+    /// Which.
+    pub entity: EntityId,
+    /// Where it was last known to stand.
+    pub position: Position,
+    /// The region that must own it, wherever it stands.
+    pub pinned: Option<super::directory::RegionId>,
+}
+
+/// A page of the roster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Roster {
+    /// In id order.
+    pub entries: Vec<RosterEntry>,
+    /// Whether there are more behind the last one.
+    pub more: bool,
+}
+
+/// What came of a submission; the variant matches it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// Of [`Submission::Login`].
+    LoggedIn(Outcome<Login>),
+    /// Of [`Submission::Claim`]: for each entity its state, or [`Refusal::Fenced`] (or `Malformed` for an unknown one).
+    Claimed(Outcome<Vec<Result<Box<Durable>, Refusal>>>),
+    /// Of [`Submission::Commit`].
+    Committed(Outcome<Committed>),
+    /// Of [`Submission::Roster`].
+    Roster(Outcome<Roster>),
+}
+
+/// What a role may be told: the answer to an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Event {
+    /// Which operation.
+    pub op: OpId,
+    /// Its end.
+    pub answer: Box<Answer>,
+}
+
+/// Serves this door to the nodes of a world.
+pub trait Ledger {
+    /// Takes one submission. It is answered under `op` unless the asking incarnation ends first.
+    fn submit(&mut self, from: NodeId, op: OpId, submission: Submission);
+}

@@ -1,0 +1,20 @@
+//! The MMO as state machines: client, gateway, worker, orchestrator; the doors they act through; the rules of the game.
+//!
+//! A role takes an event, changes its own plain data and leaves submissions in an outbox. Every answer is an event.
+//!
+//! Must never be here: async, a clock, a thread, entropy but through its door, a hash map, a float, `std`. Nothing here
+//! knows whether it runs in the simulator.
+#![no_std]
+
+extern crate alloc;
+
+pub mod doors;
+pub mod history;
+pub mod limits;
+pub mod outcome;
+pub mod role;
+pub mod rules;
+pub mod time;
+
+pub use outcome::{Outcome, Refusal};
+pub use role::{Desk, Role, Turn};

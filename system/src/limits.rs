@@ -1,0 +1,69 @@
+//! Every bound and default period, in one place, with its unit in the type. Defaults are the specification's figures.
+
+use crate::time::Duration;
+
+/// The largest datagram, in bytes: below the smallest QUIC packet that every path carries.
+pub const DATAGRAM_BYTES: usize = 1_150;
+/// The largest stream message, in bytes.
+pub const FRAME_BYTES: usize = 64 * 1024;
+/// The largest unary call or reply, in bytes.
+pub const CALL_BYTES: usize = 1024 * 1024;
+/// Stream messages of one class that wait for the peer; one more closes the connection with `Overflow`.
+pub const STREAM_BACKLOG: usize = 1_024;
+/// Connections of one node.
+pub const CONNECTIONS: usize = 4_096;
+/// Operations of one node that wait for their answer, over all doors; one more is `Refused(Busy)` at once.
+pub const OPERATIONS_IN_FLIGHT: usize = 4_096;
+/// Unsolicited events that wait for a busy node; one more is dropped and counted.
+pub const INBOX: usize = 4_096;
+/// Watch news that wait for a busy node; one more ends the watch with a gap.
+pub const WATCH_CREDITS: usize = 1_024;
+
+/// Operations in one directory transaction (etcd's `--max-txn-ops`), compares and writes counted each.
+pub const DIRECTORY_OPERATIONS: usize = 128;
+/// Records in one takeover transaction: each takes a compare and a write, and three compares are the orchestrator's own.
+pub const TAKEOVER_RECORDS: usize = 125;
+/// Records in one page of the directory.
+pub const DIRECTORY_PAGE: u16 = 500;
+/// Entities in one claim.
+pub const CLAIM_ENTITIES: usize = 256;
+/// Entries in one page of the roster.
+pub const ROSTER_PAGE: u16 = 500;
+/// Operations in one batch.
+pub const BATCH_OPERATIONS: usize = 256;
+/// Checkpoints in one batch.
+pub const BATCH_CHECKPOINTS: usize = 256;
+/// Operations that wait for a worker's next batch; one more is refused with `Busy`.
+pub const WORKER_QUEUE: usize = 4_096;
+/// Results that the ledger and the owner keep for each character.
+pub const RESULTS_KEPT: usize = 64;
+/// Operations that a client sends before the first of them is acknowledged. Below [`RESULTS_KEPT`], so that no resend is
+/// ever forgotten.
+pub const CLIENT_WINDOW: usize = 8;
+/// Sessions of one gateway.
+pub const GATEWAY_SESSIONS: usize = 2_048;
+
+/// Time to live of a lease.
+pub const LEASE_TTL: Duration = Duration::from_secs(10);
+/// What a holder keeps off its lease: clock drift and whatever passes between looking at the clock and the sink.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
+/// How often a lease is renewed.
+pub const LEASE_RENEWAL: Duration = Duration::from_secs(2);
+/// How long a renewal may take before another is tried.
+pub const RENEWAL_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How often an orchestrator looks for orphans, and a worker for records that name it.
+pub const SCAN_PERIOD: Duration = Duration::from_secs(1);
+/// A worker's tick: 60 Hz.
+pub const TICK: Duration = Duration::from_nanos(16_666_667);
+/// How often every served entity is checkpointed, and so passes the fence.
+pub const CHECKPOINT_PERIOD: Duration = Duration::from_secs(5);
+/// How long the directory may take.
+pub const DIRECTORY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a commit, a claim or a login may take before it is `Unknown`.
+pub const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a call between servers may take.
+pub const CALL_PATIENCE: Duration = Duration::from_secs(2);
+/// The first wait before something is tried again; it doubles up to [`RETRY_MAX`], with jitter.
+pub const RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest wait before something is tried again.
+pub const RETRY_MAX: Duration = Duration::from_secs(2);

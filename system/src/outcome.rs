@@ -1,0 +1,79 @@
+//! What became of an operation: done, certainly not done, or unknown.
+
+use core::fmt;
+use worldline_proto::{Epoch, Revision};
+
+/// The end of an operation, as far as its caller can know.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome<T> {
+    /// It happened, and this is what came of it.
+    Done(T),
+    /// It certainly did not happen and never will.
+    Refused(Refusal),
+    /// It may have happened, or may yet. Not a failure: resolve it by submitting the same key again.
+    Unknown,
+}
+
+impl<T> Outcome<T> {
+    /// The same outcome with another result.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Done(value) => Outcome::Done(f(value)),
+            Self::Refused(refusal) => Outcome::Refused(refusal),
+            Self::Unknown => Outcome::Unknown,
+        }
+    }
+}
+
+/// Why an operation certainly did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// It never left: nobody there, no route, no connection, or the deadline had passed before it could be sent.
+    Unreachable,
+    /// This node already has as many operations in flight as [`crate::limits`] allows, or the service sheds load.
+    Busy,
+    /// The callee has no such method, or the request does not decode.
+    Malformed,
+    /// The callee is not in a state to serve this (draining, suspended, not yet claimed, not the owner).
+    NotServing,
+    /// Directory: no leader is known, and the request was not proposed.
+    NoLeader,
+    /// Directory: no such lease, or it has ended.
+    LeaseNotFound,
+    /// Directory: a lease with this id exists already.
+    LeaseExists,
+    /// Directory: more than 128 operations in a transaction.
+    TooManyOperations,
+    /// Directory: the database is over its quota; only reads and deletes are served.
+    DatabaseFull,
+    /// Directory: the asked revision has been compacted away; `oldest` still stands.
+    Compacted {
+        /// The oldest revision that can still be read.
+        oldest: Revision,
+    },
+    /// Ledger: the transaction lost a conflict and was rolled back (SQLSTATE 40001).
+    SerializationFailure,
+    /// Ledger: the transaction was the victim of a deadlock and was rolled back (SQLSTATE 40P01).
+    Deadlock,
+    /// Ledger: no connection became free in time; the statement was not sent.
+    PoolExhausted,
+    /// Ledger: the server is read-only, as a standby is (SQLSTATE 25006).
+    ReadOnly,
+    /// Ledger: the disk is full; the transaction was rolled back (SQLSTATE 53100).
+    DiskFull,
+    /// Ledger: the fence stands at `highest`, held by another or above the claim.
+    Fenced {
+        /// The epoch of the fence row.
+        highest: Epoch,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Compacted { oldest } => write!(f, "compacted before revision {oldest}"),
+            Self::Fenced { highest } => write!(f, "fenced at epoch {highest}"),
+            other => fmt::Debug::fmt(other, f),
+        }
+    }
+}
