@@ -5,7 +5,10 @@
 
 extern crate alloc;
 
+mod bits;
 pub mod ids;
+pub mod movement;
+pub mod token;
 
 #[allow(missing_docs, clippy::all, unused_qualifications)]
 mod generated {

@@ -9,8 +9,8 @@ pub struct Position {
     pub y_mm: i64,
 }
 
-/// The world reaches so far from its middle in each direction: 64 km.
-pub const WORLD_EDGE_MM: i64 = 64_000_000;
+/// The world reaches so far from its middle in each direction. The movement codec refuses what lies behind it.
+pub const WORLD_EDGE_MM: i64 = worldline_proto::movement::WORLD_EDGE_MM;
 
 impl Position {
     /// Whether it lies inside the world, its edge included.
