@@ -2,6 +2,7 @@
 //!
 //! Must never be here: a clock, entropy, I/O, `std`, or a rule of the game.
 #![no_std]
+#![deny(clippy::float_arithmetic)]
 
 extern crate alloc;
 

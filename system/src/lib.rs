@@ -5,6 +5,7 @@
 //! Must never be here: async, a clock, a thread, entropy but through its door, a hash map, a float, `std`. Nothing here
 //! knows whether it runs in the simulator.
 #![no_std]
+#![deny(clippy::float_arithmetic)]
 
 extern crate alloc;
 
