@@ -1,0 +1,16 @@
+//! What runs come to: the result types, and every rendering of them (terminal, failure file, JUnit, JSON).
+//!
+//! Must never be here: a clock, a simulator, or a decision about a run. Whoever fills in a result has judged already.
+
+pub mod failure;
+pub mod junit;
+pub mod latest;
+pub mod quantiles;
+pub mod result;
+pub mod terminal;
+
+pub use failure::Failure;
+pub use quantiles::Quantiles;
+pub use result::{
+    FirstEvent, Miss, Nondeterminism, Outcome, RunResult, ScenarioResult, State, SuiteResult, Verdict, Violation,
+};

@@ -1,0 +1,144 @@
+//! Takes a table apart, key by key, and remembers what was wrong with it.
+
+use super::problem::{Problem, quoted};
+use std::ops::Range;
+use toml::{Spanned, de::DeTable, de::DeValue};
+
+/// A value with its place.
+pub(super) type Value<'t> = Spanned<DeValue<'t>>;
+
+/// Collects problems.
+#[derive(Debug, Default)]
+pub(super) struct Sink {
+    pub problems: Vec<Problem>,
+}
+
+impl Sink {
+    /// Reports one, and gives `None` for the value that could not be had.
+    pub fn report<T>(&mut self, problem: Problem) -> Option<T> {
+        self.problems.push(problem);
+        None
+    }
+}
+
+/// How a value reads in a message: a text between backticks, a number as it is, anything else by its type.
+pub(super) fn found(value: &Value<'_>) -> String {
+    match value.get_ref() {
+        DeValue::String(text) => quoted(text),
+        DeValue::Integer(number) => format!("the number {}", number.as_str().chars().take(40).collect::<String>()),
+        DeValue::Float(number) => format!("the number {}", number.as_str().chars().take(40).collect::<String>()),
+        DeValue::Boolean(truth) => format!("`{truth}`"),
+        DeValue::Datetime(when) => format!("the date {when}"),
+        DeValue::Array(_) => "a list".into(),
+        DeValue::Table(_) => "a table".into(),
+    }
+}
+
+/// A table that is being taken apart.
+pub(super) struct Fields<'a, 't> {
+    table: Option<&'a DeTable<'t>>,
+    /// Where problems of the table as a whole are reported.
+    span: Range<usize>,
+    /// How messages call it: `[core]`.
+    what: String,
+    asked: Vec<&'static str>,
+}
+
+impl<'a, 't> Fields<'a, 't> {
+    /// The document itself.
+    pub fn document(table: &'a DeTable<'t>) -> Self {
+        Self { table: Some(table), span: 0..0, what: "a scenario".into(), asked: Vec::new() }
+    }
+
+    /// The table that `value` is; an empty one, after a report, where it is none.
+    pub fn of(value: &'a Value<'t>, what: impl Into<String>, sink: &mut Sink) -> Self {
+        let what = what.into();
+        let table = match value.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => sink.report(Problem::new(value.span(), found(value), format!("{what} to be a table"))),
+        };
+        Self { table, span: value.span(), what, asked: Vec::new() }
+    }
+
+    /// The place of the table.
+    pub fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// The value under `key`, if there is one.
+    pub fn value(&mut self, key: &'static str) -> Option<&'a Value<'t>> {
+        self.asked.push(key);
+        self.table?.get(key)
+    }
+
+    /// What `decode` makes of the value under `key`, if there is one.
+    pub fn optional<T>(
+        &mut self,
+        key: &'static str,
+        sink: &mut Sink,
+        decode: impl FnOnce(&'a Value<'t>, &mut Sink) -> Option<T>,
+    ) -> Option<T> {
+        self.value(key).and_then(|value| decode(value, sink))
+    }
+
+    /// The same for a key that must be there.
+    pub fn required<T>(
+        &mut self,
+        key: &'static str,
+        sink: &mut Sink,
+        decode: impl FnOnce(&'a Value<'t>, &mut Sink) -> Option<T>,
+    ) -> Option<T> {
+        match self.value(key) {
+            Some(value) => decode(value, sink),
+            None => self.missing(key, sink),
+        }
+    }
+
+    /// Reports that `key` is not there, unless the table itself was none.
+    pub fn missing<T>(&self, key: &str, sink: &mut Sink) -> Option<T> {
+        let table = self.table?;
+        // A near miss is reported where it stands, as an unknown key; here it would be said twice.
+        if table.keys().any(|k| !self.asked.contains(&k.get_ref().as_ref()) && super::problem::nearest(k.get_ref(), [key]).is_some()) {
+            return None;
+        }
+        sink.report(Problem::new(self.span(), format!("no `{key}`"), format!("{} to have one", self.what)))
+    }
+
+    /// The tables of the list under `key`, each with its place.
+    pub fn list(&mut self, key: &'static str, sink: &mut Sink) -> Vec<&'a Value<'t>> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        match value.get_ref() {
+            DeValue::Array(list) => list.iter().collect(),
+            _ => {
+                sink.problems.push(Problem::new(
+                    value.span(),
+                    found(value),
+                    format!("a list of tables: write `[[{key}]]`"),
+                ));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Reports every key that nobody asked for. `elsewhere` says of a key where it would be right.
+    pub fn finish(self, sink: &mut Sink, elsewhere: impl Fn(&str) -> Option<String>) {
+        let Some(table) = self.table else { return };
+        for (key, _) in table {
+            let name = key.get_ref().as_ref();
+            if self.asked.contains(&name) {
+                continue;
+            }
+            let mut known = self.asked.clone();
+            known.sort_unstable();
+            known.dedup();
+            let expected = match elsewhere(name) {
+                Some(place) => place,
+                None => format!("one of the keys of {}: {}", self.what, known.join(", ")),
+            };
+            sink.problems.push(
+                Problem::new(key.span(), format!("the unknown key {}", quoted(name)), expected)
+                    .near(name, known.iter().copied()),
+            );
+        }
+    }
+}

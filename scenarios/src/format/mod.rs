@@ -1,0 +1,44 @@
+//! The scenario format: TOML, decoded over a document that keeps the place of every value.
+//!
+//! Whatever is wrong with a file is said as `file:line:column: found this, expected that`, with the nearest valid word where
+//! one exists; all that is wrong with it is said at once. Nothing here panics on any input, and no more than
+//! [`source::BYTES_MAX`] of a file is ever read.
+//!
+//! Deliberately absent: defaults of the roles (they stand in `worldline_system::limits`) and anything of the simulator: the
+//! same file is a drill on real processes.
+
+mod decode;
+mod faults;
+mod fields;
+mod problem;
+mod scenario;
+mod select;
+mod source;
+mod units;
+
+pub use problem::{Problem, Problems};
+pub use scenario::{
+    Boss, Budget, CoreGroup, Fault, FaultKind, Lease, Outbox, Place, Region, Scenario, Selector, Timing, Window, Workload,
+};
+pub use source::BYTES_MAX;
+pub use units::permille_text;
+
+use std::path::Path;
+
+/// The scenario in the file at `path`.
+///
+/// # Errors
+/// Everything that is wrong with the file.
+pub fn read(path: &Path) -> Result<Scenario, Problems> {
+    let name = path.display().to_string();
+    let text = source::read(path).map_err(|problem| Problems::of_file(&name, problem))?;
+    parse(&name, &text)
+}
+
+/// The scenario in `text`; `file` is how its problems call it.
+///
+/// # Errors
+/// Everything that is wrong with the text.
+pub fn parse(file: &str, text: &str) -> Result<Scenario, Problems> {
+    decode::scenario(text).map_err(|problems| Problems::new(file, text, problems))
+}

@@ -1,0 +1,318 @@
+//! What a scenario file says, decoded and checked.
+
+use std::fmt;
+use worldline_proto::EntityId;
+use worldline_system::time::Duration;
+
+/// A scenario.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// What threatens, in a sentence.
+    pub summary: String,
+    /// The regions of the world, at least one.
+    pub regions: Vec<Region>,
+    /// The world bosses.
+    pub bosses: Vec<Boss>,
+    /// The core: directory, ledger, orchestrators.
+    pub core: CoreGroup,
+    /// The knobs of every lease.
+    pub lease: Lease,
+    /// What the players do.
+    pub workload: Workload,
+    /// How long the fault phase is. All faults are healed at its end.
+    pub duration: Duration,
+    /// How long the world has after that to make progress again.
+    pub settle: Duration,
+    /// What goes wrong, in the order of the file.
+    pub faults: Vec<Fault>,
+    /// What must hold besides the invariants.
+    pub budgets: Vec<Budget>,
+    /// The file as it was read, for a failure to carry.
+    pub text: String,
+}
+
+impl Scenario {
+    /// All players.
+    #[must_use]
+    pub fn players(&self) -> u32 {
+        self.regions.iter().map(|region| region.players + region.travellers).sum()
+    }
+}
+
+/// A place on the WAN matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Singapore.
+    Singapore,
+    /// Tokyo.
+    Tokyo,
+    /// Sydney.
+    Sydney,
+    /// Frankfurt.
+    Frankfurt,
+    /// Virginia.
+    Virginia,
+    /// Oregon.
+    Oregon,
+}
+
+/// A region of the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub place: Place,
+    /// Worker processes.
+    pub workers: u16,
+    /// Gateway processes.
+    pub gateways: u16,
+    /// Players at this place whose characters are at home here.
+    pub players: u32,
+    /// Players at this place whose characters stand beside the boss that the workload attacks, wherever that is.
+    pub travellers: u32,
+    /// Other creatures that its workers own.
+    pub npcs: u32,
+}
+
+/// A world boss.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boss {
+    /// The entity: `boss-N`.
+    pub entity: EntityId,
+    /// The region that owns it, an index into [`Scenario::regions`].
+    pub region: usize,
+    /// Its hit points.
+    pub hit_points: u32,
+    /// Its purse, in minor units, out of which bounties are paid.
+    pub purse: i64,
+}
+
+/// The core: a group of its own, whichever region stands at the same place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreGroup {
+    /// Where it stands.
+    pub place: Place,
+    /// Members of the directory.
+    pub directory: u16,
+    /// Members of the ledger: a primary and its standbys.
+    pub ledger: u16,
+    /// Orchestrators.
+    pub orchestrators: u16,
+}
+
+/// The knobs of every lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Time to live.
+    pub ttl: Duration,
+    /// What a holder keeps off it.
+    pub margin: Duration,
+    /// How often it is renewed.
+    pub renewal: Duration,
+}
+
+/// What the players do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Movements a second of each player.
+    pub moves_per_second: u16,
+    /// How often each player attacks.
+    pub attack_every: Duration,
+    /// Whom: an index into [`Scenario::bosses`]. Who stands too far away is refused by the rules, and that is stored too.
+    pub target: Option<usize>,
+    /// The share of players, in permille, that move faster than the rules allow.
+    pub speed_hack: u16,
+    /// The share that use a number again with another payload.
+    pub reused_numbers: u16,
+    /// The share that are logged in twice.
+    pub double_login: u16,
+}
+
+/// When a fault comes: at a moment of the window that each seed draws for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Not before.
+    pub from: Duration,
+    /// Not after.
+    pub to: Duration,
+}
+
+/// One fault of the timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// When.
+    pub at: Window,
+    /// How long; `None`: until the heal at the end of the fault phase, and a dead node stays dead.
+    pub lasts: Option<Duration>,
+    /// What.
+    pub kind: FaultKind,
+}
+
+/// What stops between a node and its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outbox {
+    /// The next outbox that holds anything.
+    Any,
+    /// The next outbox that holds a commit to the ledger.
+    LedgerCommit,
+}
+
+/// A kind of fault with its parameters. Selectors are resolved when the fault comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Power loss: the peers hear nothing.
+    Crash(Vec<Selector>),
+    /// The process dies: the peers are told at once.
+    Kill(Vec<Selector>),
+    /// The process is replaced by a new one at once.
+    Restart(Vec<Selector>),
+    /// SIGSTOP; the clocks go on.
+    Pause(Vec<Selector>),
+    /// Everything takes longer, by this factor in permille: 4000 is four times as long.
+    Slow(Vec<Selector>, u32),
+    /// Dies after so many submissions more, in the middle of an event.
+    CrashBetweenSubmissions(Vec<Selector>, u32),
+    /// Stops between outbox and socket, holding what it was about to send.
+    HoldOutbox(Vec<Selector>, Outbox),
+    /// The monotonic clock jumps forward.
+    ClockStep(Vec<Selector>, Duration),
+    /// The monotonic clock runs fast (or slow), in parts a million.
+    ClockDrift(Vec<Selector>, i32),
+    /// The monotonic clock stands still.
+    ClockFreeze(Vec<Selector>),
+    /// The wall clock is set, in nanoseconds forward (or back).
+    WallStep(Vec<Selector>, i64),
+    /// Nothing gets from the one to the other.
+    Cut {
+        /// Sides.
+        from: Vec<Selector>,
+        /// Sides.
+        to: Vec<Selector>,
+        /// Whether the way back stays open.
+        one_way: bool,
+    },
+    /// What gets from the one to the other gets there late, twice, or not at all.
+    Degrade {
+        /// Sides.
+        from: Vec<Selector>,
+        /// Sides.
+        to: Vec<Selector>,
+        /// Whether the way back stays as it was.
+        one_way: bool,
+        /// In permille.
+        loss: u16,
+        /// In permille.
+        duplicate: u16,
+        /// Added to every packet.
+        delay: Duration,
+        /// Added to every packet, at most, drawn for each.
+        jitter: Duration,
+    },
+}
+
+impl FaultKind {
+    /// The nodes at which it happens; for a cut or a degraded link both sides.
+    pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        let (one, other): (&[Selector], &[Selector]) = match self {
+            Self::Crash(nodes)
+            | Self::Kill(nodes)
+            | Self::Restart(nodes)
+            | Self::Pause(nodes)
+            | Self::Slow(nodes, _)
+            | Self::CrashBetweenSubmissions(nodes, _)
+            | Self::HoldOutbox(nodes, _)
+            | Self::ClockStep(nodes, _)
+            | Self::ClockDrift(nodes, _)
+            | Self::ClockFreeze(nodes)
+            | Self::WallStep(nodes, _) => (nodes, &[]),
+            Self::Cut { from, to, .. } | Self::Degrade { from, to, .. } => (from, to),
+        };
+        one.iter().chain(other)
+    }
+}
+
+/// Names one or more nodes. Who leads or owns is looked up when the fault comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// `worker:frankfurt:0`.
+    Worker(usize, u16),
+    /// `gateway:singapore:1`.
+    Gateway(usize, u16),
+    /// `player:3`: the machine of the player of `character-3`.
+    Player(u32),
+    /// `orchestrator:0`.
+    Orchestrator(u16),
+    /// `orchestrator:leader`.
+    OrchestratorLeader,
+    /// `directory:1`.
+    Directory(u16),
+    /// `directory:leader`.
+    DirectoryLeader,
+    /// `ledger:1`.
+    Ledger(u16),
+    /// `ledger:primary`.
+    LedgerPrimary,
+    /// `owner-of:boss-1`.
+    OwnerOf(EntityId),
+    /// `region:singapore`: its workers and gateways.
+    Region(usize),
+    /// `core`: directory, ledger and orchestrators.
+    Core,
+}
+
+/// A span of time that a run measures, by the name that a budget calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timing {
+    /// From the fault until a player of the lost part sees authoritative state of its character again.
+    Failover,
+    /// Of it: until the orchestrator has seen that the owner is dead.
+    Detect,
+    /// Of it: until the record names a new owner.
+    Reassign,
+    /// Of it: until the new owner serves.
+    Reconstruct,
+    /// Of it: until the player sees it.
+    Redirect,
+    /// From the end of the fault until a player whose owner had fallen silent sees authoritative state again.
+    Resume,
+    /// From an operation's first sending until its acknowledgement.
+    Operation,
+}
+
+impl Timing {
+    /// Every timing, in the order of the tables.
+    pub const ALL: [Self; 7] =
+        [Self::Failover, Self::Detect, Self::Reassign, Self::Reconstruct, Self::Redirect, Self::Resume, Self::Operation];
+
+    /// Its name in files and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failover => "failover",
+            Self::Detect => "detect",
+            Self::Reassign => "reassign",
+            Self::Reconstruct => "reconstruct",
+            Self::Redirect => "redirect",
+            Self::Resume => "resume",
+            Self::Operation => "operation",
+        }
+    }
+}
+
+impl fmt::Display for Timing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a timing may take, every time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// What is measured.
+    pub timing: Timing,
+    /// The longest that it may be.
+    pub within: Duration,
+}

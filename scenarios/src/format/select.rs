@@ -1,0 +1,135 @@
+//! Selectors: how a fault names its nodes.
+
+use super::{
+    fields::{Sink, Value, found},
+    problem::{Problem, quoted},
+    scenario::{Boss, CoreGroup, Region, Selector},
+};
+use toml::de::DeValue;
+use worldline_proto::{EntityId, EntityKind};
+
+const EXPECTED: &str = "a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, \
+                        `owner-of:character-N`, `player:N`, `core`, `orchestrator:N`, `orchestrator:leader`, \
+                        `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`";
+
+/// The nodes that a file can name.
+pub(super) struct Census<'a> {
+    pub regions: &'a [Region],
+    pub bosses: &'a [Boss],
+    pub core: &'a CoreGroup,
+}
+
+impl Census<'_> {
+    fn players(&self) -> u32 {
+        self.regions.iter().map(|region| region.players.saturating_add(region.travellers)).fold(0, u32::saturating_add)
+    }
+
+    /// Every selector of the kind that `text` begins with, as examples; at most a few of each.
+    fn valid(&self) -> Vec<String> {
+        let mut valid = vec!["core".into(), "orchestrator:leader".into(), "directory:leader".into(), "ledger:primary".into()];
+        for region in self.regions {
+            valid.push(format!("region:{}", region.name));
+            valid.extend((0..region.workers.min(8)).map(|n| format!("worker:{}:{n}", region.name)));
+            valid.extend((0..region.gateways.min(8)).map(|n| format!("gateway:{}:{n}", region.name)));
+        }
+        valid.extend((0..self.core.directory).map(|n| format!("directory:{n}")));
+        valid.extend((0..self.core.ledger).map(|n| format!("ledger:{n}")));
+        valid.extend((0..self.core.orchestrators).map(|n| format!("orchestrator:{n}")));
+        valid.extend(self.bosses.iter().map(|boss| format!("owner-of:{}", boss.entity)));
+        valid
+    }
+
+    /// The selector that `text` is, or what was expected in its place.
+    fn selector(&self, text: &str) -> Result<Selector, String> {
+        let mut parts = text.split(':');
+        let (kind, second, third, rest) = (parts.next().unwrap_or(""), parts.next(), parts.next(), parts.next());
+        if rest.is_some() {
+            return Err(EXPECTED.into());
+        }
+        match (kind, second, third) {
+            ("core", None, None) => Ok(Selector::Core),
+            ("orchestrator", Some("leader"), None) => Ok(Selector::OrchestratorLeader),
+            ("directory", Some("leader"), None) => Ok(Selector::DirectoryLeader),
+            ("ledger", Some("primary"), None) => Ok(Selector::LedgerPrimary),
+            ("orchestrator", Some(n), None) => index("orchestrator", n, self.core.orchestrators).map(Selector::Orchestrator),
+            ("directory", Some(n), None) => index("directory", n, self.core.directory).map(Selector::Directory),
+            ("ledger", Some(n), None) => index("ledger", n, self.core.ledger).map(Selector::Ledger),
+            ("region", Some(name), None) => self.region(name).map(Selector::Region),
+            ("worker", Some(name), Some(n)) => {
+                let region = self.region(name)?;
+                index(&format!("worker:{name}"), n, self.regions[region].workers).map(|n| Selector::Worker(region, n))
+            }
+            ("gateway", Some(name), Some(n)) => {
+                let region = self.region(name)?;
+                index(&format!("gateway:{name}"), n, self.regions[region].gateways).map(|n| Selector::Gateway(region, n))
+            }
+            ("player", Some(n), None) => self.player(n, "player:").map(Selector::Player),
+            ("owner-of", Some(entity), None) => self.entity(entity).map(Selector::OwnerOf),
+            _ => Err(EXPECTED.into()),
+        }
+    }
+
+    fn region(&self, name: &str) -> Result<usize, String> {
+        self.regions.iter().position(|region| region.name == name).ok_or_else(|| {
+            let names: Vec<_> = self.regions.iter().map(|region| format!("`{}`", region.name)).collect();
+            format!("one of this world's regions: {}", names.join(", "))
+        })
+    }
+
+    fn player(&self, number: &str, prefix: &str) -> Result<u32, String> {
+        let players = self.players();
+        let read = number.parse::<u32>().ok().filter(|n| (1..=players).contains(n));
+        read.ok_or_else(|| format!("a player of this world: `{prefix}1` to `{prefix}{players}`"))
+    }
+
+    fn entity(&self, name: &str) -> Result<EntityId, String> {
+        let known = || {
+            let bosses: Vec<_> = self.bosses.iter().map(|boss| format!("`{}`, ", boss.entity)).collect();
+            format!("an entity of this world: {}`character-1` to `character-{}`", bosses.concat(), self.players())
+        };
+        let entity: EntityId = name.parse().map_err(|_| known())?;
+        match entity.kind() {
+            EntityKind::Boss if self.bosses.iter().any(|boss| boss.entity == entity) => Ok(entity),
+            EntityKind::Character if (1..=u64::from(self.players())).contains(&entity.number()) => Ok(entity),
+            _ => Err(known()),
+        }
+    }
+
+    fn read(&self, value: &Value<'_>, sink: &mut Sink) -> Option<Selector> {
+        let DeValue::String(text) = value.get_ref() else {
+            return sink.report(Problem::new(value.span(), found(value), EXPECTED));
+        };
+        match self.selector(text) {
+            Ok(selector) => Some(selector),
+            Err(expected) => {
+                let valid = self.valid();
+                let problem = Problem::new(value.span(), quoted(text), expected);
+                sink.report(problem.near(text, valid.iter().map(String::as_str)))
+            }
+        }
+    }
+
+    /// One selector, or a list of them.
+    pub fn selectors(&self, value: &Value<'_>, sink: &mut Sink) -> Option<Vec<Selector>> {
+        match value.get_ref() {
+            DeValue::Array(list) if list.is_empty() => {
+                sink.report(Problem::new(value.span(), "an empty list", "at least one node"))
+            }
+            DeValue::Array(list) => {
+                let read: Vec<_> = list.iter().map(|value| self.read(value, sink)).collect();
+                read.into_iter().collect()
+            }
+            _ => self.read(value, sink).map(|selector| vec![selector]),
+        }
+    }
+}
+
+/// A member number below `count`.
+fn index(of: &str, text: &str, count: u16) -> Result<u16, String> {
+    let read = text.parse::<u16>().ok().filter(|&n| n < count);
+    read.ok_or_else(|| match count {
+        0 => format!("something that this world has: it has no `{of}`"),
+        1 => format!("`{of}:0`, the only one of this world"),
+        n => format!("one of this world's: `{of}:0` to `{of}:{}`", n - 1),
+    })
+}

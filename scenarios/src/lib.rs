@@ -1,0 +1,10 @@
+//! Scenarios: the file format, the world that a file describes, one run of it under its faults, many runs over seeds, and
+//! the checkers of what must hold.
+//!
+//! Invariants: nothing that a run computes depends on the machine, on time, or on how many runs go on beside it.
+//!
+//! Must never be here: a rendering (that is `reports`), a role's own logic, or anything of `real/`.
+
+pub mod catalogue;
+pub mod cli;
+pub mod format;
