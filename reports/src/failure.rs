@@ -128,7 +128,12 @@ mod tests {
             outcome: Outcome::Broken,
             what: "O1".into(),
             sentence: "one owner".into(),
-            event: Some(FirstEvent { id: 7, at_ns: 1_500_000_000, node: "worker:frankfurt:0".into(), what: "x".into() }),
+            event: Some(FirstEvent {
+                id: 7,
+                at_ns: 1_500_000_000,
+                node: "worker:frankfurt:0".into(),
+                what: "x".into(),
+            }),
             text: "name = \"swing\"".into(),
         }
     }

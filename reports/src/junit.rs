@@ -39,7 +39,9 @@ fn test_case(run: &RunResult, command: &dyn Fn(&RunResult) -> String) -> TestCas
         _ => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
             let (kind, message) = match (&run.violation, run.misses.first()) {
-                (Some(violation), _) => (&violation.invariant, format!("{}: {}", violation.invariant, violation.sentence)),
+                (Some(violation), _) => {
+                    (&violation.invariant, format!("{}: {}", violation.invariant, violation.sentence))
+                }
                 (None, Some(miss)) => (&miss.name, format!("{}: {}", miss.name, miss.sentence)),
                 (None, None) => unreachable!("a run that did not hold says why"),
             };

@@ -82,7 +82,8 @@ pub fn lines(table: &Table) -> String {
 /// The table of a suite: a line a scenario, and a line more for each further timing with a budget.
 #[must_use]
 pub fn suite(suite: &SuiteResult, colour: Colour) -> String {
-    let headings = ["scenario", "seeds", "verdict", "events/s", "sim s/s", "timing", "p50", "p95", "p99", "max", "budget"];
+    let headings =
+        ["scenario", "seeds", "verdict", "events/s", "sim s/s", "timing", "p50", "p95", "p99", "max", "budget"];
     let mut table = table(&headings, &[0, 2, 5]);
     for scenario in &suite.scenarios {
         let mut first = [
@@ -96,7 +97,8 @@ pub fn suite(suite: &SuiteResult, colour: Colour) -> String {
             let quantiles = scenario.quantiles(&timing);
             let cell = |of: fn(&Quantiles) -> u64| quantiles.as_ref().map_or("-".into(), |q| span(of(q)));
             let budget = scenario.budgets.get(&timing).map_or(String::new(), |&ns| format!("< {}", span(ns)));
-            let cells = [timing, cell(|q| q.p50_ns), cell(|q| q.p95_ns), cell(|q| q.p99_ns), cell(|q| q.max_ns), budget];
+            let cells =
+                [timing, cell(|q| q.p50_ns), cell(|q| q.p95_ns), cell(|q| q.p99_ns), cell(|q| q.max_ns), budget];
             table.add_row(first.iter().chain(&cells));
             first = Default::default();
         }
@@ -116,7 +118,9 @@ pub fn suite(suite: &SuiteResult, colour: Colour) -> String {
 /// The timings to show: those with a budget, in the order in which they happen; else what was measured.
 fn timings(scenario: &ScenarioResult) -> Vec<String> {
     const ORDER: [&str; 7] = ["failover", "detect", "reassign", "reconstruct", "redirect", "resume", "operation"];
-    let known = |name: &&str| scenario.budgets.contains_key(*name) || (scenario.budgets.is_empty() && scenario.quantiles(name).is_some());
+    let known = |name: &&str| {
+        scenario.budgets.contains_key(*name) || (scenario.budgets.is_empty() && scenario.quantiles(name).is_some())
+    };
     let shown: Vec<_> = ORDER.iter().filter(|name| known(name)).map(|name| (*name).to_owned()).collect();
     if shown.is_empty() { vec![String::new()] } else { shown }
 }

@@ -1,1 +1,7 @@
-fn main() {}
+//! `worldline`: the engineer's command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    worldline_scenarios::cli::main()
+}

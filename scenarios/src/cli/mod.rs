@@ -1,1 +1,105 @@
-//! placeholder
+//! The command line: what was asked, where it goes, and the exit code that says how it ended.
+//!
+//! | code | |
+//! |---|---|
+//! | 0 | all held |
+//! | 1 | an invariant broke |
+//! | 2 | a liveness or timing budget was missed |
+//! | 3 | not deterministic |
+//! | 64 | wrong usage |
+//! | 65 | a wrong scenario or failure file |
+//! | 74 | what was asked for could not be written |
+
+mod list;
+mod output;
+mod usage;
+
+use clap::{Parser, Subcommand};
+use output::Output;
+use std::process::ExitCode;
+
+/// Wrong usage.
+const USAGE: u8 = 64;
+/// A wrong file.
+const BAD_FILE: u8 = 65;
+/// Output that could not be written.
+const NOT_WRITTEN: u8 = 74;
+
+/// Why a command has no result.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    /// Wrong usage.
+    #[error("error: {0}")]
+    Usage(String),
+    /// A wrong file; the text says all that is wrong with it.
+    #[error("{0}")]
+    File(String),
+    /// Output that could not be written.
+    #[error("error: cannot write {0}")]
+    Write(String),
+    /// Nobody reads the output any more: not an error.
+    #[error("the output was closed")]
+    Closed,
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Write(format!("the output: {error}")),
+        }
+    }
+}
+
+impl From<crate::format::Problems> for Failed {
+    fn from(problems: crate::format::Problems) -> Self {
+        Self::File(problems.to_string().trim_end().to_owned())
+    }
+}
+
+/// Deterministic chaos scenarios of an MMO backend: every failure replayable from its seed.
+#[derive(Parser)]
+#[command(name = "worldline", version = env!("WORLDLINE_REVISION"), after_help = AFTER_HELP, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "Without a command the default suite runs: the whole catalogue, several seeds each.\n\n\
+    Exit codes: 0 all held; 1 an invariant broke; 2 a liveness or timing budget was missed; 3 not deterministic;\n\
+    64 wrong usage; 65 a wrong scenario file.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// The catalogue: names, and what threatens
+    List,
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // If nobody reads it, nobody misses it.
+            let _ = error.print();
+            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let mut output = Output::standard();
+    let ended = match arguments.command {
+        None | Some(Command::List) => list::list(&mut output).map(|()| 0),
+    };
+    match ended {
+        Ok(code) => code.into(),
+        Err(Failed::Closed) => ExitCode::SUCCESS,
+        Err(failed) => {
+            output.complain(&failed.to_string());
+            match failed {
+                Failed::Usage(_) => USAGE.into(),
+                Failed::File(_) => BAD_FILE.into(),
+                Failed::Write(_) | Failed::Closed => NOT_WRITTEN.into(),
+            }
+        }
+    }
+}

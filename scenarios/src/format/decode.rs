@@ -45,7 +45,11 @@ pub(super) fn scenario(text: &str) -> Result<Scenario, Vec<Problem>> {
         let problem = |error: &toml::de::Error| {
             let span = error.span().unwrap_or(0..0);
             let found = text.get(span.clone()).filter(|found| !found.trim().is_empty());
-            Problem::new(span, found.map_or_else(|| "what is no TOML".into(), quoted), format!("valid TOML: {}", error.message()))
+            Problem::new(
+                span,
+                found.map_or_else(|| "what is no TOML".into(), quoted),
+                format!("valid TOML: {}", error.message()),
+            )
         };
         return Err(errors.iter().map(problem).collect());
     }
@@ -75,7 +79,8 @@ fn decode(text: &str, document: &DeTable<'_>, sink: &mut Sink) -> Option<Scenari
     if let Some(extra) = fault_values.get(FAULTS_MAX) {
         sink.problems.push(Problem::new(extra.span(), "one fault too many", format!("at most {FAULTS_MAX}")));
     }
-    let faults = fault_values.iter().take(FAULTS_MAX).filter_map(|value| super::faults::fault(value, duration, &census, sink));
+    let faults =
+        fault_values.iter().take(FAULTS_MAX).filter_map(|value| super::faults::fault(value, duration, &census, sink));
     let faults: Vec<_> = faults.collect();
     let budgets = budgets(&fields.list("budget", sink), sink);
     fields.finish(sink, |_| None);
@@ -83,7 +88,11 @@ fn decode(text: &str, document: &DeTable<'_>, sink: &mut Sink) -> Option<Scenari
         && workload.target.is_none()
         && regions.iter().any(|region| region.travellers > 0)
     {
-        let problem = Problem::new(0..0, "travellers without a target", "`[workload]` to have a `target` for them to stand beside");
+        let problem = Problem::new(
+            0..0,
+            "travellers without a target",
+            "`[workload]` to have a `target` for them to stand beside",
+        );
         sink.problems.push(Problem { nearest: Some(format!("target = \"{}\"", target.entity)), ..problem });
     }
     Some(Scenario {
@@ -211,7 +220,8 @@ fn core(value: &Value<'_>, sink: &mut Sink) -> Option<CoreGroup> {
     let default = default_core();
     let mut fields = Fields::of(value, "`[core]`", sink);
     let place = fields.optional("place", sink, units::word(PLACES, "a place of the WAN matrix"));
-    let mut members = |key, default| fields.optional(key, sink, units::whole(1..=7, "a number of members")).unwrap_or(default);
+    let mut members =
+        |key, default| fields.optional(key, sink, units::whole(1..=7, "a number of members")).unwrap_or(default);
     let core = CoreGroup {
         place: place.unwrap_or(default.place),
         directory: members("directory", default.directory),
@@ -282,7 +292,11 @@ fn workload(value: &Value<'_>, bosses: &[Boss], sink: &mut Sink) -> Option<Workl
         (share("speed_hack"), share("reused_numbers"), share("double_login"));
     if speed_hack + reused_numbers + double_login > 1000 {
         let found = format!("shares of {} in all", units::permille_text(speed_hack + reused_numbers + double_login));
-        sink.problems.push(Problem::new(fields.span(), found, "shares of misbehaving players of at most `100%` in all"));
+        sink.problems.push(Problem::new(
+            fields.span(),
+            found,
+            "shares of misbehaving players of at most `100%` in all",
+        ));
     }
     fields.finish(sink, |_| None);
     Some(Workload {
@@ -305,7 +319,11 @@ fn budgets(values: &[&Value<'_>], sink: &mut Sink) -> Vec<Budget> {
         fields.finish(sink, |_| None);
         let (Some(timing), Some(within)) = (timing, within) else { continue };
         if let (Some(value), true) = (timing_value, budgets.iter().any(|budget| budget.timing == timing)) {
-            sink.problems.push(Problem::new(value.span(), format!("a second budget for `{timing}`"), "one budget a timing"));
+            sink.problems.push(Problem::new(
+                value.span(),
+                format!("a second budget for `{timing}`"),
+                "one budget a timing",
+            ));
         }
         budgets.push(Budget { timing, within });
     }

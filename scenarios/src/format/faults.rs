@@ -37,7 +37,12 @@ const KINDS: &[(&str, &[&str], Ends)] = &[
 ];
 
 /// The fault that `value` describes, in a scenario whose fault phase is `duration` long.
-pub(super) fn fault(value: &Value<'_>, duration: Option<Duration>, census: &Census<'_>, sink: &mut Sink) -> Option<Fault> {
+pub(super) fn fault(
+    value: &Value<'_>,
+    duration: Option<Duration>,
+    census: &Census<'_>,
+    sink: &mut Sink,
+) -> Option<Fault> {
     let mut fields = Fields::of(value, "`[[fault]]`", sink);
     let kind_value = fields.value("kind");
     let at_value = fields.value("at");
@@ -56,8 +61,10 @@ pub(super) fn fault(value: &Value<'_>, duration: Option<Duration>, census: &Cens
     let label = kind_value.map_or_else(String::new, |value| format!("a fault of kind {}", found(value)));
     fields.finish(sink, |key| {
         let owners: Vec<_> = KINDS.iter().filter(|(_, keys, _)| keys.contains(&key)).map(|(kind, ..)| *kind).collect();
-        let allowed = || format!("at, kind, {}{}", keys.join(", "), if ends == Ends::Later { ", for, until" } else { "" });
-        (!owners.is_empty()).then(|| format!("a key of {label}: {} (`{key}` belongs to {})", allowed(), owners.join(", ")))
+        let allowed =
+            || format!("at, kind, {}{}", keys.join(", "), if ends == Ends::Later { ", for, until" } else { "" });
+        (!owners.is_empty())
+            .then(|| format!("a key of {label}: {} (`{key}` belongs to {})", allowed(), owners.join(", ")))
     });
     Some(Fault { at: at?, lasts: lasts?, kind: decoded? })
 }
@@ -100,8 +107,9 @@ fn lasts(
         return sink.report(Problem::new(value.span(), found(value), expected));
     }
     if end > duration {
-        let expected =
-            format!("an end by `{duration}`, the end of the fault phase (everything heals then; leave it out to last so long)");
+        let expected = format!(
+            "an end by `{duration}`, the end of the fault phase (everything heals then; leave it out to last so long)"
+        );
         return sink.report(Problem::new(value.span(), found(value), expected));
     }
     Some(Some(end - latest))
@@ -161,7 +169,11 @@ fn link(kind: &str, fields: &mut Fields<'_, '_>, census: &Census<'_>, sink: &mut
     let delay = fields.optional("delay", sink, units::duration_in(Duration::ZERO..=Duration::from_secs(60)));
     let jitter = fields.optional("jitter", sink, units::duration_in(Duration::ZERO..=Duration::from_secs(60)));
     if sink.problems.len() == before && loss.is_none() && duplicate.is_none() && delay.is_none() && jitter.is_none() {
-        sink.problems.push(Problem::new(fields.span(), "a `degrade` that degrades nothing", "`loss`, `duplicate`, `delay` or `jitter`"));
+        sink.problems.push(Problem::new(
+            fields.span(),
+            "a `degrade` that degrades nothing",
+            "`loss`, `duplicate`, `delay` or `jitter`",
+        ));
     }
     Some(FaultKind::Degrade {
         from: from?,

@@ -98,7 +98,9 @@ impl<'a, 't> Fields<'a, 't> {
     pub fn missing<T>(&self, key: &str, sink: &mut Sink) -> Option<T> {
         let table = self.table?;
         // A near miss is reported where it stands, as an unknown key; here it would be said twice.
-        if table.keys().any(|k| !self.asked.contains(&k.get_ref().as_ref()) && super::problem::nearest(k.get_ref(), [key]).is_some()) {
+        if table.keys().any(|k| {
+            !self.asked.contains(&k.get_ref().as_ref()) && super::problem::nearest(k.get_ref(), [key]).is_some()
+        }) {
             return None;
         }
         sink.report(Problem::new(self.span(), format!("no `{key}`"), format!("{} to have one", self.what)))

@@ -16,12 +16,13 @@ mod select;
 mod source;
 mod units;
 
-pub use problem::{Problem, Problems};
+pub use problem::{Problem, Problems, nearest};
 pub use scenario::{
-    Boss, Budget, CoreGroup, Fault, FaultKind, Lease, Outbox, Place, Region, Scenario, Selector, Timing, Window, Workload,
+    Boss, Budget, CoreGroup, Fault, FaultKind, Lease, Outbox, Place, Region, Scenario, Selector, Timing, Window,
+    Workload,
 };
 pub use source::BYTES_MAX;
-pub use units::permille_text;
+pub use units::{moment, permille_text};
 
 use std::path::Path;
 

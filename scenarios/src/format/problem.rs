@@ -137,8 +137,7 @@ impl Problems {
             return Ok(());
         }
         let marks = problem.span.len().clamp(1, (width + 1).saturating_sub(column).max(1));
-        let indent: String =
-            excerpt.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let indent: String = excerpt.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         writeln!(f, "{line:>6} | {excerpt}\n       | {indent}{}", "^".repeat(marks))
     }
 }

@@ -284,8 +284,15 @@ pub enum Timing {
 
 impl Timing {
     /// Every timing, in the order of the tables.
-    pub const ALL: [Self; 7] =
-        [Self::Failover, Self::Detect, Self::Reassign, Self::Reconstruct, Self::Redirect, Self::Resume, Self::Operation];
+    pub const ALL: [Self; 7] = [
+        Self::Failover,
+        Self::Detect,
+        Self::Reassign,
+        Self::Reconstruct,
+        Self::Redirect,
+        Self::Resume,
+        Self::Operation,
+    ];
 
     /// Its name in files and tables.
     #[must_use]

@@ -26,7 +26,8 @@ impl Census<'_> {
 
     /// Every selector of the kind that `text` begins with, as examples; at most a few of each.
     fn valid(&self) -> Vec<String> {
-        let mut valid = vec!["core".into(), "orchestrator:leader".into(), "directory:leader".into(), "ledger:primary".into()];
+        let mut valid =
+            vec!["core".into(), "orchestrator:leader".into(), "directory:leader".into(), "ledger:primary".into()];
         for region in self.regions {
             valid.push(format!("region:{}", region.name));
             valid.extend((0..region.workers.min(8)).map(|n| format!("worker:{}:{n}", region.name)));
@@ -51,7 +52,9 @@ impl Census<'_> {
             ("orchestrator", Some("leader"), None) => Ok(Selector::OrchestratorLeader),
             ("directory", Some("leader"), None) => Ok(Selector::DirectoryLeader),
             ("ledger", Some("primary"), None) => Ok(Selector::LedgerPrimary),
-            ("orchestrator", Some(n), None) => index("orchestrator", n, self.core.orchestrators).map(Selector::Orchestrator),
+            ("orchestrator", Some(n), None) => {
+                index("orchestrator", n, self.core.orchestrators).map(Selector::Orchestrator)
+            }
             ("directory", Some(n), None) => index("directory", n, self.core.directory).map(Selector::Directory),
             ("ledger", Some(n), None) => index("ledger", n, self.core.ledger).map(Selector::Ledger),
             ("region", Some(name), None) => self.region(name).map(Selector::Region),
@@ -61,7 +64,8 @@ impl Census<'_> {
             }
             ("gateway", Some(name), Some(n)) => {
                 let region = self.region(name)?;
-                index(&format!("gateway:{name}"), n, self.regions[region].gateways).map(|n| Selector::Gateway(region, n))
+                index(&format!("gateway:{name}"), n, self.regions[region].gateways)
+                    .map(|n| Selector::Gateway(region, n))
             }
             ("player", Some(n), None) => self.player(n, "player:").map(Selector::Player),
             ("owner-of", Some(entity), None) => self.entity(entity).map(Selector::OwnerOf),

@@ -65,9 +65,10 @@ fn text(bytes: Vec<u8>) -> Result<String, Unreadable> {
         return Err(Unreadable::in_bytes(&bytes, valid, found));
     }
     match String::from_utf8(bytes) {
-        Ok(text) if text.trim().is_empty() => {
-            Err(Unreadable::at_start("an empty file", "a scenario: at least `name`, `summary`, `duration`, `[[world.region]]`"))
-        }
+        Ok(text) if text.trim().is_empty() => Err(Unreadable::at_start(
+            "an empty file",
+            "a scenario: at least `name`, `summary`, `duration`, `[[world.region]]`",
+        )),
         Ok(text) => Ok(text),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();

@@ -51,6 +51,17 @@ fn duration_of(text: &str) -> Result<Duration, NoDuration> {
     if nanos > 86_400_000_000_000 { Err(too_long()) } else { Ok(Duration::from_nanos(nanos)) }
 }
 
+/// A moment outside a file: on the command line.
+///
+/// # Errors
+/// What was expected, and what was probably meant.
+pub fn moment(text: &str) -> Result<Duration, String> {
+    duration_of(text).map_err(|NoDuration(expected, nearest)| match nearest {
+        Some(nearest) => format!("expected {expected}; did you mean `{nearest}`?"),
+        None => format!("expected {expected}"),
+    })
+}
+
 /// The unit that was meant by another spelling; seconds where there is none at all.
 fn meant(unit: &str) -> Option<&'static str> {
     let lower = unit.to_lowercase();
@@ -73,20 +84,21 @@ pub(super) fn duration(value: &Value<'_>, sink: &mut Sink) -> Option<Duration> {
     let problem = match value.get_ref() {
         DeValue::String(text) => match duration_of(text) {
             Ok(duration) => return Some(duration),
-            Err(NoDuration(expected, nearest)) => Problem { nearest, ..Problem::new(value.span(), quoted(text), expected) },
+            Err(NoDuration(expected, nearest)) => {
+                Problem { nearest, ..Problem::new(value.span(), quoted(text), expected) }
+            }
         },
-        DeValue::Integer(n) => {
-            Problem { nearest: Some(format!("{}s", n.as_str())), ..Problem::new(value.span(), found(value), A_DURATION) }
-        }
+        DeValue::Integer(n) => Problem {
+            nearest: Some(format!("{}s", n.as_str())),
+            ..Problem::new(value.span(), found(value), A_DURATION)
+        },
         _ => Problem::new(value.span(), found(value), A_DURATION),
     };
     sink.report(problem)
 }
 
 /// A duration in a range.
-pub(super) fn duration_in(
-    range: RangeInclusive<Duration>,
-) -> impl FnOnce(&Value<'_>, &mut Sink) -> Option<Duration> {
+pub(super) fn duration_in(range: RangeInclusive<Duration>) -> impl FnOnce(&Value<'_>, &mut Sink) -> Option<Duration> {
     move |value, sink| {
         let duration = duration(value, sink)?;
         if range.contains(&duration) {
@@ -269,7 +281,10 @@ pub(super) fn name(value: &Value<'_>, sink: &mut Sink) -> Option<String> {
 }
 
 /// One of a list of words.
-pub(super) fn word<T: Copy>(words: &'static [(&'static str, T)], of: &'static str) -> impl Fn(&Value<'_>, &mut Sink) -> Option<T> {
+pub(super) fn word<T: Copy>(
+    words: &'static [(&'static str, T)],
+    of: &'static str,
+) -> impl Fn(&Value<'_>, &mut Sink) -> Option<T> {
     move |value, sink| {
         let all = || words.iter().map(|(word, _)| *word);
         let expected = || format!("{of}: {}", all().collect::<Vec<_>>().join(", "));
@@ -289,7 +304,14 @@ mod tests {
 
     #[test]
     fn durations_read_in_every_unit() {
-        for (text, nanos) in [("0s", 0), ("250ms", 250_000_000), ("1.5s", 1_500_000_000), ("2m", 120_000_000_000), ("7us", 7_000), ("9ns", 9)] {
+        for (text, nanos) in [
+            ("0s", 0),
+            ("250ms", 250_000_000),
+            ("1.5s", 1_500_000_000),
+            ("2m", 120_000_000_000),
+            ("7us", 7_000),
+            ("9ns", 9),
+        ] {
             assert_eq!(duration_of(text).ok(), Some(Duration::from_nanos(nanos)), "{text}");
         }
     }
