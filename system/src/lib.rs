@@ -9,13 +9,19 @@
 
 extern crate alloc;
 
+mod backoff;
+pub mod digest;
 pub mod doors;
 pub mod history;
+pub mod lease;
 pub mod limits;
 pub mod outcome;
 pub mod role;
+mod routes;
 pub mod rules;
 pub mod time;
+pub mod wire;
+pub mod worker;
 
 pub use outcome::{Outcome, Refusal};
 pub use role::{Desk, Role, Turn};

@@ -172,3 +172,57 @@ impl<'a, S: Into<doors::Submission>> Turn<'a, S> {
         self.outbox.push(doors::Submission::Stopped);
     }
 }
+
+/// Declares a role's own sums `Event` and `Submission` over the doors that it uses, with their conversions. A role can
+/// neither be told nor ask anything of a door that it does not name here.
+macro_rules! role_sums {
+    ($($door:ident($event:ty, $submission:ty)),* $(,)?) => {
+        /// What this role can be told.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum Event {
+            /// The first event of an incarnation.
+            Started,
+            /// A timer fired.
+            Timer($crate::doors::clock::TimerKey),
+            /// An orderly stop was asked for.
+            Stop,
+            $(#[doc = concat!("From the door `", stringify!($door), "`.")] $door($event),)*
+        }
+
+        impl TryFrom<$crate::doors::Event> for Event {
+            type Error = $crate::doors::Event;
+
+            fn try_from(event: $crate::doors::Event) -> Result<Self, Self::Error> {
+                Ok(match event {
+                    $crate::doors::Event::Started => Self::Started,
+                    $crate::doors::Event::Timer(key) => Self::Timer(key),
+                    $crate::doors::Event::Stop => Self::Stop,
+                    $($crate::doors::Event::$door(event) => Self::$door(event),)*
+                    #[allow(unreachable_patterns, reason = "a role with every door has none left over")]
+                    other => return Err(other),
+                })
+            }
+        }
+
+        /// What this role can ask.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum Submission {
+            $(#[doc = concat!("Of the door `", stringify!($door), "`.")] $door($submission),)*
+        }
+
+        impl From<Submission> for $crate::doors::Submission {
+            fn from(submission: Submission) -> Self {
+                match submission {
+                    $(Submission::$door(submission) => Self::$door(submission),)*
+                }
+            }
+        }
+
+        $(impl From<$submission> for Submission {
+            fn from(submission: $submission) -> Self {
+                Self::$door(submission)
+            }
+        })*
+    };
+}
+pub(crate) use role_sums;

@@ -3,4 +3,5 @@
 //! Must never be here: a door, a turn, or anything that remembers.
 
 pub mod attack;
+pub mod movement;
 pub mod space;

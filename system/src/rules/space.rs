@@ -1,5 +1,9 @@
 //! Where things are: whole millimetres on a plane, cut into cells that each have a home region.
 
+use crate::doors::directory::RegionId;
+use alloc::collections::BTreeMap;
+use worldline_proto::EntityId;
+
 /// A place, in millimetres from the middle of the world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
@@ -29,9 +33,78 @@ impl Position {
     }
 }
 
+/// The side of a cell, in millimetres: one kilometre. Cells are the unit of home regions.
+pub const CELL_MM: i64 = 1_000_000;
+/// Columns of cells from the western edge to the eastern one; the edge itself belongs to the last.
+const COLUMNS: i64 = 2 * WORLD_EDGE_MM / CELL_MM;
+
+/// A boss as the world's content places it: it never walks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Boss {
+    /// Where it stands.
+    pub position: Position,
+    /// The region that owns it, wherever it stands.
+    pub region: RegionId,
+}
+
+/// The world's content: which region is home to which cell, and where the bosses stand. The same for every server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Map {
+    regions: u8,
+    bosses: BTreeMap<EntityId, Boss>,
+}
+
+impl Map {
+    /// A world whose cells are shared out in equal bands, from west to east, among `regions` regions (1..=128).
+    ///
+    /// Panics on a number of regions outside that range: a band is at least one column of cells.
+    #[must_use]
+    pub fn new(regions: u8, bosses: BTreeMap<EntityId, Boss>) -> Self {
+        assert!((1..=128).contains(&regions), "1 to 128 regions share the world, not {regions}");
+        Self { regions, bosses }
+    }
+
+    /// The home region of the cell at a place. The place must lie in the world.
+    #[must_use]
+    pub fn home(&self, position: Position) -> RegionId {
+        let column = ((position.x_mm + WORLD_EDGE_MM).div_euclid(CELL_MM)).clamp(0, COLUMNS - 1);
+        // The column is below 128 and the quotient below the number of regions.
+        RegionId((column * i64::from(self.regions) / COLUMNS) as u8)
+    }
+
+    /// The middle of a region's band: a safe place to begin.
+    #[must_use]
+    pub fn middle(&self, region: RegionId) -> Position {
+        let width = 2 * WORLD_EDGE_MM / i64::from(self.regions);
+        Position { x_mm: -WORLD_EDGE_MM + width * i64::from(region.0) + width / 2, y_mm: 0 }
+    }
+
+    /// A boss of this world.
+    #[must_use]
+    pub fn boss(&self, entity: EntityId) -> Option<&Boss> {
+        self.bosses.get(&entity)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_column_has_one_home_and_every_region_its_band() {
+        for regions in [1, 2, 3, 6, 128] {
+            let map = Map::new(regions, BTreeMap::new());
+            let mut last = RegionId(0);
+            for column in 0..=COLUMNS {
+                let x_mm = column * CELL_MM - WORLD_EDGE_MM;
+                let home = map.home(Position { x_mm, y_mm: 0 });
+                assert!(home == last || home.0 == last.0 + 1, "bands follow each other");
+                last = home;
+            }
+            assert_eq!(last.0, regions - 1, "the eastern edge belongs to the last");
+            assert!((0..regions).all(|r| map.home(map.middle(RegionId(r))) == RegionId(r)));
+        }
+    }
 
     #[test]
     fn a_distance_is_rounded_up_so_that_no_step_is_free() {
