@@ -15,6 +15,7 @@ pub mod doors;
 pub mod history;
 pub mod lease;
 pub mod limits;
+pub mod orchestrator;
 pub mod outcome;
 pub mod role;
 mod routes;

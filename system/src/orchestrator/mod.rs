@@ -1,0 +1,360 @@
+//! The orchestrator: one of several leads, by a key in the directory that goes with its lease. The leader scans for
+//! entities without a living owner and assigns them to workers of their home region.
+//!
+//! Everything it decides is one compare-and-set: each record unchanged, the old owner's key absent, the new owner's present,
+//! its own leader key unchanged. So two leaders, a late packet or a lost answer can do nothing that one would not.
+//!
+//! Deliberately absent: watch events. What is found by scanning cannot be missed.
+
+mod plan;
+
+use crate::{
+    Outcome, Role, Turn,
+    doors::{
+        Asked,
+        clock::TimerKey,
+        directory::{self, Answer, Compare, Consistency, Family, Key, Page, Transacted, Transaction, Value, Write},
+        ledger,
+    },
+    history::Note,
+    lease::{Holder, LeaseTimes, News},
+    limits, reached,
+    role::role_sums,
+    rules::space::Map,
+    time::{Duration, Instant},
+};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    vec,
+    vec::Vec,
+};
+use plan::{Assignment, Survey};
+use worldline_proto::{EntityId, LeaseId, OpId, Revision};
+
+role_sums! {
+    Directory(directory::Event, Asked<directory::Submission>),
+    Ledger(ledger::Event, Asked<ledger::Submission>),
+}
+
+/// Takeover transactions at once; the rest waits for the next round.
+const TAKEOVERS: usize = 16;
+/// How often the leader reads the roster again: new characters are assigned within this.
+const ROSTER_PERIOD: Duration = Duration::from_secs(10);
+
+/// What an orchestrator is told before it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The world's content.
+    pub map: Arc<Map>,
+    /// Of its lease.
+    pub lease: LeaseTimes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    /// The next renewal of the lease.
+    Lease,
+    /// The next round: a campaign, or a scan.
+    Round,
+}
+
+impl From<Timer> for TimerKey {
+    fn from(timer: Timer) -> Self {
+        match timer {
+            Timer::Lease => Self::new(0, 0),
+            Timer::Round => Self::new(1, 0),
+        }
+    }
+}
+
+/// An orchestrator.
+#[derive(Clone, Debug)]
+pub struct Orchestrator {
+    config: Config,
+    holder: Option<Holder>,
+    /// The revision of its own leader key, while it leads.
+    leads: Option<Revision>,
+    step: Step,
+    survey: Survey,
+    roster: BTreeMap<EntityId, ledger::RosterEntry>,
+    roster_read_at: Option<Instant>,
+    /// Dead leases that the history knows of already.
+    found_dead: BTreeSet<LeaseId>,
+    takeovers: BTreeMap<OpId, Vec<Assignment>>,
+    /// Records in a takeover: halved when one fails, whole again when one succeeds.
+    chunk: usize,
+}
+
+/// What a round waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Idle,
+    Campaign(OpId),
+    Roster(OpId),
+    Workers(OpId),
+    Owners(OpId),
+}
+
+impl Orchestrator {
+    /// An orchestrator before its first event.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            holder: None,
+            leads: None,
+            step: Step::Idle,
+            survey: Survey::default(),
+            roster: BTreeMap::new(),
+            roster_read_at: None,
+            found_dead: BTreeSet::new(),
+            takeovers: BTreeMap::new(),
+            chunk: limits::TAKEOVER_RECORDS,
+        }
+    }
+
+    /// Whether it believes that it leads.
+    #[must_use]
+    pub const fn leads(&self) -> bool {
+        self.leads.is_some()
+    }
+
+    fn join(&mut self, turn: &mut Turn<'_, Submission>) {
+        self.holder = Some(Holder::begin(self.config.lease, Timer::Lease.into(), turn));
+        turn.arm_in(Timer::Round, limits::SCAN_PERIOD);
+    }
+
+    fn lease(&self, now: Instant) -> Option<LeaseId> {
+        self.holder.as_ref().filter(|holder| holder.may_act(now)).map(Holder::lease)
+    }
+
+    /// Begins a round: a leader surveys, anyone else campaigns.
+    fn on_round(&mut self, turn: &mut Turn<'_, Submission>) {
+        turn.arm_in(Timer::Round, limits::SCAN_PERIOD);
+        let Some(lease) = self.lease(turn.now()) else {
+            self.step = Step::Idle;
+            return self.deposed(turn);
+        };
+        if self.step != Step::Idle {
+            return;
+        }
+        if self.leads.is_none() {
+            return self.campaign(lease, turn);
+        }
+        let fresh = self.roster_read_at.is_some_and(|read| turn.now().since(read) < ROSTER_PERIOD);
+        if fresh {
+            self.survey(turn);
+        } else {
+            self.read_roster(None, turn);
+        }
+    }
+
+    fn campaign(&mut self, lease: LeaseId, turn: &mut Turn<'_, Submission>) {
+        let value = Value::Leader(directory::Leader { node: turn.node(), lease });
+        let transaction = Transaction {
+            compares: vec![Compare::Absent(Key::Leader)],
+            writes: vec![Write::Put { key: Key::Leader, value, lease: Some(lease) }],
+            otherwise: vec![Key::Leader],
+        };
+        let submission = directory::Submission::Transact(Arc::new(transaction));
+        self.step = Step::Campaign(turn.directory(submission, limits::DIRECTORY_PATIENCE));
+    }
+
+    fn on_campaign(&mut self, outcome: Outcome<Transacted>, turn: &mut Turn<'_, Submission>) {
+        self.step = Step::Idle;
+        let Some(lease) = self.lease(turn.now()) else { return };
+        // `Unknown` may have won: the next campaign then finds its own name under the key.
+        let Outcome::Done(transacted) = outcome else { return };
+        let own = |value| matches!(value, Value::Leader(leader) if leader.lease == lease);
+        let won = if transacted.succeeded {
+            Some(transacted.revision)
+        } else {
+            transacted.otherwise.iter().find(|record| own(record.value)).map(|record| record.mod_revision)
+        };
+        if let Some(revision) = won {
+            self.leads = Some(revision);
+            self.roster_read_at = None;
+            self.found_dead.clear();
+            turn.note(Note::Elected { lease });
+            self.read_roster(None, turn);
+        }
+    }
+
+    fn deposed(&mut self, turn: &mut Turn<'_, Submission>) {
+        if self.leads.take().is_some() {
+            reached!(turn, "orchestrator.lost-leadership");
+            if let Some(holder) = &self.holder {
+                turn.note(Note::Deposed { lease: holder.lease() });
+            }
+        }
+    }
+
+    fn read_roster(&mut self, after: Option<EntityId>, turn: &mut Turn<'_, Submission>) {
+        let submission = ledger::Submission::Roster { after, limit: limits::ROSTER_PAGE };
+        self.step = Step::Roster(turn.ledger(submission, limits::LEDGER_PATIENCE));
+    }
+
+    fn on_roster(&mut self, outcome: Outcome<ledger::Roster>, turn: &mut Turn<'_, Submission>) {
+        let Outcome::Done(page) = outcome else {
+            // A read: the next round tries again, or goes on with the roster it has.
+            self.step = Step::Idle;
+            if !self.roster.is_empty() {
+                self.survey(turn);
+            }
+            return;
+        };
+        let last = page.entries.last().map(|entry| entry.entity);
+        self.roster.extend(page.entries.into_iter().map(|entry| (entry.entity, entry)));
+        if page.more && last.is_some() {
+            return self.read_roster(last, turn);
+        }
+        self.roster_read_at = Some(turn.now());
+        self.survey(turn);
+    }
+
+    /// Reads all workers, and then, at the same revision, all ownership records.
+    fn survey(&mut self, turn: &mut Turn<'_, Submission>) {
+        self.survey = Survey::default();
+        self.step = Step::Workers(read(Family::Workers, None, None, turn));
+    }
+
+    fn on_page(&mut self, family: Family, outcome: Outcome<Page>, turn: &mut Turn<'_, Submission>) {
+        self.step = Step::Idle;
+        // A read leaves nothing behind: the next round tries again.
+        let Outcome::Done(page) = outcome else { return };
+        let at = *self.survey.at.get_or_insert(page.revision);
+        self.survey.take_in(&page.records);
+        let last = page.records.last().filter(|_| page.more).map(|record| record.key);
+        let (next, after) = match (family, last) {
+            (Family::Workers, None) => (Family::Owners, None),
+            (family, Some(last)) => (family, Some(last)),
+            (_, None) => return self.assign(turn),
+        };
+        let op = read(next, after, Some(at), turn);
+        self.step = if next == Family::Workers { Step::Workers(op) } else { Step::Owners(op) };
+    }
+
+    /// Submits the takeovers that the survey calls for.
+    fn assign(&mut self, turn: &mut Turn<'_, Submission>) {
+        let (Some(leader_revision), Some(_)) = (self.leads, self.lease(turn.now())) else { return };
+        for (lease, orphans) in self.survey.dead() {
+            if self.found_dead.insert(lease) {
+                turn.note(Note::FoundDead { lease, orphans });
+            }
+        }
+        let assignments = self.survey.assignments(&self.config.map, &self.roster);
+        for group in assignments.chunk_by(|a, b| (a.from, a.to) == (b.from, b.to)) {
+            for chunk in group.chunks(self.chunk) {
+                if self.takeovers.len() >= TAKEOVERS {
+                    return;
+                }
+                let transaction = plan::takeover(chunk, leader_revision, turn.entropy());
+                let submission = directory::Submission::Transact(Arc::new(transaction));
+                let op = turn.directory(submission, limits::DIRECTORY_PATIENCE);
+                self.takeovers.insert(op, chunk.to_vec());
+            }
+        }
+    }
+
+    fn on_takeover(&mut self, assigned: &[Assignment], outcome: Outcome<Transacted>, turn: &mut Turn<'_, Submission>) {
+        match outcome {
+            Outcome::Done(transacted) if transacted.succeeded => {
+                reached!(turn, "orchestrator.takeover");
+                self.chunk = limits::TAKEOVER_RECORDS;
+                for assignment in assigned {
+                    let Assignment { entity, from, to, .. } = *assignment;
+                    turn.note(Note::TookOver { entity, from: from.map(|(lease, _)| lease), to });
+                }
+            }
+            Outcome::Done(transacted) => {
+                reached!(turn, "orchestrator.takeover-lost-race");
+                // One record that has moved on must not hold up the others for long.
+                self.chunk = (self.chunk / 2).max(1);
+                let lease = self.lease(turn.now());
+                let still = |value| matches!(value, Value::Leader(leader) if Some(leader.lease) == lease);
+                if !transacted.otherwise.iter().any(|record| still(record.value)) {
+                    self.deposed(turn);
+                }
+            }
+            // It may have happened. The next survey reads what stands, and the compares stop what would come twice.
+            Outcome::Unknown => {}
+            Outcome::Refused(_) => {}
+        }
+    }
+
+    fn on_answer(&mut self, op: OpId, answer: Answer, turn: &mut Turn<'_, Submission>) {
+        if let Some(holder) = &mut self.holder {
+            match holder.on_answer(op, &answer, Timer::Lease.into(), turn) {
+                News::NotMine => {}
+                News::Nothing | News::Renewed => return,
+                News::Gone => {
+                    self.deposed(turn);
+                    self.step = Step::Idle;
+                    self.takeovers.clear();
+                    return self.join(turn);
+                }
+            }
+        }
+        match answer {
+            Answer::Transacted(outcome) if self.step == Step::Campaign(op) => self.on_campaign(outcome, turn),
+            Answer::Transacted(outcome) => {
+                if let Some(assigned) = self.takeovers.remove(&op) {
+                    self.on_takeover(&assigned, outcome, turn);
+                }
+            }
+            Answer::Read(outcome) if self.step == Step::Workers(op) => self.on_page(Family::Workers, outcome, turn),
+            Answer::Read(outcome) if self.step == Step::Owners(op) => self.on_page(Family::Owners, outcome, turn),
+            _ => {}
+        }
+    }
+}
+
+fn read(family: Family, after: Option<Key>, at: Option<Revision>, turn: &mut Turn<'_, Submission>) -> OpId {
+    let submission = directory::Submission::Read {
+        family,
+        after,
+        limit: limits::DIRECTORY_PAGE,
+        at,
+        consistency: Consistency::Linearizable,
+    };
+    turn.directory(submission, limits::DIRECTORY_PATIENCE)
+}
+
+impl Role for Orchestrator {
+    type Event = Event;
+    type Submission = Submission;
+
+    fn on_event(&mut self, event: Event, turn: &mut Turn<'_, Submission>) {
+        if self.leads.is_some() && self.lease(turn.now()).is_none() {
+            self.deposed(turn);
+        }
+        match event {
+            Event::Started => self.join(turn),
+            Event::Stop => {
+                if let Some(holder) = &self.holder {
+                    turn.directory(directory::Submission::Revoke(holder.lease()), limits::DIRECTORY_PATIENCE);
+                }
+                turn.stopped();
+            }
+            Event::Timer(key) if key == Timer::Lease.into() => {
+                if let Some(holder) = &mut self.holder {
+                    holder.on_timer(Timer::Lease.into(), turn);
+                }
+            }
+            Event::Timer(_) => self.on_round(turn),
+            Event::Directory(directory::Event::Answered { op, answer }) => self.on_answer(op, *answer, turn),
+            // An orchestrator watches nothing.
+            Event::Directory(directory::Event::Changed { .. } | directory::Event::Gap { .. }) => {}
+            Event::Ledger(ledger::Event { op, answer }) => {
+                if let (ledger::Answer::Roster(outcome), true) = (*answer, self.step == Step::Roster(op)) {
+                    self.on_roster(outcome, turn);
+                }
+            }
+        }
+    }
+
+    fn queues(&self, report: &mut dyn FnMut(&'static str, usize, usize)) {
+        report("orchestrator.takeovers", self.takeovers.len(), TAKEOVERS);
+    }
+}
