@@ -12,6 +12,7 @@ extern crate alloc;
 mod backoff;
 pub mod digest;
 pub mod doors;
+pub mod gateway;
 pub mod history;
 pub mod lease;
 pub mod limits;

@@ -1,0 +1,247 @@
+//! The gateway: where players come in. It checks tokens, begins sessions, finds the owner of each character, passes inputs
+//! to it and its states and answers back.
+//!
+//! It keeps nothing that a session would need again: a client that loses its gateway begins anew at another one.
+//!
+//! Deliberately absent: authority. An answer comes from an owner or it does not come; what a client cannot be told now, it
+//! asks for again.
+
+mod links;
+mod players;
+mod session;
+
+use crate::{
+    Outcome, Role, Turn,
+    doors::{
+        Asked,
+        clock::TimerKey,
+        directory::{self, Answer, Change, Consistency, Family, Key},
+        ledger,
+        network,
+    },
+    limits,
+    role::role_sums,
+    routes::{Found, Routes},
+    time::Duration,
+};
+use alloc::{collections::BTreeMap, vec::Vec};
+use links::Links;
+use session::Session;
+use worldline_proto::{CharacterId, ConnectionId, NodeId, OpId, OpNumber, token};
+
+role_sums! {
+    Network(network::Event, network::Submission),
+    Directory(directory::Event, Asked<directory::Submission>),
+    Ledger(ledger::Event, Asked<ledger::Submission>),
+}
+
+/// How long a connection may stay without a hello.
+const GREETING_PATIENCE: Duration = Duration::from_secs(5);
+/// Operations of players that wait for their owners' answers.
+const PERFORMS_IN_FLIGHT: usize = 2_048;
+
+/// What a gateway is told before it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its region.
+    pub region: directory::RegionId,
+    /// The key that tokens are signed with.
+    pub key: token::Key,
+    /// Gateways that its clients may turn to when it is gone; the last one is in another region.
+    pub alternates: Vec<NodeId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    /// A connection has not said hello.
+    Greeting(ConnectionId),
+    /// A session's next attempt at what it is about.
+    Retry(ConnectionId),
+    /// The next attempt to watch the owners.
+    Watch,
+}
+
+impl From<Timer> for TimerKey {
+    fn from(timer: Timer) -> Self {
+        match timer {
+            Timer::Greeting(connection) => Self::new(0, connection.0),
+            Timer::Retry(connection) => Self::new(1, connection.0),
+            Timer::Watch => Self::new(2, 0),
+        }
+    }
+}
+
+impl Timer {
+    fn from_key(key: TimerKey) -> Option<Self> {
+        Some(match key.kind() {
+            0 => Self::Greeting(ConnectionId(key.number())),
+            1 => Self::Retry(ConnectionId(key.number())),
+            2 => Self::Watch,
+            _ => return None,
+        })
+    }
+}
+
+/// How far the watch on the owners is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watching {
+    No,
+    /// It reads the revision to watch from.
+    Reading(OpId),
+    Yes(OpId),
+}
+
+/// A gateway.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    config: Config,
+    /// Connections that have not said hello yet.
+    greeting: BTreeMap<ConnectionId, ()>,
+    sessions: BTreeMap<ConnectionId, Session>,
+    characters: BTreeMap<CharacterId, ConnectionId>,
+    links: Links,
+    routes: Routes,
+    watching: Watching,
+    logins: BTreeMap<OpId, ConnectionId>,
+    attaches: BTreeMap<OpId, ConnectionId>,
+    performs: BTreeMap<OpId, (ConnectionId, OpNumber)>,
+}
+
+impl Gateway {
+    /// A gateway before its first event.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            greeting: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            characters: BTreeMap::new(),
+            links: Links::default(),
+            routes: Routes::default(),
+            watching: Watching::No,
+            logins: BTreeMap::new(),
+            attaches: BTreeMap::new(),
+            performs: BTreeMap::new(),
+        }
+    }
+
+    /// How many sessions it has.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Reads the directory's revision, to watch from the next one on.
+    fn watch(&mut self, turn: &mut Turn<'_, Submission>) {
+        if self.watching != Watching::No {
+            return;
+        }
+        let submission = directory::Submission::Get { key: Key::Leader, consistency: Consistency::Linearizable };
+        self.watching = Watching::Reading(turn.directory(submission, limits::DIRECTORY_PATIENCE));
+    }
+
+    fn on_revision(&mut self, answer: &Answer, turn: &mut Turn<'_, Submission>) {
+        let Answer::Got(Outcome::Done((_, revision))) = answer else {
+            self.watching = Watching::No;
+            return turn.arm_in(Timer::Watch, limits::RETRY_MAX);
+        };
+        let submission = directory::Submission::Watch { family: Family::Owners, from: revision.next() };
+        self.watching = Watching::Yes(turn.directory(submission, limits::DIRECTORY_PATIENCE));
+        // What has changed before the watch stood is read again, session by session.
+        self.routes.clear();
+        let playing: Vec<CharacterId> = self.characters.keys().copied().collect();
+        for character in playing {
+            self.routes.look_up(character.entity(), turn);
+        }
+    }
+
+    fn on_gap(&mut self, turn: &mut Turn<'_, Submission>) {
+        self.watching = Watching::No;
+        turn.arm_in(Timer::Watch, limits::RETRY_MIN);
+    }
+
+    fn on_directory(&mut self, event: directory::Event, turn: &mut Turn<'_, Submission>) {
+        match event {
+            directory::Event::Answered { op, answer } => {
+                match self.routes.on_answer(op, &answer, turn) {
+                    Found::NotMine => {}
+                    Found::Halfway => return,
+                    Found::Route(entity, _) => return self.on_route(entity, turn),
+                    Found::Nowhere(_) => return,
+                }
+                match *answer {
+                    _ if self.watching == Watching::Reading(op) => self.on_revision(&answer, turn),
+                    Answer::Watching(Outcome::Refused(_) | Outcome::Unknown) if self.watching == Watching::Yes(op) => {
+                        self.on_gap(turn);
+                    }
+                    _ => {}
+                }
+            }
+            directory::Event::Changed { watch, changes, .. } if self.watching == Watching::Yes(watch) => {
+                for change in changes.iter() {
+                    match change {
+                        Change::Put(record) => {
+                            self.routes.learn(record);
+                            if let Key::Owner(entity) = record.key {
+                                self.on_owner_changed(entity, turn);
+                            }
+                        }
+                        Change::Deleted(Key::Owner(entity)) => self.routes.forget(*entity),
+                        Change::Deleted(_) => {}
+                    }
+                }
+            }
+            directory::Event::Gap { watch, .. } if self.watching == Watching::Yes(watch) => self.on_gap(turn),
+            directory::Event::Changed { .. } | directory::Event::Gap { .. } => {}
+        }
+    }
+
+    fn on_timer(&mut self, timer: Timer, turn: &mut Turn<'_, Submission>) {
+        match timer {
+            Timer::Greeting(connection) => {
+                if self.greeting.contains_key(&connection) {
+                    self.close(connection, network::CloseReason::ProtocolError, turn);
+                }
+            }
+            Timer::Retry(connection) => self.go_on(connection, turn),
+            Timer::Watch => self.watch(turn),
+        }
+    }
+}
+
+impl Role for Gateway {
+    type Event = Event;
+    type Submission = Submission;
+
+    fn on_event(&mut self, event: Event, turn: &mut Turn<'_, Submission>) {
+        match event {
+            Event::Started => self.watch(turn),
+            Event::Stop => {
+                let clients: Vec<ConnectionId> = self.sessions.keys().chain(self.greeting.keys()).copied().collect();
+                for connection in clients {
+                    self.close(connection, network::CloseReason::Closed, turn);
+                }
+                turn.stopped();
+            }
+            Event::Timer(key) => {
+                if let Some(timer) = Timer::from_key(key) {
+                    self.on_timer(timer, turn);
+                }
+            }
+            Event::Network(event) => self.on_network(event, turn),
+            Event::Directory(event) => self.on_directory(event, turn),
+            Event::Ledger(ledger::Event { op, answer }) => {
+                if let ledger::Answer::LoggedIn(outcome) = *answer {
+                    self.on_logged_in(op, outcome, turn);
+                }
+            }
+        }
+    }
+
+    fn queues(&self, report: &mut dyn FnMut(&'static str, usize, usize)) {
+        report("gateway.sessions", self.sessions.len() + self.greeting.len(), limits::GATEWAY_SESSIONS);
+        report("gateway.performs", self.performs.len(), PERFORMS_IN_FLIGHT);
+        let (lookups, most) = self.routes.lookups();
+        report("gateway.lookups", lookups, most);
+    }
+}

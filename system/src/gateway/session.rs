@@ -1,0 +1,276 @@
+//! A session from its hello to its owner: log in, find the owner, attach; and again whenever the owner changes.
+
+use super::{Gateway, Submission, Timer};
+use crate::{
+    Outcome, Turn,
+    backoff::Backoff,
+    doors::{
+        ledger,
+        network::{self, CloseReason, StreamClass},
+    },
+    history::Note,
+    limits, reached,
+    time::Instant,
+};
+use prost::Message as _;
+use worldline_proto::{
+    CharacterId, ConnectionId, EntityId, Epoch, Generation, LeaseId, NodeId, Nonce, OpId, OpNumber, Version,
+    client::{Denied, DeniedReason, GatewayFrame, Notice, Welcome, gateway_frame::Frame},
+    server::{
+        AttachReply, AttachRequest, AttachStatus, Detached, PeerMessage, Reply, Request, peer_message::Message,
+    },
+};
+
+/// Frames a second that a client may send, and as many at once.
+const FRAMES_PER_SECOND: u64 = 100;
+
+/// One player's session at this gateway.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub character: CharacterId,
+    /// The session's generation, once the ledger has given it.
+    pub generation: Generation,
+    pub stage: Stage,
+    /// Kept over resubmissions of the same login.
+    nonce: Nonce,
+    backoff: Backoff,
+    welcomed: bool,
+    /// Whether the client was last told that its owner is silent.
+    suspended: bool,
+    /// The newest state that was passed on: an older one is refused.
+    pub seen: (Epoch, Version),
+    budget: u64,
+    budget_at: Instant,
+}
+
+/// What a session is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The ledger is asked for a generation.
+    LoggingIn,
+    /// Its owner is looked up, or the link to it is opened.
+    Seeking,
+    /// Its owner is asked to take it.
+    Attaching { node: NodeId, lease: Option<LeaseId> },
+    /// Its owner serves it.
+    Playing { node: NodeId, lease: Option<LeaseId> },
+}
+
+impl Session {
+    pub fn new(character: CharacterId, nonce: Nonce, now: Instant) -> Self {
+        Self {
+            character,
+            generation: Generation(0),
+            stage: Stage::LoggingIn,
+            nonce,
+            backoff: Backoff::default(),
+            welcomed: false,
+            suspended: false,
+            seen: (Epoch(0), Version(0)),
+            budget: FRAMES_PER_SECOND,
+            budget_at: now,
+        }
+    }
+
+    /// Takes one frame out of the client's budget; `false` if it has sent too many.
+    pub fn pays_for_a_frame(&mut self, now: Instant) -> bool {
+        let earned = now.since(self.budget_at).as_nanos().saturating_mul(FRAMES_PER_SECOND) / 1_000_000_000;
+        if earned > 0 {
+            self.budget = (self.budget + earned).min(FRAMES_PER_SECOND);
+            self.budget_at = now;
+        }
+        let pays = self.budget > 0;
+        self.budget = self.budget.saturating_sub(1);
+        pays
+    }
+}
+
+impl Gateway {
+    /// Does what a session's stage calls for, the first time or again.
+    pub(super) fn go_on(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
+        let Some(session) = self.sessions.get(&connection) else { return };
+        match session.stage {
+            Stage::LoggingIn => self.log_in(connection, turn),
+            Stage::Seeking => self.seek(connection, turn),
+            // An answer is on its way, or all is well.
+            Stage::Attaching { .. } | Stage::Playing { .. } => {}
+        }
+    }
+
+    fn log_in(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
+        let Some(session) = self.sessions.get(&connection) else { return };
+        let submission = ledger::Submission::Login { character: session.character, nonce: session.nonce };
+        let op = turn.ledger(submission, limits::LEDGER_PATIENCE);
+        self.logins.insert(op, connection);
+    }
+
+    pub(super) fn on_logged_in(&mut self, op: OpId, outcome: Outcome<ledger::Login>, turn: &mut Turn<'_, Submission>) {
+        let Some(connection) = self.logins.remove(&op) else { return };
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        match outcome {
+            Outcome::Done(login) => {
+                session.generation = login.generation;
+                session.stage = Stage::Seeking;
+                session.backoff.reset();
+                let character = session.character;
+                turn.note(Note::SessionOpened { character, generation: login.generation });
+                self.seek(connection, turn);
+            }
+            // There is no such character: no token can say otherwise.
+            Outcome::Refused(crate::Refusal::Malformed) => self.deny(connection, DeniedReason::TokenForged, turn),
+            // The same login again, under the same nonce: if it has happened, it gives the same generation.
+            Outcome::Unknown | Outcome::Refused(_) => self.retry(connection, turn),
+        }
+    }
+
+    /// Tries again what the session is about, after a while.
+    pub(super) fn retry(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
+        if let Some(session) = self.sessions.get_mut(&connection) {
+            let wait = session.backoff.fail(turn.entropy());
+            turn.arm_in(Timer::Retry(connection), wait);
+        }
+    }
+
+    /// Looks for the owner, opens a link to it, attaches: as far as it goes now.
+    pub(super) fn seek(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        session.stage = Stage::Seeking;
+        let entity = session.character.entity();
+        if crate::maybe!(turn, "gateway.forget-route") {
+            self.routes.forget(entity);
+        }
+        let Some(node) = self.routes.get(entity) else {
+            self.routes.look_up(entity, turn);
+            return self.retry(connection, turn);
+        };
+        if self.links.get(node).is_none() {
+            self.links.connect(node, turn);
+            return self.retry(connection, turn);
+        }
+        let lease = self.routes.owner(entity).map(|owner| owner.lease);
+        session.stage = Stage::Attaching { node, lease };
+        let request = AttachRequest { character: entity.get(), generation: session.generation.0 };
+        let op = turn.call(node, Request::Attach(request), limits::CALL_PATIENCE);
+        self.attaches.insert(op, connection);
+    }
+
+    pub(super) fn on_attached(&mut self, op: OpId, outcome: Outcome<Reply>, turn: &mut Turn<'_, Submission>) {
+        let Some(connection) = self.attaches.remove(&op) else { return };
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let Stage::Attaching { node, lease } = session.stage else { return };
+        let entity = session.character.entity();
+        session.stage = Stage::Seeking;
+        match outcome {
+            Outcome::Done(Reply::Attach(reply)) => match AttachStatus::try_from(reply.status) {
+                Ok(AttachStatus::Attached) => {
+                    session.stage = Stage::Playing { node, lease };
+                    session.backoff.reset();
+                    session.seen = session.seen.max((Epoch(reply.epoch), Version(0)));
+                    self.welcome(connection, &reply, turn);
+                }
+                Ok(AttachStatus::Superseded) => self.deny(connection, DeniedReason::Superseded, turn),
+                Ok(AttachStatus::NotOwner | AttachStatus::Unspecified) | Err(_) => {
+                    reached!(turn, "gateway.redirected");
+                    self.routes.forget(entity);
+                    self.retry(connection, turn);
+                }
+            },
+            // Attaching twice is attaching once: `Unknown` is resolved by asking again. The route may be stale.
+            Outcome::Unknown | Outcome::Refused(_) | Outcome::Done(_) => {
+                self.routes.forget(entity);
+                self.retry(connection, turn);
+            }
+        }
+    }
+
+    fn welcome(&mut self, connection: ConnectionId, reply: &AttachReply, turn: &mut Turn<'_, Submission>) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        if session.welcomed {
+            return self.notice(connection, false, turn);
+        }
+        session.welcomed = true;
+        let welcome = Welcome {
+            generation: session.generation.0,
+            applied_through: reply.applied_through,
+            alternates: self.config.alternates.iter().map(|node| node.0).collect(),
+            x_mm: reply.x_mm,
+            y_mm: reply.y_mm,
+        };
+        send(connection, StreamClass::Control, Frame::Welcome(welcome), turn);
+    }
+
+    /// Tells a client whether its owner is silent, unless it knows.
+    pub(super) fn notice(&mut self, connection: ConnectionId, suspended: bool, turn: &mut Turn<'_, Submission>) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        if core::mem::replace(&mut session.suspended, suspended) != suspended {
+            send(connection, StreamClass::Control, Frame::Notice(Notice { suspended }), turn);
+        }
+    }
+
+    /// A route was found or found again: whoever seeks this entity goes on, whoever plays elsewhere moves.
+    pub(super) fn on_route(&mut self, entity: EntityId, turn: &mut Turn<'_, Submission>) {
+        let character = CharacterId::from_entity(entity);
+        let Some(&connection) = character.and_then(|character| self.characters.get(&character)) else { return };
+        match self.sessions.get(&connection).map(|session| session.stage) {
+            Some(Stage::Seeking) => self.seek(connection, turn),
+            Some(Stage::Playing { .. }) => self.on_owner_changed(entity, turn),
+            _ => {}
+        }
+    }
+
+    /// An ownership record has changed: a session that plays at another owner goes to the new one.
+    pub(super) fn on_owner_changed(&mut self, entity: EntityId, turn: &mut Turn<'_, Submission>) {
+        let character = CharacterId::from_entity(entity);
+        let Some(&connection) = character.and_then(|character| self.characters.get(&character)) else { return };
+        let owner = self.routes.owner(entity).map(|owner| owner.lease);
+        let stage = self.sessions.get(&connection).map(|session| session.stage);
+        if matches!(stage, Some(Stage::Playing { lease, .. }) if lease != owner) {
+            reached!(turn, "gateway.redirected");
+            self.notice(connection, true, turn);
+            self.seek(connection, turn);
+        }
+    }
+
+    /// Ends a session with a reason that the client is told.
+    pub(super) fn deny(&mut self, connection: ConnectionId, reason: DeniedReason, turn: &mut Turn<'_, Submission>) {
+        if reason == DeniedReason::Superseded {
+            reached!(turn, "gateway.session-superseded");
+        }
+        send(connection, StreamClass::Control, Frame::Denied(Denied { reason: reason.into() }), turn);
+        self.close(connection, CloseReason::Closed, turn);
+    }
+
+    /// Closes a client's connection and forgets it.
+    pub(super) fn close(&mut self, connection: ConnectionId, reason: CloseReason, turn: &mut Turn<'_, Submission>) {
+        turn.submit(network::Submission::Close { connection, reason });
+        self.forget(connection, turn);
+    }
+
+    /// A client's connection is gone.
+    pub(super) fn forget(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
+        if self.greeting.remove(&connection).is_some() {
+            turn.disarm(Timer::Greeting(connection));
+        }
+        let Some(session) = self.sessions.remove(&connection) else { return };
+        turn.disarm(Timer::Retry(connection));
+        let Session { character, generation, stage, .. } = session;
+        if self.characters.get(&character) == Some(&connection) {
+            self.characters.remove(&character);
+        }
+        turn.note(Note::SessionClosed { character, generation });
+        if let Stage::Playing { node, .. } = stage
+            && let Some(link) = self.links.get(node)
+        {
+            let detached = Detached { character: character.entity().get(), generation: generation.0 };
+            let payload = PeerMessage { message: Some(Message::Detached(detached)) }.into();
+            turn.submit(network::Submission::Send { connection: link, class: StreamClass::Control, payload });
+        }
+    }
+}
+
+/// Sends a frame to a client.
+pub(super) fn send(connection: ConnectionId, class: StreamClass, frame: Frame, turn: &mut Turn<'_, Submission>) {
+    let payload = GatewayFrame { frame: Some(frame) }.encode_to_vec().as_slice().into();
+    turn.submit(network::Submission::Send { connection, class, payload });
+}
+
