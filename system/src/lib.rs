@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod backoff;
+pub mod client;
 pub mod digest;
 pub mod doors;
 pub mod gateway;

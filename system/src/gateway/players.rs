@@ -1,7 +1,7 @@
 //! What players send, and what their owners send back.
 
 use super::{
-    Gateway, GREETING_PATIENCE, PERFORMS_IN_FLIGHT, Submission, Timer,
+    GREETING_PATIENCE, Gateway, PERFORMS_IN_FLIGHT, Submission, Timer,
     session::{Session, Stage, send},
 };
 use crate::{
@@ -21,8 +21,8 @@ use worldline_proto::{
     },
     movement::{Input, Update},
     server::{
-        Moved, PeerMessage, PerformReply, PerformRequest, PerformStatus, Released, ReleasedReason, Reply, Request, State,
-        peer_message::Message,
+        Moved, PeerMessage, PerformReply, PerformRequest, PerformStatus, Released, ReleasedReason, Reply, Request,
+        State, peer_message::Message,
     },
     token::BadToken,
 };
@@ -197,7 +197,13 @@ impl Gateway {
         }
     }
 
-    fn answer(&mut self, connection: ConnectionId, number: OpNumber, reply: PerformReply, turn: &mut Turn<'_, Submission>) {
+    fn answer(
+        &mut self,
+        connection: ConnectionId,
+        number: OpNumber,
+        reply: PerformReply,
+        turn: &mut Turn<'_, Submission>,
+    ) {
         let answer = Answer { number: number.0, result: reply.result };
         send(connection, StreamClass::Action, Frame::Answer(answer), turn);
     }
@@ -206,7 +212,10 @@ impl Gateway {
     fn on_input(&mut self, connection: ConnectionId, payload: &Payload, turn: &mut Turn<'_, Submission>) {
         let Some(input) = payload.as_bytes().and_then(|bytes| Input::decode(bytes).ok()) else { return };
         let now = turn.now();
-        let Some(session) = self.sessions.get_mut(&connection).filter(|s| s.pays_for_a_frame(now)) else { return };
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        if !session.pays_for_a_frame(now) {
+            return;
+        }
         let Stage::Playing { node, .. } = session.stage else { return };
         let Some(link) = self.links.get(node) else { return };
         let moved = Moved {
@@ -263,7 +272,7 @@ impl Gateway {
             y_mm: state.y_mm,
             hit_points: state.hit_points,
         };
-        let payload = update.encode().as_bytes().into();
+        let payload = Payload::from(&*update.encode());
         turn.submit(network::Submission::Datagram { connection, payload });
     }
 

@@ -14,11 +14,9 @@ use crate::{
 };
 use prost::Message as _;
 use worldline_proto::{
-    CharacterId, ConnectionId, EntityId, Epoch, Generation, LeaseId, NodeId, Nonce, OpId, OpNumber, Version,
+    CharacterId, ConnectionId, EntityId, Epoch, Generation, LeaseId, NodeId, Nonce, OpId, Version,
     client::{Denied, DeniedReason, GatewayFrame, Notice, Welcome, gateway_frame::Frame},
-    server::{
-        AttachReply, AttachRequest, AttachStatus, Detached, PeerMessage, Reply, Request, peer_message::Message,
-    },
+    server::{AttachReply, AttachRequest, AttachStatus, Detached, PeerMessage, Reply, Request, peer_message::Message},
 };
 
 /// Frames a second that a client may send, and as many at once.
@@ -273,4 +271,3 @@ pub(super) fn send(connection: ConnectionId, class: StreamClass, frame: Frame, t
     let payload = GatewayFrame { frame: Some(frame) }.encode_to_vec().as_slice().into();
     turn.submit(network::Submission::Send { connection, class, payload });
 }
-

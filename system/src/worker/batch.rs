@@ -143,10 +143,10 @@ impl Worker {
         }
         for (operation, verdict) in batch.operations.iter().zip(&committed.verdicts) {
             self.take_in_target(operation, *verdict);
-            if let Verdict::Fenced { entity, highest } = *verdict {
-                if let Some(&authority) = operation.authority.iter().find(|authority| authority.entity == entity) {
-                    self.fenced_if_held(authority, highest, turn);
-                }
+            if let Verdict::Fenced { entity, highest } = *verdict
+                && let Some(&authority) = operation.authority.iter().find(|authority| authority.entity == entity)
+            {
+                self.fenced_if_held(authority, highest, turn);
             }
             let Some(served) = self.entities.get_mut(&operation.character.entity()) else { continue };
             if served.authority == operation.authority[0] {
@@ -186,10 +186,10 @@ impl Worker {
         verdict: Verdict,
         turn: &mut Turn<'_, Submission>,
     ) {
-        if let Verdict::Fenced { entity, highest } = verdict {
-            if let Some(&authority) = operation.authority.iter().find(|authority| authority.entity == entity) {
-                self.fenced_if_held(authority, highest, turn);
-            }
+        if let Verdict::Fenced { entity, highest } = verdict
+            && let Some(&authority) = operation.authority.iter().find(|authority| authority.entity == entity)
+        {
+            self.fenced_if_held(authority, highest, turn);
         }
         wire::reply(call, Reply::ApplyEffect(wire::verdict_to_reply(verdict)), turn);
     }

@@ -161,10 +161,10 @@ impl Worker {
             return;
         };
         for record in &page.records {
-            if let Some((entity, owner)) = ownership(record) {
-                if Some(owner.lease) == lease {
-                    scan.mine.insert(entity, (owner, record.mod_revision));
-                }
+            if let Some((entity, owner)) = ownership(record)
+                && Some(owner.lease) == lease
+            {
+                scan.mine.insert(entity, (owner, record.mod_revision));
             }
         }
         let at = scan.at.unwrap_or(page.revision);

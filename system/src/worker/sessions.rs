@@ -48,10 +48,10 @@ impl Worker {
     }
 
     fn on_gateway_gone(&mut self, connection: ConnectionId) {
-        if let Some(node) = self.peers.remove(&connection) {
-            if self.gateways.get(&node) == Some(&connection) {
-                self.gateways.remove(&node);
-            }
+        if let Some(node) = self.peers.remove(&connection)
+            && self.gateways.get(&node) == Some(&connection)
+        {
+            self.gateways.remove(&node);
         }
         for served in self.entities.values_mut() {
             served.gateway.take_if(|gateway| *gateway == connection);
