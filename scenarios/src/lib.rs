@@ -6,5 +6,6 @@
 //! Must never be here: a rendering (that is `reports`), a role's own logic, or anything of `real/`.
 
 pub mod catalogue;
+pub mod checkers;
 pub mod cli;
 pub mod format;

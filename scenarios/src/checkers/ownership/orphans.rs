@@ -1,0 +1,189 @@
+//! O5: no entity stays without an owner while it could have one.
+
+use super::{super::table::Table, Owners};
+use crate::checkers::{Check, Checker, Facts, Invariant, Setup, View, breach};
+use worldline_proto::EntityId;
+use worldline_system::{
+    doors::directory::RegionId,
+    history::{Acceptance, Entry, What},
+    time::{Duration, Instant},
+};
+
+/// What is known of one entity.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watched {
+    /// The region of the worker that served it last.
+    region: Option<RegionId>,
+    /// When the ledger last accepted something under its current fence: the owner's only sign of life that needs no belief.
+    passed_fence: Instant,
+    /// The last sample at which it was served, or could not have been.
+    fine: Instant,
+    /// The last sample at which it could not have been served.
+    excused: Instant,
+}
+
+/// O5. An entity is served if a living worker that is able says so and the ledger has heard from it. It is excused while
+/// no worker of its region is able, or a service that a takeover needs is away.
+#[derive(Clone, Debug)]
+pub struct NoOrphans {
+    entities: Vec<EntityId>,
+    budget: Duration,
+    owners: Owners,
+    watched: Table<EntityId, Watched>,
+    sampled: bool,
+}
+
+impl NoOrphans {
+    fn passes(&mut self, entity: EntityId, at: Instant) {
+        self.watched.slot(entity).passed_fence = at;
+    }
+}
+
+impl Checker for NoOrphans {
+    const INVARIANT: Invariant = Invariant::O5;
+
+    fn new(setup: &Setup) -> Self {
+        Self {
+            entities: setup.rows.iter().map(|row| row.entity).collect(),
+            budget: setup.orphan_budget,
+            owners: Owners::default(),
+            watched: Table::default(),
+            sampled: false,
+        }
+    }
+
+    fn on_entry(&mut self, entry: &Entry, _: &Facts<'_>) -> Check {
+        match &entry.what {
+            What::Accepted(Acceptance::FenceRaised { authority, .. } | Acceptance::Checkpointed { authority, .. }) => {
+                self.passes(authority.entity, entry.at)
+            }
+            What::Accepted(Acceptance::OperationApplied { operation, .. }) => {
+                for authority in &operation.authority {
+                    self.passes(authority.entity, entry.at);
+                }
+            }
+            _ => self.owners.on_entry(entry),
+        }
+        Ok(())
+    }
+
+    fn on_sample(&mut self, view: &View<'_>) -> Check {
+        let Some(services) = view.services else { return Ok(()) };
+        self.sampled = true;
+        let able = |wanted: Option<RegionId>| {
+            view.workers.iter().any(|worker| worker.able && wanted.is_none_or(|region| worker.region == region))
+        };
+        for &entity in &self.entities {
+            let server = self.owners.server(entity).and_then(|(node, authority)| {
+                let worker = view.workers.iter().find(|worker| worker.node == node)?;
+                Some((worker, authority))
+            });
+            let watched = self.watched.slot(entity);
+            watched.region = server.map(|(worker, _)| worker.region).or(watched.region);
+            if !services.all() || !able(watched.region) {
+                watched.excused = view.at;
+                watched.fine = view.at;
+                continue;
+            }
+            if server.is_some_and(|(worker, _)| worker.able) {
+                watched.fine = view.at;
+            }
+            let alone = view.at.since(watched.fine);
+            if alone > self.budget {
+                breach!("{entity} has had no owner for {alone}; the budget is {}", self.budget);
+            }
+            let silent = view.at.since(watched.passed_fence.max(watched.excused));
+            if silent > self.budget {
+                breach!(
+                    "the owner of {entity} has not passed the ledger's fence for {silent}; the budget is {}",
+                    self.budget
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn not_checked(&self) -> Option<&'static str> {
+        (!self.sampled).then_some("no sample told whether the services could be used")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkers::{Services, WorkerState, story::*};
+    use worldline_proto::NodeId;
+    use worldline_system::history::Note;
+
+    const UP: Services = Services { directory: true, ledger: true, orchestrator: true };
+
+    fn workers(able: [bool; 2]) -> [WorkerState; 2] {
+        [1, 2].map(|node| WorkerState { node: NodeId(node), region: RegionId(0), able: able[node as usize - 1] })
+    }
+
+    /// Both entities are served by worker 1 from the beginning; it dies at 10 s. Then a sample every second.
+    fn first_breach(
+        until_s: u64,
+        more: &[(u64, u32, What)],
+        workers: &[WorkerState],
+        services: Services,
+    ) -> Option<u64> {
+        let (hero, boss) = (authority(hero(), 1, 1), authority(boss(), 1, 1));
+        let mut lines = vec![
+            (0, LEDGER, raised(hero, None)),
+            (0, LEDGER, raised(boss, None)),
+            (0, 1, serving(hero, east(0))),
+            (0, 1, serving(boss, east(0))),
+            (10_000, LEDGER, checkpointed(hero, 1)),
+            (10_000, LEDGER, checkpointed(boss, 1)),
+            (10_000, 1, What::Crashed),
+        ];
+        lines.extend_from_slice(more);
+        let entries = tell(lines);
+        let mut checker = NoOrphans::new(&setup());
+        for second in 0..until_s {
+            for entry in
+                entries.iter().filter(|entry| (second..second + 1).contains(&(entry.at.as_nanos() / 1_000_000_000)))
+            {
+                assert_eq!(checker.on_entry(entry, &Facts::default()), Ok(()));
+            }
+            let workers = if second < 10 { self::workers([true, true]).to_vec() } else { workers.to_vec() };
+            let view = View { workers: &workers, services: Some(services), ..view(second * 1_000 + 999) };
+            if checker.on_sample(&view).is_err() {
+                return Some(second);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn o5_an_orphan_outlives_the_budget() {
+        assert_eq!(first_breach(60, &[], &workers([false, true]), UP), Some(40), "30 s after the last good sample");
+        let (hero, boss) = (authority(hero(), 2, 2), authority(boss(), 2, 2));
+        let taken_over = [
+            (30_000, LEDGER, raised(hero, None)),
+            (30_000, LEDGER, raised(boss, None)),
+            (30_500, 2, serving(hero, east(0))),
+            (30_500, 2, serving(boss, east(0))),
+            (50_000, LEDGER, checkpointed(hero, 1)),
+            (50_000, LEDGER, checkpointed(boss, 1)),
+        ];
+        assert_eq!(first_breach(60, &taken_over, &workers([false, true]), UP), None);
+        let suspended = [&taken_over[..], &[(33_000, 2, What::Noted(Note::Suspended { lease: lease(2) }))]].concat();
+        assert_eq!(first_breach(90, &suspended, &workers([false, true]), UP), Some(63));
+    }
+
+    #[test]
+    fn o5_nobody_is_blamed_for_what_could_not_be_taken_over() {
+        let away = Services { directory: false, ..UP };
+        assert_eq!(first_breach(90, &[], &workers([false, true]), away), None, "no quorum");
+        assert_eq!(first_breach(90, &[], &workers([false, false]), UP), None, "nobody there to take over");
+    }
+
+    #[test]
+    fn o5_an_owner_that_only_says_so_is_none() {
+        let (hero, boss) = (authority(hero(), 2, 2), authority(boss(), 2, 2));
+        let lies = [(12_000, 2, serving(hero, east(0))), (12_000, 2, serving(boss, east(0)))];
+        assert_eq!(first_breach(60, &lies, &workers([false, true]), UP), Some(40), "the fence was last passed at 10 s");
+    }
+}
