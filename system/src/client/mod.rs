@@ -3,7 +3,23 @@
 //! It predicts its own movement at once and is corrected by authority. It sends an operation again until it is answered,
 //! under the same number, and so knows of each exactly once what became of it.
 //!
-//! It has no door but the network: it cannot even say "commit".
+//! It has no door but the network: it cannot even say "commit". What a worker may write,
+//!
+//! ```
+//! # use worldline_system::{Turn, doors::ledger, limits, worker};
+//! fn commit(turn: &mut Turn<'_, worker::Submission>, batch: ledger::Submission) {
+//!     turn.ledger(batch, limits::LEDGER_PATIENCE);
+//! }
+//! ```
+//!
+//! does not compile for a client:
+//!
+//! ```compile_fail,E0277
+//! # use worldline_system::{Turn, client, doors::ledger, limits};
+//! fn commit(turn: &mut Turn<'_, client::Submission>, batch: ledger::Submission) {
+//!     turn.ledger(batch, limits::LEDGER_PATIENCE);
+//! }
+//! ```
 //!
 //! Deliberately absent: rendering, and whatever a player's hand does better than a plan.
 

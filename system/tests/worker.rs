@@ -1,0 +1,367 @@
+//! A worker by hand: one event at a time, looking at what it leaves in its outbox.
+
+use std::{collections::BTreeMap, sync::Arc};
+use worldline_proto::{
+    CallId, CharacterId, ConnectionId, EntityId, EntityKind, Epoch, Generation, Incarnation, LeaseId, NodeId, Nonce,
+    OpId, OpNumber, Revision,
+    server::{AttachRequest, PerformRequest, PerformStatus, Reply, Request},
+};
+use worldline_system::{
+    Desk, Outcome, Refusal, Role, Turn,
+    doors::{
+        Event, Submission,
+        directory::{
+            Answer as Told, Consistency, Event as FromDirectory, Key, Ownership, Page, Record, RegionId,
+            Submission as ToDirectory, Transacted, Value, Write,
+        },
+        entropy::Entropy,
+        hooks::NoHooks,
+        ledger::{Answer, Batch, Committed, Durable, Event as FromLedger, OpResult, Submission as ToLedger, Verdict},
+        network::{Event as FromNetwork, Submission as ToNetwork},
+    },
+    history::Note,
+    lease::LeaseTimes,
+    limits,
+    rules::space::{Boss, Map},
+    time::{Duration, Instant, UnixTime},
+    wire,
+    worker::{Config, Phase, Worker},
+};
+
+const GATEWAY: NodeId = NodeId(7);
+const LINK: ConnectionId = ConnectionId(1);
+
+struct Bench {
+    worker: Worker,
+    desk: Desk,
+    now: Instant,
+    /// What the last event left.
+    outbox: Vec<Submission>,
+}
+
+fn boss() -> EntityId {
+    EntityId::new(EntityKind::Boss, 1).expect("in range")
+}
+
+fn character() -> CharacterId {
+    CharacterId::new(1).expect("in range")
+}
+
+impl Bench {
+    fn new() -> Self {
+        let region = RegionId(0);
+        let map = Map::new(1, BTreeMap::new());
+        let bosses = BTreeMap::from([(boss(), Boss { position: map.middle(region), region })]);
+        let config = Config { region, map: Arc::new(Map::new(1, bosses)), lease: LeaseTimes::default() };
+        Self {
+            worker: Worker::new(config),
+            desk: Desk {
+                node: NodeId(1),
+                incarnation: Incarnation(1),
+                operations: 0,
+                entropy: Entropy::from_seed([5; 32]),
+            },
+            now: Instant::from_nanos(1_000_000_000),
+            outbox: Vec::new(),
+        }
+    }
+
+    fn give(&mut self, event: Event) {
+        self.outbox.clear();
+        let unix_now = UnixTime::from_nanos(self.now.as_nanos());
+        let mut hooks = NoHooks;
+        let mut turn = Turn::new(self.now, unix_now, &mut self.desk, &mut hooks, &mut self.outbox);
+        self.worker.on_event(event.try_into().expect("a worker has every door"), &mut turn);
+    }
+
+    fn directory(&mut self, op: OpId, answer: Told) {
+        self.give(Event::Directory(FromDirectory::Answered { op, answer: Box::new(answer) }));
+    }
+
+    fn ledger(&mut self, op: OpId, answer: Answer) {
+        self.give(Event::Ledger(FromLedger { op, answer: Box::new(answer) }));
+    }
+
+    /// Fires every timer that the last event armed for up to `span` from now.
+    fn pass(&mut self, span: Duration) {
+        let until = self.now + span;
+        let due: Vec<_> = self
+            .outbox
+            .iter()
+            .filter_map(|s| match s {
+                Submission::Arm { key, at } if *at <= until => Some(*key),
+                _ => None,
+            })
+            .collect();
+        self.now = until;
+        let mut all = Vec::new();
+        for key in due {
+            self.give(Event::Timer(key));
+            all.append(&mut self.outbox);
+        }
+        self.outbox = all;
+    }
+
+    fn asked_directory(&self) -> Vec<(OpId, ToDirectory)> {
+        let asked = |s: &Submission| match s {
+            Submission::Directory(asked) => Some((asked.op, asked.submission.clone())),
+            _ => None,
+        };
+        self.outbox.iter().filter_map(asked).collect()
+    }
+
+    fn asked_ledger(&self) -> Vec<(OpId, ToLedger)> {
+        let asked = |s: &Submission| match s {
+            Submission::Ledger(asked) => Some((asked.op, asked.submission.clone())),
+            _ => None,
+        };
+        self.outbox.iter().filter_map(asked).collect()
+    }
+
+    fn replies(&self) -> Vec<(CallId, Outcome<Reply>)> {
+        let reply = |s: &Submission| match s {
+            Submission::Network(ToNetwork::Reply { call, outcome }) => Some((*call, (**outcome).clone())),
+            _ => None,
+        };
+        self.outbox.iter().filter_map(reply).collect()
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        let note = |s: &Submission| match s {
+            Submission::Note(note) => Some((**note).clone()),
+            _ => None,
+        };
+        self.outbox.iter().filter_map(note).collect()
+    }
+
+    fn lease(&self) -> LeaseId {
+        self.worker.lease().expect("it has an identity")
+    }
+
+    /// Through grant, registration and an empty or given first scan.
+    fn join(&mut self, mine: &[EntityId]) {
+        self.give(Event::Started);
+        let (grant, _) = self.asked_directory().remove(0);
+        self.directory(grant, Told::Granted(Outcome::Done(())));
+        let (register, _) = self.asked_directory().remove(0);
+        let done = Transacted { succeeded: true, revision: Revision(10), otherwise: Vec::new() };
+        self.directory(register, Told::Transacted(Outcome::Done(done)));
+        let scan = self.asked_directory().into_iter().find(|(_, s)| matches!(s, ToDirectory::Read { .. }));
+        let (scan, _) = scan.expect("it scans");
+        let record = |&entity: &EntityId| Record {
+            key: Key::Owner(entity),
+            value: Value::Owner(Ownership { lease: self.lease(), epoch: Epoch(4), nonce: Nonce(99) }),
+            mod_revision: Revision(9),
+            lease: None,
+        };
+        let page = Page { records: mine.iter().map(record).collect(), revision: Revision(11), more: false };
+        self.directory(scan, Told::Read(Outcome::Done(page)));
+    }
+
+    /// Through compare-and-set and fence to service.
+    fn serve(&mut self, mine: &[EntityId]) {
+        self.join(mine);
+        let raise = self.asked_directory().into_iter().find(|(_, s)| matches!(s, ToDirectory::Transact(_)));
+        let done = Transacted { succeeded: true, revision: Revision(12), otherwise: Vec::new() };
+        self.directory(raise.expect("it claims").0, Told::Transacted(Outcome::Done(done)));
+        let (claim, _) = self.asked_ledger().remove(0);
+        let durable = mine.iter().map(|&entity| Ok(Box::new(durable(entity)))).collect();
+        self.ledger(claim, Answer::Claimed(Outcome::Done(durable)));
+        self.give(Event::Network(FromNetwork::Accepted { connection: LINK, from: GATEWAY }));
+    }
+
+    fn call(&mut self, call: u64, request: Request) {
+        let event = FromNetwork::Called { call: CallId(call), from: GATEWAY, request: Box::new(request) };
+        self.give(Event::Network(event));
+    }
+
+    fn perform(&mut self, call: u64, number: u64, target: EntityId) {
+        let request = PerformRequest {
+            character: character().entity().get(),
+            generation: 1,
+            number,
+            action: wire::encode_attack(target),
+        };
+        self.call(call, Request::Perform(request));
+    }
+
+    /// Ticks until a batch leaves.
+    fn tick_to_commit(&mut self) -> (OpId, Arc<Batch>) {
+        for _ in 0..3 {
+            // The tick timer is armed anew by each tick; its key is stable.
+            self.now = self.now + limits::TICK;
+            self.give(Event::Timer(worldline_system::doors::clock::TimerKey::new(3, 0)));
+            if let Some((op, ToLedger::Commit(batch))) = self.asked_ledger().into_iter().next() {
+                return (op, batch);
+            }
+        }
+        panic!("no batch leaves");
+    }
+}
+
+fn durable(entity: EntityId) -> Durable {
+    Durable {
+        entity,
+        generation: Generation(1),
+        applied_through: OpNumber(0),
+        hit_points: 1_000,
+        experience: 0,
+        balance: 0,
+        checkpoint: None,
+        results: Vec::new(),
+    }
+}
+
+fn hit() -> OpResult {
+    OpResult::Hit { target: boss(), dealt: 90, remaining: 910, experience: 45, bounty: 3 }
+}
+
+fn status(reply: &Outcome<Reply>) -> PerformStatus {
+    match reply {
+        Outcome::Done(Reply::Perform(reply)) => PerformStatus::try_from(reply.status).expect("a status"),
+        other => panic!("no answer to an operation: {other:?}"),
+    }
+}
+
+#[test]
+fn a_claim_raises_the_record_then_the_fence_and_only_then_serves() {
+    let mut bench = Bench::new();
+    bench.join(&[boss()]);
+    let raise = bench.asked_directory().into_iter().find_map(|(op, s)| match s {
+        ToDirectory::Transact(transaction) => Some((op, transaction)),
+        _ => None,
+    });
+    let (raise, transaction) = raise.expect("it claims what names it");
+    let Some(Write::Put { value: Value::Owner(owner), .. }) = transaction.writes.first() else { panic!("a record") };
+    assert_eq!((owner.epoch, owner.lease), (Epoch(5), bench.lease()), "one above the record's epoch");
+    assert!(bench.asked_ledger().is_empty(), "the fence waits for the record");
+    let done = Transacted { succeeded: true, revision: Revision(12), otherwise: Vec::new() };
+    bench.directory(raise, Told::Transacted(Outcome::Done(done)));
+    let (claim, submission) = bench.asked_ledger().remove(0);
+    assert_eq!(submission, ToLedger::Claim { lease: bench.lease(), entities: vec![(boss(), Epoch(5))] });
+    assert_eq!(bench.worker.served().count(), 0, "not before the fence stands");
+    bench.ledger(claim, Answer::Claimed(Outcome::Done(vec![Ok(Box::new(durable(boss())))])));
+    assert!(matches!(bench.notes()[..], [Note::Serving { authority, .. }] if authority.epoch == Epoch(5)));
+}
+
+#[test]
+fn a_fence_that_stands_higher_is_outbid_in_the_record_first() {
+    let mut bench = Bench::new();
+    bench.join(&[boss()]);
+    let raise = bench.asked_directory().into_iter().find(|(_, s)| matches!(s, ToDirectory::Transact(_)));
+    let done = Transacted { succeeded: true, revision: Revision(12), otherwise: Vec::new() };
+    bench.directory(raise.expect("it claims").0, Told::Transacted(Outcome::Done(done)));
+    let (claim, _) = bench.asked_ledger().remove(0);
+    bench.ledger(claim, Answer::Claimed(Outcome::Done(vec![Err(Refusal::Fenced { highest: Epoch(41) })])));
+    let ToDirectory::Transact(again) = bench.asked_directory().remove(0).1 else { panic!("the record again") };
+    let Some(Write::Put { value: Value::Owner(owner), .. }) = again.writes.first() else { panic!("a record") };
+    assert_eq!(owner.epoch, Epoch(42));
+    assert_eq!(bench.worker.served().count(), 0);
+}
+
+#[test]
+fn an_answer_leaves_after_its_commit_and_a_resend_gets_the_stored_one() {
+    let mut bench = Bench::new();
+    bench.serve(&[boss(), character().entity()]);
+    bench.perform(1, 1, boss());
+    assert!(bench.replies().is_empty(), "nothing is answered yet");
+    let (op, batch) = bench.tick_to_commit();
+    assert!(bench.replies().is_empty(), "nor when the batch leaves");
+    assert_eq!(batch.operations.len(), 1);
+    assert_eq!(batch.operations[0].authority.len(), 2, "over the character and over the boss");
+    let checkpoints = batch.checkpoints.iter().map(|_| Ok(())).collect();
+    let committed = Committed { verdicts: vec![Verdict::Applied(hit())], checkpoints };
+    bench.ledger(op, Answer::Committed(Outcome::Done(committed)));
+    assert_eq!(
+        bench.replies().iter().map(|(call, r)| (call.0, status(r))).collect::<Vec<_>>(),
+        [(1, PerformStatus::Stored)]
+    );
+    bench.perform(2, 1, boss());
+    assert_eq!(status(&bench.replies()[0].1), PerformStatus::Stored, "the same again");
+    bench.perform(3, 1, EntityId::new(EntityKind::Boss, 2).expect("in range"));
+    assert_eq!(status(&bench.replies()[0].1), PerformStatus::Conflict, "the same number for another payload");
+    bench.perform(4, 3, boss());
+    assert_eq!(status(&bench.replies()[0].1), PerformStatus::Gap, "two is missing");
+}
+
+#[test]
+fn an_unknown_commit_is_submitted_again_as_it_was() {
+    let mut bench = Bench::new();
+    bench.serve(&[boss(), character().entity()]);
+    bench.perform(1, 1, boss());
+    let (op, batch) = bench.tick_to_commit();
+    bench.ledger(op, Answer::Committed(Outcome::Unknown));
+    assert!(bench.replies().is_empty() && bench.asked_ledger().is_empty(), "it waits before it tries again");
+    bench.pass(limits::RETRY_MIN);
+    let again = bench.asked_ledger();
+    assert!(matches!(&again[..], [(second, ToLedger::Commit(same))] if *second != op && *same == batch));
+}
+
+#[test]
+fn past_its_lease_a_worker_is_silent_and_a_late_renewal_brings_it_back_at_the_same_epoch() {
+    let mut bench = Bench::new();
+    bench.serve(&[boss(), character().entity()]);
+    let times = LeaseTimes::default();
+    bench.now = bench.now + times.ttl;
+    bench.perform(1, 1, boss());
+    assert_eq!(bench.worker.phase(), Phase::Suspended, "the first event after it tells, whichever it is");
+    assert_eq!(bench.replies(), [(CallId(1), Outcome::Refused(Refusal::NotServing))]);
+    assert!(bench.asked_ledger().is_empty());
+    let attach = AttachRequest { character: character().entity().get(), generation: 2 };
+    bench.call(2, Request::Attach(attach));
+    assert_eq!(bench.replies(), [(CallId(2), Outcome::Refused(Refusal::NotServing))]);
+
+    bench.give(Event::Timer(worldline_system::doors::clock::TimerKey::new(0, 0)));
+    let (renewal, submission) = bench.asked_directory().remove(0);
+    assert_eq!(submission, ToDirectory::KeepAlive(bench.lease()));
+    bench.directory(renewal, Told::KeptAlive(Outcome::Done(times.ttl)));
+    assert!(matches!(bench.worker.phase(), Phase::Resuming(_)), "renewed is not yet resumed");
+    let (scan, read) = bench.asked_directory().remove(0);
+    assert!(matches!(read, ToDirectory::Read { consistency: Consistency::Linearizable, .. }));
+    let record = |entity, nonce| Record {
+        key: Key::Owner(entity),
+        value: Value::Owner(Ownership { lease: bench.lease(), epoch: Epoch(5), nonce }),
+        mod_revision: Revision(12),
+        lease: None,
+    };
+    // The character's record is as it was; the boss's is gone to somebody else.
+    let page = Page { records: vec![record(character().entity(), Nonce(0))], revision: Revision(20), more: false };
+    bench.directory(scan, Told::Read(Outcome::Done(page)));
+    let dropped = |note: &Note| matches!(note, Note::Dropped { authority } if authority.entity == boss());
+    assert!(bench.notes().iter().any(dropped), "what was taken over is dropped");
+    let claims = bench.asked_ledger();
+    let [(claim, ToLedger::Claim { entities, .. })] = &claims[..] else { panic!("it passes the fence: {claims:?}") };
+    assert_eq!(entities[..], [(character().entity(), Epoch(5))], "at the same epoch");
+    let held = vec![Ok(Box::new(durable(character().entity())))];
+    bench.ledger(*claim, Answer::Claimed(Outcome::Done(held)));
+    assert_eq!(bench.worker.phase(), Phase::Active);
+}
+
+#[test]
+fn a_dead_lease_takes_everything_with_it_and_the_next_identity_is_new() {
+    let mut bench = Bench::new();
+    bench.serve(&[boss()]);
+    let dead = bench.lease();
+    bench.give(Event::Timer(worldline_system::doors::clock::TimerKey::new(0, 0)));
+    let (renewal, _) = bench.asked_directory().remove(0);
+    bench.directory(renewal, Told::KeptAlive(Outcome::Refused(Refusal::LeaseNotFound)));
+    assert!(bench.notes().contains(&Note::Fenced { lease: dead }));
+    assert_eq!(bench.worker.served().count(), 0);
+    assert_ne!(bench.lease(), dead);
+    assert!(
+        matches!(bench.asked_directory().last(), Some((_, ToDirectory::Grant { lease, .. })) if *lease == bench.lease())
+    );
+}
+
+#[test]
+fn a_refusal_by_the_fence_is_no_answer_and_ends_the_holding() {
+    let mut bench = Bench::new();
+    bench.serve(&[boss(), character().entity()]);
+    bench.perform(1, 1, boss());
+    let (op, batch) = bench.tick_to_commit();
+    let fenced = Verdict::Fenced { entity: character().entity(), highest: Epoch(9) };
+    let checkpoints = batch.checkpoints.iter().map(|_| Ok(())).collect();
+    bench.ledger(op, Answer::Committed(Outcome::Done(Committed { verdicts: vec![fenced], checkpoints })));
+    assert!(bench.replies().is_empty(), "the old owner stays silent");
+    assert!(bench.worker.served().all(|served| served.authority().entity == boss()));
+}
