@@ -82,8 +82,16 @@ impl Routes {
         (self.lookups.len(), LOOKUPS_IN_FLIGHT)
     }
 
-    /// Takes a newer record; an older one than is known changes nothing.
-    pub fn learn(&mut self, record: &Record) {
+    /// Takes news of a record, if its entity's route is in use here; older news than is known changes nothing.
+    pub fn refresh(&mut self, record: &Record) {
+        if let Key::Owner(entity) = record.key
+            && self.owners.contains_key(&entity)
+        {
+            self.learn(record);
+        }
+    }
+
+    fn learn(&mut self, record: &Record) {
         let (Key::Owner(entity), Value::Owner(owner)) = (record.key, record.value) else { return };
         match self.owners.get(&entity) {
             Some((_, known)) if *known >= record.mod_revision => {}

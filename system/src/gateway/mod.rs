@@ -180,7 +180,7 @@ impl Gateway {
                 for change in changes.iter() {
                     match change {
                         Change::Put(record) => {
-                            self.routes.learn(record);
+                            self.routes.refresh(record);
                             if let Key::Owner(entity) = record.key {
                                 self.on_owner_changed(entity, turn);
                             }

@@ -254,6 +254,7 @@ impl Gateway {
         let Session { character, generation, stage, .. } = session;
         if self.characters.get(&character) == Some(&connection) {
             self.characters.remove(&character);
+            self.routes.forget(character.entity());
         }
         turn.note(Note::SessionClosed { character, generation });
         if let Stage::Playing { node, .. } = stage

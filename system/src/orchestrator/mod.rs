@@ -238,7 +238,9 @@ impl Orchestrator {
     /// Submits the takeovers that the survey calls for.
     fn assign(&mut self, turn: &mut Turn<'_, Submission>) {
         let (Some(leader_revision), Some(_)) = (self.leads, self.lease(turn.now())) else { return };
-        for (lease, orphans) in self.survey.dead() {
+        let dead = self.survey.dead();
+        self.found_dead.retain(|lease| dead.contains_key(lease));
+        for (lease, orphans) in dead {
             if self.found_dead.insert(lease) {
                 turn.note(Note::FoundDead { lease, orphans });
             }

@@ -215,7 +215,7 @@ impl Worker {
         for change in changes {
             match change {
                 Change::Put(record) => {
-                    self.routes.learn(record);
+                    self.routes.refresh(record);
                     if let Some((entity, owner)) = ownership(record) {
                         self.consider(entity, owner, record.mod_revision, turn);
                     }
