@@ -1,43 +1,37 @@
-//! A worker by hand: one event at a time, looking at what it leaves in its outbox.
+//! A worker by hand: what it submits, in which order, and what it must not say.
 
+mod bench;
+
+use bench::Bench;
 use std::{collections::BTreeMap, sync::Arc};
 use worldline_proto::{
-    CallId, CharacterId, ConnectionId, EntityId, EntityKind, Epoch, Generation, Incarnation, LeaseId, NodeId, Nonce,
-    OpId, OpNumber, Revision,
+    CallId, CharacterId, ConnectionId, EntityId, EntityKind, Epoch, Generation, LeaseId, NodeId, Nonce, OpId, OpNumber,
+    Revision,
     server::{AttachRequest, PerformRequest, PerformStatus, Reply, Request},
 };
 use worldline_system::{
-    Desk, Outcome, Refusal, Role, Turn,
+    Outcome, Refusal,
     doors::{
-        Event, Submission,
         directory::{
-            Answer as Told, Consistency, Event as FromDirectory, Key, Ownership, Page, Record, RegionId,
-            Submission as ToDirectory, Transacted, Value, Write,
+            Answer as Told, Consistency, Key, Ownership, Page, Record, RegionId, Submission as ToDirectory, Transacted,
+            Value, Write,
         },
-        entropy::Entropy,
-        hooks::NoHooks,
-        ledger::{Answer, Batch, Committed, Durable, Event as FromLedger, OpResult, Submission as ToLedger, Verdict},
-        network::{Event as FromNetwork, Submission as ToNetwork},
+        ledger::{Answer, Batch, Committed, Durable, OpResult, Submission as ToLedger, Verdict},
+        network::Event as FromNetwork,
     },
     history::Note,
     lease::LeaseTimes,
     limits,
     rules::space::{Boss, Map},
-    time::{Duration, Instant, UnixTime},
     wire,
     worker::{Config, Phase, Worker},
 };
 
 const GATEWAY: NodeId = NodeId(7);
 const LINK: ConnectionId = ConnectionId(1);
-
-struct Bench {
-    worker: Worker,
-    desk: Desk,
-    now: Instant,
-    /// What the last event left.
-    outbox: Vec<Submission>,
-}
+/// The worker's timers, by kind.
+const LEASE: u8 = 0;
+const TICK: u8 = 3;
 
 fn boss() -> EntityId {
     EntityId::new(EntityKind::Boss, 1).expect("in range")
@@ -47,100 +41,22 @@ fn character() -> CharacterId {
     CharacterId::new(1).expect("in range")
 }
 
-impl Bench {
-    fn new() -> Self {
-        let region = RegionId(0);
-        let map = Map::new(1, BTreeMap::new());
-        let bosses = BTreeMap::from([(boss(), Boss { position: map.middle(region), region })]);
-        let config = Config { region, map: Arc::new(Map::new(1, bosses)), lease: LeaseTimes::default() };
-        Self {
-            worker: Worker::new(config),
-            desk: Desk {
-                node: NodeId(1),
-                incarnation: Incarnation(1),
-                operations: 0,
-                entropy: Entropy::from_seed([5; 32]),
-            },
-            now: Instant::from_nanos(1_000_000_000),
-            outbox: Vec::new(),
-        }
-    }
+fn worker() -> Bench<Worker> {
+    let region = RegionId(0);
+    let middle = Map::new(1, BTreeMap::new()).middle(region);
+    let bosses = BTreeMap::from([(boss(), Boss { position: middle, region })]);
+    let config = Config { region, map: Arc::new(Map::new(1, bosses)), lease: LeaseTimes::default() };
+    Bench::new(Worker::new(config))
+}
 
-    fn give(&mut self, event: Event) {
-        self.outbox.clear();
-        let unix_now = UnixTime::from_nanos(self.now.as_nanos());
-        let mut hooks = NoHooks;
-        let mut turn = Turn::new(self.now, unix_now, &mut self.desk, &mut hooks, &mut self.outbox);
-        self.worker.on_event(event.try_into().expect("a worker has every door"), &mut turn);
-    }
-
-    fn directory(&mut self, op: OpId, answer: Told) {
-        self.give(Event::Directory(FromDirectory::Answered { op, answer: Box::new(answer) }));
-    }
-
-    fn ledger(&mut self, op: OpId, answer: Answer) {
-        self.give(Event::Ledger(FromLedger { op, answer: Box::new(answer) }));
-    }
-
-    /// Fires every timer that the last event armed for up to `span` from now.
-    fn pass(&mut self, span: Duration) {
-        let until = self.now + span;
-        let due: Vec<_> = self
-            .outbox
-            .iter()
-            .filter_map(|s| match s {
-                Submission::Arm { key, at } if *at <= until => Some(*key),
-                _ => None,
-            })
-            .collect();
-        self.now = until;
-        let mut all = Vec::new();
-        for key in due {
-            self.give(Event::Timer(key));
-            all.append(&mut self.outbox);
-        }
-        self.outbox = all;
-    }
-
-    fn asked_directory(&self) -> Vec<(OpId, ToDirectory)> {
-        let asked = |s: &Submission| match s {
-            Submission::Directory(asked) => Some((asked.op, asked.submission.clone())),
-            _ => None,
-        };
-        self.outbox.iter().filter_map(asked).collect()
-    }
-
-    fn asked_ledger(&self) -> Vec<(OpId, ToLedger)> {
-        let asked = |s: &Submission| match s {
-            Submission::Ledger(asked) => Some((asked.op, asked.submission.clone())),
-            _ => None,
-        };
-        self.outbox.iter().filter_map(asked).collect()
-    }
-
-    fn replies(&self) -> Vec<(CallId, Outcome<Reply>)> {
-        let reply = |s: &Submission| match s {
-            Submission::Network(ToNetwork::Reply { call, outcome }) => Some((*call, (**outcome).clone())),
-            _ => None,
-        };
-        self.outbox.iter().filter_map(reply).collect()
-    }
-
-    fn notes(&self) -> Vec<Note> {
-        let note = |s: &Submission| match s {
-            Submission::Note(note) => Some((**note).clone()),
-            _ => None,
-        };
-        self.outbox.iter().filter_map(note).collect()
-    }
-
+impl Bench<Worker> {
     fn lease(&self) -> LeaseId {
-        self.worker.lease().expect("it has an identity")
+        self.role.lease().expect("it has an identity")
     }
 
-    /// Through grant, registration and an empty or given first scan.
+    /// Through grant, registration and a first scan that finds these.
     fn join(&mut self, mine: &[EntityId]) {
-        self.give(Event::Started);
+        self.give(worldline_system::doors::Event::Started);
         let (grant, _) = self.asked_directory().remove(0);
         self.directory(grant, Told::Granted(Outcome::Done(())));
         let (register, _) = self.asked_directory().remove(0);
@@ -167,30 +83,24 @@ impl Bench {
         let (claim, _) = self.asked_ledger().remove(0);
         let durable = mine.iter().map(|&entity| Ok(Box::new(durable(entity)))).collect();
         self.ledger(claim, Answer::Claimed(Outcome::Done(durable)));
-        self.give(Event::Network(FromNetwork::Accepted { connection: LINK, from: GATEWAY }));
+        self.network(FromNetwork::Accepted { connection: LINK, from: GATEWAY });
     }
 
     fn call(&mut self, call: u64, request: Request) {
-        let event = FromNetwork::Called { call: CallId(call), from: GATEWAY, request: Box::new(request) };
-        self.give(Event::Network(event));
+        self.network(FromNetwork::Called { call: CallId(call), from: GATEWAY, request: Box::new(request) });
     }
 
     fn perform(&mut self, call: u64, number: u64, target: EntityId) {
-        let request = PerformRequest {
-            character: character().entity().get(),
-            generation: 1,
-            number,
-            action: wire::encode_attack(target),
-        };
-        self.call(call, Request::Perform(request));
+        let character = character().entity().get();
+        let action = wire::encode_attack(target);
+        self.call(call, Request::Perform(PerformRequest { character, generation: 1, number, action }));
     }
 
     /// Ticks until a batch leaves.
     fn tick_to_commit(&mut self) -> (OpId, Arc<Batch>) {
         for _ in 0..3 {
-            // The tick timer is armed anew by each tick; its key is stable.
             self.now = self.now + limits::TICK;
-            self.give(Event::Timer(worldline_system::doors::clock::TimerKey::new(3, 0)));
+            self.timer(TICK);
             if let Some((op, ToLedger::Commit(batch))) = self.asked_ledger().into_iter().next() {
                 return (op, batch);
             }
@@ -225,7 +135,7 @@ fn status(reply: &Outcome<Reply>) -> PerformStatus {
 
 #[test]
 fn a_claim_raises_the_record_then_the_fence_and_only_then_serves() {
-    let mut bench = Bench::new();
+    let mut bench = worker();
     bench.join(&[boss()]);
     let raise = bench.asked_directory().into_iter().find_map(|(op, s)| match s {
         ToDirectory::Transact(transaction) => Some((op, transaction)),
@@ -239,14 +149,14 @@ fn a_claim_raises_the_record_then_the_fence_and_only_then_serves() {
     bench.directory(raise, Told::Transacted(Outcome::Done(done)));
     let (claim, submission) = bench.asked_ledger().remove(0);
     assert_eq!(submission, ToLedger::Claim { lease: bench.lease(), entities: vec![(boss(), Epoch(5))] });
-    assert_eq!(bench.worker.served().count(), 0, "not before the fence stands");
+    assert_eq!(bench.role.served().count(), 0, "not before the fence stands");
     bench.ledger(claim, Answer::Claimed(Outcome::Done(vec![Ok(Box::new(durable(boss())))])));
     assert!(matches!(bench.notes()[..], [Note::Serving { authority, .. }] if authority.epoch == Epoch(5)));
 }
 
 #[test]
 fn a_fence_that_stands_higher_is_outbid_in_the_record_first() {
-    let mut bench = Bench::new();
+    let mut bench = worker();
     bench.join(&[boss()]);
     let raise = bench.asked_directory().into_iter().find(|(_, s)| matches!(s, ToDirectory::Transact(_)));
     let done = Transacted { succeeded: true, revision: Revision(12), otherwise: Vec::new() };
@@ -256,12 +166,12 @@ fn a_fence_that_stands_higher_is_outbid_in_the_record_first() {
     let ToDirectory::Transact(again) = bench.asked_directory().remove(0).1 else { panic!("the record again") };
     let Some(Write::Put { value: Value::Owner(owner), .. }) = again.writes.first() else { panic!("a record") };
     assert_eq!(owner.epoch, Epoch(42));
-    assert_eq!(bench.worker.served().count(), 0);
+    assert_eq!(bench.role.served().count(), 0);
 }
 
 #[test]
 fn an_answer_leaves_after_its_commit_and_a_resend_gets_the_stored_one() {
-    let mut bench = Bench::new();
+    let mut bench = worker();
     bench.serve(&[boss(), character().entity()]);
     bench.perform(1, 1, boss());
     assert!(bench.replies().is_empty(), "nothing is answered yet");
@@ -286,7 +196,7 @@ fn an_answer_leaves_after_its_commit_and_a_resend_gets_the_stored_one() {
 
 #[test]
 fn an_unknown_commit_is_submitted_again_as_it_was() {
-    let mut bench = Bench::new();
+    let mut bench = worker();
     bench.serve(&[boss(), character().entity()]);
     bench.perform(1, 1, boss());
     let (op, batch) = bench.tick_to_commit();
@@ -299,23 +209,23 @@ fn an_unknown_commit_is_submitted_again_as_it_was() {
 
 #[test]
 fn past_its_lease_a_worker_is_silent_and_a_late_renewal_brings_it_back_at_the_same_epoch() {
-    let mut bench = Bench::new();
+    let mut bench = worker();
     bench.serve(&[boss(), character().entity()]);
     let times = LeaseTimes::default();
     bench.now = bench.now + times.ttl;
     bench.perform(1, 1, boss());
-    assert_eq!(bench.worker.phase(), Phase::Suspended, "the first event after it tells, whichever it is");
+    assert_eq!(bench.role.phase(), Phase::Suspended, "the first event after it tells, whichever it is");
     assert_eq!(bench.replies(), [(CallId(1), Outcome::Refused(Refusal::NotServing))]);
     assert!(bench.asked_ledger().is_empty());
     let attach = AttachRequest { character: character().entity().get(), generation: 2 };
     bench.call(2, Request::Attach(attach));
     assert_eq!(bench.replies(), [(CallId(2), Outcome::Refused(Refusal::NotServing))]);
 
-    bench.give(Event::Timer(worldline_system::doors::clock::TimerKey::new(0, 0)));
+    bench.timer(LEASE);
     let (renewal, submission) = bench.asked_directory().remove(0);
     assert_eq!(submission, ToDirectory::KeepAlive(bench.lease()));
     bench.directory(renewal, Told::KeptAlive(Outcome::Done(times.ttl)));
-    assert!(matches!(bench.worker.phase(), Phase::Resuming(_)), "renewed is not yet resumed");
+    assert!(matches!(bench.role.phase(), Phase::Resuming(_)), "renewed is not yet resumed");
     let (scan, read) = bench.asked_directory().remove(0);
     assert!(matches!(read, ToDirectory::Read { consistency: Consistency::Linearizable, .. }));
     let record = |entity, nonce| Record {
@@ -334,19 +244,19 @@ fn past_its_lease_a_worker_is_silent_and_a_late_renewal_brings_it_back_at_the_sa
     assert_eq!(entities[..], [(character().entity(), Epoch(5))], "at the same epoch");
     let held = vec![Ok(Box::new(durable(character().entity())))];
     bench.ledger(*claim, Answer::Claimed(Outcome::Done(held)));
-    assert_eq!(bench.worker.phase(), Phase::Active);
+    assert_eq!(bench.role.phase(), Phase::Active);
 }
 
 #[test]
 fn a_dead_lease_takes_everything_with_it_and_the_next_identity_is_new() {
-    let mut bench = Bench::new();
+    let mut bench = worker();
     bench.serve(&[boss()]);
     let dead = bench.lease();
-    bench.give(Event::Timer(worldline_system::doors::clock::TimerKey::new(0, 0)));
+    bench.timer(LEASE);
     let (renewal, _) = bench.asked_directory().remove(0);
     bench.directory(renewal, Told::KeptAlive(Outcome::Refused(Refusal::LeaseNotFound)));
     assert!(bench.notes().contains(&Note::Fenced { lease: dead }));
-    assert_eq!(bench.worker.served().count(), 0);
+    assert_eq!(bench.role.served().count(), 0);
     assert_ne!(bench.lease(), dead);
     assert!(
         matches!(bench.asked_directory().last(), Some((_, ToDirectory::Grant { lease, .. })) if *lease == bench.lease())
@@ -355,7 +265,7 @@ fn a_dead_lease_takes_everything_with_it_and_the_next_identity_is_new() {
 
 #[test]
 fn a_refusal_by_the_fence_is_no_answer_and_ends_the_holding() {
-    let mut bench = Bench::new();
+    let mut bench = worker();
     bench.serve(&[boss(), character().entity()]);
     bench.perform(1, 1, boss());
     let (op, batch) = bench.tick_to_commit();
@@ -363,5 +273,5 @@ fn a_refusal_by_the_fence_is_no_answer_and_ends_the_holding() {
     let checkpoints = batch.checkpoints.iter().map(|_| Ok(())).collect();
     bench.ledger(op, Answer::Committed(Outcome::Done(Committed { verdicts: vec![fenced], checkpoints })));
     assert!(bench.replies().is_empty(), "the old owner stays silent");
-    assert!(bench.worker.served().all(|served| served.authority().entity == boss()));
+    assert!(bench.role.served().all(|served| served.authority().entity == boss()));
 }
