@@ -1,0 +1,272 @@
+//! Operations in flight: each has a reserved slot for its answer and a deadline by its node's clock.
+//!
+//! An operation is answered once. What comes later, or to a dead incarnation, is dropped and counted. At its deadline it is
+//! `Unknown`, unless it certainly never left.
+
+use crate::{core::Core, item::Item, network::connection::EndRef};
+use std::mem::Discriminant;
+use worldline_proto::{NodeId, OpId};
+use worldline_system::{
+    Outcome, Refusal,
+    doors::{self, directory, ledger, network},
+    history::{Completion, Invocation, What},
+    limits,
+    time::Instant,
+};
+
+/// An operation that waits for its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    /// By the node's clock.
+    pub deadline: Instant,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// A handshake; it has its own timeout.
+    Connect,
+    /// A call. `via` is the channel it was sent on; `None` while it has not left.
+    Call {
+        via: Option<EndRef>,
+    },
+    Directory(Ask),
+    Ledger(Ask),
+}
+
+/// Which answer an operation on a service has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Grant,
+    KeepAlive,
+    Revoke,
+    Transact,
+    Read,
+    Get,
+    Watch,
+    Unwatch,
+    Login,
+    Claim,
+    Commit,
+    Roster,
+}
+
+impl From<&directory::Submission> for Ask {
+    fn from(submission: &directory::Submission) -> Self {
+        use directory::Submission as S;
+        match submission {
+            S::Grant { .. } => Self::Grant,
+            S::KeepAlive(_) => Self::KeepAlive,
+            S::Revoke(_) => Self::Revoke,
+            S::Transact(_) => Self::Transact,
+            S::Read { .. } => Self::Read,
+            S::Get { .. } => Self::Get,
+            S::Watch { .. } => Self::Watch,
+            S::Unwatch(_) => Self::Unwatch,
+        }
+    }
+}
+
+impl From<&ledger::Submission> for Ask {
+    fn from(submission: &ledger::Submission) -> Self {
+        use ledger::Submission as S;
+        match submission {
+            S::Login { .. } => Self::Login,
+            S::Claim { .. } => Self::Claim,
+            S::Commit(_) => Self::Commit,
+            S::Roster { .. } => Self::Roster,
+        }
+    }
+}
+
+impl Ask {
+    /// The directory's answer of this kind with an outcome that carries no result.
+    fn directory(self, end: End) -> directory::Answer {
+        use directory::Answer as A;
+        match self {
+            Self::Grant => A::Granted(end.into()),
+            Self::KeepAlive => A::KeptAlive(end.into()),
+            Self::Revoke => A::Revoked(end.into()),
+            Self::Transact => A::Transacted(end.into()),
+            Self::Read => A::Read(end.into()),
+            Self::Get => A::Got(end.into()),
+            Self::Watch => A::Watching(end.into()),
+            Self::Unwatch => A::Unwatched(end.into()),
+            Self::Login | Self::Claim | Self::Commit | Self::Roster => unreachable!("the ledger's"),
+        }
+    }
+
+    /// The ledger's answer of this kind with an outcome that carries no result.
+    fn ledger(self, end: End) -> ledger::Answer {
+        use ledger::Answer as A;
+        match self {
+            Self::Login => A::LoggedIn(end.into()),
+            Self::Claim => A::Claimed(end.into()),
+            Self::Commit => A::Committed(end.into()),
+            Self::Roster => A::Roster(end.into()),
+            _ => unreachable!("the directory's"),
+        }
+    }
+}
+
+/// An outcome without a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Refused(Refusal),
+    Unknown,
+}
+
+impl<T> From<End> for Outcome<T> {
+    fn from(end: End) -> Self {
+        match end {
+            End::Refused(refusal) => Self::Refused(refusal),
+            End::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl Core {
+    /// Reserves the slot of an operation's answer. `false` where there is none left: it is refused at once.
+    pub(crate) fn reserve(&mut self, node: NodeId, op: OpId, deadline: Instant, kind: Kind) -> bool {
+        let now = self.now;
+        let entry = &mut self.nodes[node.0 as usize];
+        assert!(op.incarnation == entry.incarnation, "an operation is numbered by the incarnation that submits it");
+        if entry.cold.pending.len() >= limits::OPERATIONS_IN_FLIGHT {
+            self.counters.refused_busy += 1;
+            self.conclude(node, op, &kind, End::Refused(Refusal::Busy));
+            return false;
+        }
+        let due = entry.clock.due(deadline, now);
+        let before = entry.cold.pending.insert(op.counter, Pending { deadline, kind });
+        assert!(before.is_none(), "an operation is submitted once");
+        if let Some(due) = due
+            && deadline < Instant::from_nanos(u64::MAX)
+        {
+            self.push(due, node, Item::Deadline { counter: op.counter });
+        }
+        true
+    }
+
+    /// Writes an operation on a service to the history.
+    pub(crate) fn invoked(&mut self, node: NodeId, op: OpId, what: Invocation) {
+        self.record(node, What::Invoked(op, what));
+    }
+
+    /// A deadline may have come: whether the operation ends by it. If the node's clock is not there yet, it comes again.
+    pub(crate) fn is_past_deadline(&mut self, node: NodeId, counter: u32) -> bool {
+        let now = self.now;
+        let entry = &mut self.nodes[node.0 as usize];
+        let Some(pending) = entry.cold.pending.get(&counter) else { return false };
+        let past = entry.clock.local(now) >= pending.deadline;
+        if !past && let Some(due) = entry.clock.due(pending.deadline, now) {
+            self.push(due, node, Item::Deadline { counter });
+        }
+        past
+    }
+
+    /// The deadline of an operation has come.
+    pub(crate) fn on_deadline(&mut self, node: NodeId, counter: u32) -> Option<doors::Event> {
+        let entry = &mut self.nodes[node.0 as usize];
+        let op = OpId { incarnation: entry.incarnation, counter };
+        let pending = entry.cold.pending.remove(&counter)?;
+        let end = match &pending.kind {
+            Kind::Call { via: None, .. } => End::Refused(Refusal::Unreachable),
+            _ => End::Unknown,
+        };
+        self.counters.deadlines += 1;
+        self.event_of(node, op, &pending.kind, end)
+    }
+
+    /// Ends an operation that is still pending, without a result.
+    pub(crate) fn give_up(&mut self, node: NodeId, op: OpId, end: End) {
+        let Some(pending) = self.take_pending(node, op) else { return };
+        self.conclude(node, op, &pending.kind, end);
+    }
+
+    fn conclude(&mut self, node: NodeId, op: OpId, kind: &Kind, end: End) {
+        if let Some(event) = self.event_of(node, op, kind, end) {
+            self.tell(node, event);
+        }
+    }
+
+    /// What the role is told of an operation that ended without a result, after it was written to the history.
+    fn event_of(&mut self, node: NodeId, op: OpId, kind: &Kind, end: End) -> Option<doors::Event> {
+        Some(match kind {
+            Kind::Connect => {
+                let reason = network::CloseReason::HandshakeTimeout;
+                doors::Event::Network(network::Event::NotOpened { op, reason })
+            }
+            Kind::Call { .. } => doors::Event::Network(network::Event::Answered { op, outcome: Box::new(end.into()) }),
+            Kind::Directory(ask) => {
+                let answer = ask.directory(end);
+                self.record(node, What::Completed(op, Box::new(Completion::Directory(answer.clone()))));
+                doors::Event::Directory(directory::Event::Answered { op, answer: Box::new(answer) })
+            }
+            Kind::Ledger(ask) => {
+                let answer = ask.ledger(end);
+                self.record(node, What::Completed(op, Box::new(Completion::Ledger(answer.clone()))));
+                doors::Event::Ledger(ledger::Event { op, answer: Box::new(answer) })
+            }
+        })
+    }
+
+    /// Takes an operation out of the table. `None` if it was answered before, or its incarnation is dead.
+    pub(crate) fn take_pending(&mut self, node: NodeId, op: OpId) -> Option<Pending> {
+        let entry = self.nodes.get_mut(node.0 as usize)?;
+        if !entry.is_up() || entry.incarnation != op.incarnation {
+            self.counters.answers_dropped += 1;
+            return None;
+        }
+        let pending = entry.cold.pending.remove(&op.counter);
+        if pending.is_none() {
+            self.counters.answers_dropped += 1;
+        }
+        pending
+    }
+
+    /// The directory has answered. Delivered now; dropped if the operation has ended or its incarnation is dead.
+    pub fn answer_directory(&mut self, to: NodeId, op: OpId, answer: directory::Answer) {
+        let Some(pending) = self.take_pending(to, op) else { return };
+        let Kind::Directory(ask) = pending.kind else { panic!("{op} of {to} is no operation on the directory") };
+        assert!(same_kind(&ask.directory(End::Unknown), &answer), "the answer to {ask:?} cannot be {answer:?}");
+        self.record(to, What::Completed(op, Box::new(Completion::Directory(answer.clone()))));
+        self.tell(to, doors::Event::Directory(directory::Event::Answered { op, answer: Box::new(answer) }));
+    }
+
+    /// The ledger has answered. Delivered now; dropped if the operation has ended or its incarnation is dead.
+    pub fn answer_ledger(&mut self, to: NodeId, op: OpId, answer: ledger::Answer) {
+        let Some(pending) = self.take_pending(to, op) else { return };
+        let Kind::Ledger(ask) = pending.kind else { panic!("{op} of {to} is no operation on the ledger") };
+        assert!(same_kind(&ask.ledger(End::Unknown), &answer), "the answer to {ask:?} cannot be {answer:?}");
+        self.record(to, What::Completed(op, Box::new(Completion::Ledger(answer.clone()))));
+        self.tell(to, doors::Event::Ledger(ledger::Event { op, answer: Box::new(answer) }));
+    }
+
+    /// News of a watch, delivered now. `false` where the incarnation is dead, or its reader has as many news waiting as it
+    /// has credits for: the watch must end with a gap. A gap itself is never shed.
+    pub fn directory_news(
+        &mut self,
+        to: NodeId,
+        incarnation: worldline_proto::Incarnation,
+        event: directory::Event,
+    ) -> bool {
+        let entry = &mut self.nodes[to.0 as usize];
+        if !entry.is_up() || entry.incarnation != incarnation {
+            return false;
+        }
+        if matches!(event, directory::Event::Changed { .. }) {
+            if entry.cold.news >= limits::WATCH_CREDITS {
+                self.counters.shed += 1;
+                return false;
+            }
+            entry.cold.news += 1;
+        }
+        self.tell(to, doors::Event::Directory(event));
+        true
+    }
+}
+
+fn same_kind<T>(a: &T, b: &T) -> bool {
+    let kind: fn(&T) -> Discriminant<T> = std::mem::discriminant;
+    kind(a) == kind(b)
+}

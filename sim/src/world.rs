@@ -1,0 +1,675 @@
+//! A world: the core, its roles and its services, stepped one event at a time.
+
+use crate::{
+    core::Core,
+    directory,
+    fault::{Fault, Hold},
+    host::{Actor, Seat},
+    item::{Item, Scheduled},
+    ledger,
+    network::{connection::EndRef, link::Effect},
+    node::{NodeChange, NodeSpec, NodeState},
+    operations::{End, Kind},
+};
+use std::{hash::Hash, sync::Arc};
+use worldline_proto::{ConnectionId, NodeId, OpId};
+use worldline_system::{
+    Outcome, Refusal,
+    doors::{self, Asked, Submission, network},
+    history::{Entry, EventId, Invocation, What},
+    time::{Duration, Instant},
+};
+
+/// How a world begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// What every draw depends on.
+    pub seed: u64,
+    /// Whether hooks may be active.
+    pub hooks: bool,
+    /// What handling an event costs a node. `None` is nothing.
+    pub cost: Option<Cost>,
+}
+
+/// Simulated time that a node spends on an event, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// A timer, or the start.
+    pub timer: Duration,
+    /// A datagram or a stream message.
+    pub message: Duration,
+    /// Any other event of the network.
+    pub call: Duration,
+    /// News or an answer of the directory.
+    pub directory: Duration,
+    /// An answer of the ledger.
+    pub ledger: Duration,
+}
+
+impl Cost {
+    fn of(&self, event: &doors::Event) -> Duration {
+        match event {
+            doors::Event::Started | doors::Event::Timer(_) | doors::Event::Stop => self.timer,
+            doors::Event::Network(network::Event::Datagram { .. } | network::Event::Received { .. }) => self.message,
+            doors::Event::Network(_) => self.call,
+            doors::Event::Directory(_) => self.directory,
+            doors::Event::Ledger(_) => self.ledger,
+        }
+    }
+}
+
+/// What kind of event a step was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum StepKind {
+    /// A role took an event.
+    Role,
+    /// Packets and timers of the network below the roles.
+    Transport,
+    /// Something of the directory model.
+    Directory,
+    /// Something of the ledger model.
+    Ledger,
+    /// A fault.
+    Fault,
+}
+
+/// One event that was handled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Its place in the order of all events, from 1.
+    pub id: EventId,
+    /// The event during which it was scheduled; zero for faults and beginnings.
+    pub cause: EventId,
+    /// When, by virtual time.
+    pub at: Instant,
+    /// Where.
+    pub node: NodeId,
+    /// What kind.
+    pub kind: StepKind,
+    /// What happened, in words. Empty unless [`World::tracing`].
+    pub text: String,
+}
+
+/// Something that waits for what will not come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leak {
+    /// An operation of a running node is past its deadline and unanswered.
+    Operation {
+        /// Whose.
+        node: NodeId,
+        /// Which.
+        op: OpId,
+    },
+    /// A connection is open at one end only, for longer than any timeout.
+    HalfOpen {
+        /// Whose end.
+        node: NodeId,
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Events wait at a running node that has time.
+    Inbox {
+        /// Whose.
+        node: NodeId,
+        /// How many.
+        waiting: usize,
+    },
+}
+
+/// A world. Cloning it forks the run.
+#[derive(Clone)]
+pub struct World<A> {
+    /// Whether steps are described in words.
+    pub tracing: bool,
+    core: Core,
+    actors: Vec<Option<A>>,
+    /// What each actor is at the beginning of every incarnation.
+    births: Arc<Vec<Option<A>>>,
+    directory: Option<directory::Model>,
+    ledger: Option<ledger::Model>,
+    outbox: Vec<Submission>,
+    faults: u32,
+}
+
+impl<A: Actor> World<A> {
+    /// An empty world at time zero.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let mut core = Core::new(config.seed);
+        core.cost = config.cost;
+        if config.hooks {
+            core.hooks.enable();
+        }
+        Self {
+            tracing: false,
+            core,
+            actors: Vec::new(),
+            births: Arc::default(),
+            directory: None,
+            ledger: None,
+            outbox: Vec::new(),
+            faults: 0,
+        }
+    }
+
+    /// Adds a node that plays a role, down until it is started. Ids count from zero in the order of these calls.
+    pub fn add_node(&mut self, spec: NodeSpec, birth: A) -> NodeId {
+        self.add(spec, Some(birth))
+    }
+
+    /// Adds a node for a member of a service, and starts it.
+    pub fn add_member(&mut self, spec: NodeSpec) -> NodeId {
+        let node = self.add(spec, None);
+        self.core.begin(node);
+        node
+    }
+
+    fn add(&mut self, spec: NodeSpec, birth: Option<A>) -> NodeId {
+        Arc::make_mut(&mut self.births).push(birth.clone());
+        let node = self.core.add_node(spec, birth.is_some());
+        self.actors.push(None);
+        node
+    }
+
+    /// Gives the world its directory. Its members must be nodes already.
+    pub fn set_directory(&mut self, config: directory::Config) {
+        let mut model = directory::Model::new(config);
+        model.start(&mut self.core);
+        self.directory = Some(model);
+    }
+
+    /// Gives the world its ledger. Its members must be nodes already.
+    pub fn set_ledger(&mut self, config: ledger::Config) {
+        let mut model = ledger::Model::new(config);
+        model.start(&mut self.core);
+        self.ledger = Some(model);
+    }
+
+    /// Starts a node that is down: a new incarnation from its birth state.
+    pub fn start(&mut self, node: NodeId) {
+        self.actors[node.0 as usize].clone_from(&self.births[node.0 as usize]);
+        self.core.begin(node);
+        self.changed(node, NodeChange::Started);
+    }
+
+    /// The core: time, nodes, counters, draws.
+    #[must_use]
+    pub const fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// A node's role. `None` for a member of a service, and before the first start.
+    #[must_use]
+    pub fn actor(&self, node: NodeId) -> Option<&A> {
+        self.actors.get(node.0 as usize)?.as_ref()
+    }
+
+    /// The directory model.
+    #[must_use]
+    pub const fn directory(&self) -> Option<&directory::Model> {
+        self.directory.as_ref()
+    }
+
+    /// The ledger model.
+    #[must_use]
+    pub const fn ledger(&self) -> Option<&ledger::Model> {
+        self.ledger.as_ref()
+    }
+
+    /// Virtual time.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.core.now
+    }
+
+    /// Events handled so far.
+    #[must_use]
+    pub const fn events(&self) -> u64 {
+        self.core.event.0
+    }
+
+    /// How much waits in the queue, stale timers and deadlines included.
+    #[must_use]
+    pub fn scheduled(&self) -> usize {
+        self.core.queue.len()
+    }
+
+    /// The trace hash.
+    #[must_use]
+    pub const fn hash(&self) -> u64 {
+        self.core.hash.get()
+    }
+
+    /// How often each probe was reached.
+    pub fn probes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.core.hooks.probes()
+    }
+
+    /// Whether each hook is active in this seed.
+    pub fn hooks(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        self.core.hooks.active()
+    }
+
+    /// Moves what was written to the history since the last call.
+    pub fn drain_history(&mut self, into: &mut Vec<Entry>) {
+        into.append(&mut self.core.history);
+    }
+
+    /// When the next event is due. (What is due may turn out to be stale: then [`Self::step`] goes on to the one after.)
+    pub fn next_at(&mut self) -> Option<Instant> {
+        self.core.queue.next_at().map(Instant::from_nanos)
+    }
+
+    /// Moves time forward to `to`, where nothing is due before. Panics otherwise.
+    pub fn advance(&mut self, to: Instant) {
+        assert!(self.next_at().is_none_or(|next| next >= to), "an event is due before {to:?}");
+        self.core.now = self.core.now.max(to);
+    }
+
+    /// Handles every event up to and including `until`, and moves time there.
+    pub fn run_until(&mut self, until: Instant) {
+        while self.next_at().is_some_and(|next| next <= until) {
+            self.step_within(until);
+        }
+        self.advance(until);
+    }
+
+    /// Handles the next event. `None` where nothing is left to happen.
+    pub fn step(&mut self) -> Option<Step> {
+        self.step_within(Instant::from_nanos(u64::MAX))
+    }
+
+    /// Handles the next event if it is due at `until` or before.
+    #[inline]
+    pub fn step_within(&mut self, until: Instant) -> Option<Step> {
+        loop {
+            if self.core.queue.next_at()? > until.as_nanos() {
+                return None;
+            }
+            let (at, what) = self.core.queue.pop()?;
+            debug_assert!(at >= self.core.now.as_nanos(), "time does not go back");
+            self.core.now = Instant::from_nanos(at);
+            let plain = self.core.nodes[what.node.0 as usize].plain;
+            let step = match what {
+                // The one path that is taken millions of times a second.
+                Scheduled { cause, node, tag, item: Item::Datagram { to, payload } } if plain => {
+                    Some(self.datagram(cause, node, NodeId(tag), to, payload))
+                }
+                what => self.handle(what),
+            };
+            if step.is_some() {
+                return step;
+            }
+        }
+    }
+
+    /// Begins an event: gives it its id and folds it into the trace hash.
+    #[inline]
+    fn begin(&mut self, cause: EventId, node: NodeId, kind: StepKind) -> Step {
+        let core = &mut self.core;
+        core.event = EventId(core.event.0 + 1);
+        core.hash.pair(core.now.as_nanos(), u64::from(node.0) << 8 | kind as u64);
+        Step { id: core.event, cause, at: core.now, node, kind, text: String::new() }
+    }
+
+    #[inline]
+    fn datagram(&mut self, cause: EventId, node: NodeId, from: NodeId, to: EndRef, payload: network::Payload) -> Step {
+        let mut step = self.begin(cause, node, StepKind::Role);
+        self.core.hash.pair(cause.0, to.id().0);
+        match &payload {
+            network::Payload::Peer(message) => message.hash(&mut self.core.hash),
+            bytes => bytes.as_bytes().unwrap_or_default().hash(&mut self.core.hash),
+        }
+        match self.core.on_datagram(from, node, to, payload) {
+            Some(event) => {
+                if self.tracing {
+                    step.text = format!("{event:?}");
+                }
+                self.deliver(node, event);
+            }
+            None => step.kind = StepKind::Transport,
+        }
+        step
+    }
+
+    /// Handles what the queue gave out. `None` if it was stale or has to wait.
+    fn handle(&mut self, what: Scheduled) -> Option<Step> {
+        let mut what = what;
+        if self.core.is_stale(&what) {
+            return None;
+        }
+        match what.item {
+            Item::Wake => what = self.core.take_waiting(what.node)?,
+            Item::Directory(_) | Item::Ledger(_) => {}
+            _ => what = self.core.gate(what)?,
+        }
+        let step = self.handle_now(what);
+        if let Some(step) = &step {
+            // A node that came to its inbox goes on with it, also where this was nothing for its role.
+            self.core.after_turn(step.node, Duration::ZERO);
+        }
+        step
+    }
+
+    fn handle_now(&mut self, what: Scheduled) -> Option<Step> {
+        let Scheduled { cause, node, tag, item } = what;
+        // Placed anew without having come about, a timer keeps its cause.
+        let event_before = std::mem::replace(&mut self.core.event, cause);
+        let due = match &item {
+            Item::Timer(key) => self.core.on_timer(node, *key),
+            Item::Deadline { counter } => self.core.is_past_deadline(node, *counter),
+            _ => true,
+        };
+        self.core.event = event_before;
+        if !due {
+            self.core.after_turn(node, Duration::ZERO);
+            return None;
+        }
+        let kind = match &item {
+            Item::Directory(_) => StepKind::Directory,
+            Item::Ledger(_) => StepKind::Ledger,
+            item if item.is_for_role() => StepKind::Role,
+            _ => StepKind::Transport,
+        };
+        let mut step = self.begin(cause, node, kind);
+        self.core.hash.pair(cause.0, tag.into());
+        item.fold(&mut self.core.hash);
+        if self.tracing {
+            step.text = item.describe(NodeId(tag));
+        }
+        match item {
+            Item::Directory(item) => {
+                let model = self.directory.as_mut().expect("only the directory schedules its items");
+                model.on_item(&mut self.core, node, *item);
+            }
+            Item::Ledger(item) => {
+                let model = self.ledger.as_mut().expect("only the ledger schedules its items");
+                model.on_item(&mut self.core, node, *item);
+            }
+            item => {
+                if let Some(event) = self.core.happen(node, NodeId(tag), item) {
+                    if self.tracing {
+                        step.text = format!("{event:?}");
+                    }
+                    self.deliver(node, event);
+                } else if step.kind == StepKind::Role {
+                    step.kind = StepKind::Transport;
+                }
+            }
+        }
+        Some(step)
+    }
+
+    /// Gives an event to a node's role, and its submissions to the doors.
+    #[inline]
+    fn deliver(&mut self, node: NodeId, event: doors::Event) {
+        let core = &mut self.core;
+        let at = node.0 as usize;
+        let Some(actor) = &mut self.actors[at] else { return };
+        core.counters.delivered += 1;
+        let clock = core.nodes[at].clock;
+        let now = clock.local(core.now);
+        let called = match &event {
+            doors::Event::Network(network::Event::Called { call, .. }) => Some(*call),
+            _ => None,
+        };
+        let spent = match &core.cost {
+            Some(cost) => cost.of(&event) * u64::from(core.nodes[at].slow_permille) / 1_000,
+            None => Duration::ZERO,
+        };
+        let mut foreign = false;
+        let seat = Seat {
+            now,
+            unix_now: clock.wall(now),
+            desk: &mut core.desks[at],
+            hooks: &mut core.hooks,
+            outbox: &mut self.outbox,
+            foreign: &mut foreign,
+        };
+        actor.deliver(event, seat);
+        if foreign && let Some(call) = called {
+            core.reply(node, call, Box::new(Outcome::Refused(Refusal::Malformed)));
+        }
+        let mut outbox = std::mem::take(&mut self.outbox);
+        if self.core.nodes[at].undisturbed() {
+            for submission in outbox.drain(..) {
+                self.submit(node, submission);
+            }
+        } else {
+            self.flush_disturbed(node, &mut outbox);
+        }
+        self.outbox = outbox;
+        if spent != Duration::ZERO {
+            self.core.after_turn(node, spent);
+        }
+    }
+
+    /// An outbox that a fault waits for.
+    #[cold]
+    fn flush_disturbed(&mut self, node: NodeId, outbox: &mut Vec<Submission>) {
+        let cold = &mut self.core.nodes[node.0 as usize].cold;
+        let held = match cold.hold {
+            Some(Hold::Any) => outbox.iter().any(is_for_door),
+            Some(Hold::LedgerCommit) => outbox.iter().any(is_commit),
+            None => false,
+        };
+        if held {
+            cold.hold = None;
+            for submission in outbox.drain(..) {
+                if !is_for_door(&submission) {
+                    self.submit(node, submission);
+                } else if self.register(node, &submission) {
+                    self.core.nodes[node.0 as usize].cold.held.push(submission);
+                }
+            }
+            self.pause(node);
+            return;
+        }
+        for submission in outbox.drain(..) {
+            let cold = &mut self.core.nodes[node.0 as usize].cold;
+            if let Some(left) = &mut cold.crash_after
+                && is_for_door(&submission)
+            {
+                if *left == 0 {
+                    self.crash(node);
+                    break;
+                }
+                *left -= 1;
+            }
+            self.submit(node, submission);
+        }
+    }
+
+    /// One submission, from the outbox to its door.
+    #[inline]
+    fn submit(&mut self, node: NodeId, submission: Submission) {
+        match submission {
+            Submission::Network(network::Submission::Datagram { connection, payload }) => {
+                self.core.send_datagram(node, connection, payload);
+            }
+            other => {
+                if self.register(node, &other) {
+                    self.transmit(node, other);
+                }
+            }
+        }
+    }
+
+    /// Reserves the slot of the answer and writes the history. `false` where the operation was refused for want of a slot.
+    fn register(&mut self, node: NodeId, submission: &Submission) -> bool {
+        let core = &mut self.core;
+        match submission {
+            Submission::Network(network::Submission::Connect { op, .. }) => {
+                core.reserve(node, *op, Instant::from_nanos(u64::MAX), Kind::Connect)
+            }
+            Submission::Network(network::Submission::Call(call)) => {
+                core.reserve(node, call.op, call.deadline, Kind::Call { via: None })
+            }
+            Submission::Directory(Asked { op, deadline, submission }) => {
+                core.invoked(node, *op, Invocation::Directory(submission.clone()));
+                core.reserve(node, *op, *deadline, Kind::Directory(submission.into()))
+            }
+            Submission::Ledger(Asked { op, deadline, submission }) => {
+                core.invoked(node, *op, Invocation::Ledger(submission.clone()));
+                core.reserve(node, *op, *deadline, Kind::Ledger(submission.into()))
+            }
+            _ => true,
+        }
+    }
+
+    fn transmit(&mut self, node: NodeId, submission: Submission) {
+        let core = &mut self.core;
+        match submission {
+            Submission::Arm { key, at } => core.arm(node, key, at),
+            Submission::Disarm(key) => core.disarm(node, key),
+            Submission::Note(note) => core.record(node, What::Noted(*note)),
+            Submission::Stopped => {
+                core.end_process(node, NodeState::Stopped, What::Stopped, Some(network::CloseReason::Closed));
+                self.changed(node, NodeChange::Crashed { power: false });
+            }
+            Submission::Network(what) => match what {
+                network::Submission::Datagram { connection, payload } => core.send_datagram(node, connection, payload),
+                network::Submission::Send { connection, class, payload } => core.send(node, connection, class, payload),
+                network::Submission::Connect { op, to } => core.connect(node, op, to),
+                network::Submission::Close { connection, reason } => core.close(node, connection, reason),
+                network::Submission::Call(call) => core.call(node, call),
+                network::Submission::Reply { call, outcome } => core.reply(node, call, outcome),
+            },
+            Submission::Directory(Asked { op, deadline, submission }) => match &mut self.directory {
+                Some(model) => model.submit(core, node, op, core.due(node, deadline), submission),
+                None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
+            },
+            Submission::Ledger(Asked { op, deadline, submission }) => match &mut self.ledger {
+                Some(model) => model.submit(core, node, op, core.due(node, deadline), submission),
+                None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
+            },
+        }
+    }
+
+    /// Does this to the world, now: an event with an id of its own and no cause.
+    pub fn inject(&mut self, fault: Fault) -> Step {
+        let node = fault.node().unwrap_or_default();
+        let mut step = self.begin(EventId::default(), node, StepKind::Fault);
+        fault.hash(&mut self.core.hash);
+        if self.tracing {
+            step.text = format!("{fault:?}");
+        }
+        if !self.actors.is_empty() {
+            let what = if fault == Fault::Heal { What::Healed } else { What::FaultInjected(self.faults) };
+            self.core.record(node, what);
+        }
+        self.faults += u32::from(fault != Fault::Heal);
+        self.apply(fault);
+        step
+    }
+
+    fn apply(&mut self, fault: Fault) {
+        let core = &mut self.core;
+        match fault {
+            Fault::Crash { node } => self.crash(node),
+            Fault::Kill { node } => self.kill(node),
+            Fault::Stop { node } => {
+                if core.is_up(node) {
+                    core.tell(node, doors::Event::Stop);
+                }
+            }
+            Fault::Restart { node } => {
+                if core.is_up(node) {
+                    self.kill(node);
+                }
+                self.start(node);
+            }
+            Fault::Pause { node } => self.pause(node),
+            Fault::Resume { node } => self.resume(node),
+            Fault::Slow { node, permille } => core.nodes[node.0 as usize].slow_permille = permille,
+            Fault::CrashAfterSubmissions { node, n } => core.await_outbox(node, Some(n), None),
+            Fault::HoldOutbox { node, which } => core.await_outbox(node, None, Some(which)),
+            Fault::Clock { node, fault } => core.clock_fault(node, fault),
+            Fault::Cut { id, from, to, both } => core.disturb(id, &from, &to, both, Effect::Cut),
+            Fault::Degrade { id, from, to, both, loss_permille, duplicate_permille, delay, jitter } => {
+                let effect = Effect::Degrade { loss_permille, duplicate_permille, delay, jitter };
+                core.disturb(id, &from, &to, both, effect);
+            }
+            Fault::Uncut { id } => core.network.disturbances.retain(|disturbance| disturbance.id != id),
+            Fault::Directory(fault) => {
+                if let Some(model) = &mut self.directory {
+                    model.inject(core, fault);
+                }
+            }
+            Fault::Ledger(fault) => {
+                if let Some(model) = &mut self.ledger {
+                    model.inject(core, fault);
+                }
+            }
+            Fault::Heal => self.heal(),
+        }
+    }
+
+    fn heal(&mut self) {
+        self.core.network.disturbances.clear();
+        for node in (0..self.actors.len() as u32).map(NodeId) {
+            self.core.heal(node);
+            self.resume(node);
+        }
+        if let Some(model) = &mut self.directory {
+            model.heal(&mut self.core);
+        }
+        if let Some(model) = &mut self.ledger {
+            model.heal(&mut self.core);
+        }
+    }
+
+    fn crash(&mut self, node: NodeId) {
+        if self.core.is_up(node) {
+            self.core.crash(node);
+            self.changed(node, NodeChange::Crashed { power: true });
+        }
+    }
+
+    fn kill(&mut self, node: NodeId) {
+        if self.core.is_up(node) {
+            self.core.end_process(node, NodeState::Stopped, What::Crashed, Some(network::CloseReason::Reset));
+            self.changed(node, NodeChange::Crashed { power: false });
+        }
+    }
+
+    fn pause(&mut self, node: NodeId) {
+        if self.core.pause(node) {
+            self.changed(node, NodeChange::Paused);
+        }
+    }
+
+    fn resume(&mut self, node: NodeId) {
+        if !self.core.resume(node) {
+            return;
+        }
+        self.changed(node, NodeChange::Resumed);
+        for submission in std::mem::take(&mut self.core.nodes[node.0 as usize].cold.held) {
+            self.transmit(node, submission);
+        }
+    }
+
+    fn changed(&mut self, node: NodeId, change: NodeChange) {
+        if let Some(model) = &mut self.directory {
+            model.on_node(&mut self.core, node, change);
+        }
+        if let Some(model) = &mut self.ledger {
+            model.on_node(&mut self.core, node, change);
+        }
+    }
+
+    /// What waits for something that will not come. Empty in a world that has been left alone for long enough.
+    #[must_use]
+    pub fn leaks(&self) -> Vec<Leak> {
+        self.core.leaks()
+    }
+}
+
+fn is_for_door(submission: &Submission) -> bool {
+    matches!(submission, Submission::Network(_) | Submission::Directory(_) | Submission::Ledger(_))
+}
+
+fn is_commit(submission: &Submission) -> bool {
+    matches!(submission, Submission::Ledger(Asked { submission: doors::ledger::Submission::Commit(_), .. }))
+}
