@@ -22,6 +22,9 @@ pub mod network;
 pub mod node;
 mod operations;
 mod queue;
+mod replication;
+#[cfg(test)]
+mod testing;
 pub mod world;
 
 pub use crate::{

@@ -1,0 +1,167 @@
+//! A tiny role for the tests of the service models: it asks what its script says, when it says, and keeps what it is told.
+
+use crate::{Place, Solo, World, network::latency::City, node::NodeSpec, world};
+use std::{cell::Cell, sync::Arc};
+use worldline_proto::{NodeId, OpId};
+use worldline_system::{
+    Role, Turn,
+    doors::{Asked, Event, Submission, clock::TimerKey, directory, ledger},
+    history::{Acceptance, Entry, What},
+    time::{Duration, Instant},
+};
+
+/// Something to ask, by a caller that waits this long for it.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    Directory(directory::Submission, Duration),
+    Ledger(ledger::Submission, Duration),
+}
+
+impl From<directory::Submission> for Ask {
+    fn from(submission: directory::Submission) -> Self {
+        Self::Directory(submission, Duration::from_secs(2))
+    }
+}
+
+impl From<ledger::Submission> for Ask {
+    fn from(submission: ledger::Submission) -> Self {
+        Self::Ledger(submission, Duration::from_secs(2))
+    }
+}
+
+/// A caller.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caller {
+    script: Arc<Vec<(Duration, Ask)>>,
+    started: Instant,
+    ops: Vec<Option<OpId>>,
+    heard: Vec<(Duration, Event)>,
+}
+
+impl Caller {
+    pub fn new(script: Vec<(u64, Ask)>) -> Self {
+        let script = script.into_iter().map(|(at_ms, ask)| (Duration::from_millis(at_ms), ask)).collect();
+        Self { script: Arc::new(script), ..Self::default() }
+    }
+
+    /// The answer to the `n`-th line of the script, and when it came.
+    pub fn directory(&self, n: usize) -> Option<(u64, &directory::Answer)> {
+        self.heard.iter().find_map(|(at, event)| match event {
+            Event::Directory(directory::Event::Answered { op, answer }) if Some(*op) == self.ops[n] => {
+                Some((at.as_millis(), &**answer))
+            }
+            _ => None,
+        })
+    }
+
+    /// The answer to the `n`-th line of the script, and when it came.
+    pub fn ledger(&self, n: usize) -> Option<(u64, &ledger::Answer)> {
+        self.heard.iter().find_map(|(at, event)| match event {
+            Event::Ledger(event) if Some(event.op) == self.ops[n] => Some((at.as_millis(), &*event.answer)),
+            _ => None,
+        })
+    }
+
+    /// What watches have told, and when.
+    pub fn news(&self) -> impl Iterator<Item = (u64, &directory::Event)> {
+        self.heard.iter().filter_map(|(at, event)| match event {
+            Event::Directory(news @ (directory::Event::Changed { .. } | directory::Event::Gap { .. })) => {
+                Some((at.as_millis(), news))
+            }
+            _ => None,
+        })
+    }
+}
+
+impl Role for Caller {
+    type Event = Event;
+    type Submission = Submission;
+
+    fn on_event(&mut self, event: Event, turn: &mut Turn<'_, Submission>) {
+        match event {
+            Event::Started => {
+                self.started = turn.now();
+                self.ops = vec![None; self.script.len()];
+                for (n, &(after, _)) in self.script.clone().iter().enumerate() {
+                    turn.arm_in(TimerKey(n as u64), after);
+                }
+            }
+            Event::Timer(key) => {
+                let n = key.0 as usize;
+                let (op, now) = (turn.next_op(), turn.now());
+                self.ops[n] = Some(op);
+                turn.submit(match self.script[n].1.clone() {
+                    Ask::Directory(submission, patience) => {
+                        Submission::Directory(Asked { op, deadline: now + patience, submission })
+                    }
+                    Ask::Ledger(submission, patience) => {
+                        Submission::Ledger(Asked { op, deadline: now + patience, submission })
+                    }
+                });
+            }
+            other => self.heard.push((turn.now().since(self.started), other)),
+        }
+    }
+
+    fn queues(&self, _: &mut dyn FnMut(&'static str, usize, usize)) {}
+}
+
+/// A world of callers with three members in three zones of one city.
+pub(crate) struct Bench {
+    pub world: World<Solo<Caller>>,
+    pub members: Vec<NodeId>,
+    pub callers: Vec<NodeId>,
+    history: Vec<Entry>,
+    cuts: Cell<u32>,
+}
+
+impl Bench {
+    /// `services` is given the members' nodes, before the callers start.
+    pub fn new(seed: u64, callers: Vec<Caller>, services: impl FnOnce(&mut World<Solo<Caller>>, Vec<NodeId>)) -> Self {
+        let mut world = World::new(world::Config { seed, ..world::Config::default() });
+        let place = |zone| Place::zone(City::Frankfurt, zone);
+        let members: Vec<NodeId> =
+            (0..3).map(|zone| world.add_member(NodeSpec::new(format!("member-{zone}"), place(zone)))).collect();
+        services(&mut world, members.clone());
+        let callers: Vec<NodeId> = callers
+            .into_iter()
+            .enumerate()
+            .map(|(n, caller)| world.add_node(NodeSpec::new(format!("caller-{n}"), place(0)), Solo(caller)))
+            .collect();
+        callers.iter().for_each(|&caller| world.start(caller));
+        Self { world, members, callers, history: vec![], cuts: Cell::new(0) }
+    }
+
+    /// Runs to this moment.
+    pub fn run_to(&mut self, ms: u64) -> &mut Self {
+        self.world.run_until(Instant::default() + Duration::from_millis(ms));
+        self
+    }
+
+    pub fn inject(&mut self, fault: crate::Fault) -> &mut Self {
+        self.world.inject(fault);
+        self
+    }
+
+    /// Cuts two groups of nodes off from each other.
+    pub fn cut(&mut self, from: &[NodeId], to: &[NodeId]) -> u32 {
+        let id = self.cuts.get() + 1;
+        self.cuts.set(id);
+        self.inject(crate::Fault::Cut { id, from: from.to_vec(), to: to.to_vec(), both: true });
+        id
+    }
+
+    pub fn caller(&self, n: usize) -> &Caller {
+        &self.world.actor(self.callers[n]).expect("callers were started").0
+    }
+
+    /// What the sinks have accepted so far, with the moment in ms.
+    pub fn accepted(&mut self) -> Vec<(u64, Acceptance)> {
+        self.world.drain_history(&mut self.history);
+        let accepted = |entry: &Entry| match &entry.what {
+            What::Accepted(acceptance) => Some((entry.at.as_nanos() / 1_000_000, acceptance.clone())),
+            _ => None,
+        };
+        self.history.iter().filter_map(accepted).collect()
+    }
+}
