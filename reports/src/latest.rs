@@ -1,6 +1,6 @@
 //! `reports/latest/result.json`: a suite without its samples, for whoever reads results by program.
 
-use crate::{Outcome, Quantiles, ScenarioResult, SuiteResult};
+use crate::{Outcome, Quantiles, ScenarioResult, State, SuiteResult};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -40,6 +40,9 @@ struct Run<'a> {
     invariant: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_event: Option<u64>,
+    /// Every invariant that broke: with `--all` there may be more than the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    all_broken: Vec<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missed: Vec<&'a str>,
 }
@@ -71,6 +74,7 @@ fn scenario(result: &ScenarioResult) -> Scenario<'_> {
         outcome: run.outcome(),
         invariant: run.violation.as_ref().map(|violation| violation.invariant.as_str()),
         first_event: run.violation.as_ref().map(|violation| violation.event.id),
+        all_broken: run.verdicts.iter().filter(|v| v.state == State::Broken).map(|v| v.id.as_str()).collect(),
         missed: run.misses.iter().map(|miss| miss.name.as_str()).collect(),
     });
     Scenario {
