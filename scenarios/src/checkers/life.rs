@@ -1,7 +1,7 @@
 //! L1 and L4: bounds hold, and a healed world forgets its wounds.
 
 use super::{Check, Checker, Facts, Invariant, Setup, View, breach, ownership::Owners, table::Table};
-use worldline_proto::{CharacterId, EntityId, NodeId, OpNumber};
+use worldline_proto::{CharacterId, EntityId, Generation, NodeId, OpNumber};
 use worldline_system::{
     doors::directory::RegionId,
     history::{Entry, Note, What},
@@ -43,14 +43,19 @@ impl Checker for BoundedQueues {
 #[derive(Clone, Debug, Default)]
 struct Waiting {
     character: Option<CharacterId>,
+    /// Its last session.
+    joined: Generation,
     numbers: Vec<OpNumber>,
 }
 
-/// L4. Follows what every living client has sent, and asks at the end of a settled run who is still waiting.
+/// L4. Follows what every living client has sent, and asks at the end of a settled run who is still waiting. A client whose
+/// place another one has taken since waits rightly: it has been told to stay away.
 #[derive(Clone, Debug)]
 pub struct NothingStuck {
     entities: Vec<EntityId>,
     clients: Table<NodeId, Waiting>,
+    /// The highest session of each character that a client has joined.
+    sessions: Table<CharacterId, Generation>,
     owners: Owners,
     regions: Table<EntityId, Option<RegionId>>,
     checked: bool,
@@ -74,6 +79,7 @@ impl Checker for NothingStuck {
         Self {
             entities: setup.rows.iter().map(|row| row.entity).collect(),
             clients: Table::default(),
+            sessions: Table::default(),
             owners: Owners::default(),
             regions: Table::default(),
             checked: false,
@@ -88,6 +94,11 @@ impl Checker for NothingStuck {
                 if !waiting.numbers.contains(number) {
                     waiting.numbers.push(*number);
                 }
+            }
+            What::Noted(Note::Joined { character, generation }) => {
+                self.clients.slot(entry.node).joined = *generation;
+                let highest = self.sessions.slot(*character);
+                *highest = (*highest).max(*generation);
             }
             What::Noted(Note::Acknowledged { number, .. }) => {
                 self.clients.slot(entry.node).numbers.retain(|waiting| waiting != number);
@@ -117,7 +128,9 @@ impl Checker for NothingStuck {
         self.checked = true;
         self.remember_regions(view);
         for waiting in self.clients.values() {
-            if let (Some(number), Some(character)) = (waiting.numbers.first(), waiting.character) {
+            let Some(character) = waiting.character else { continue };
+            let superseded = self.sessions.get(character).is_some_and(|&highest| highest > waiting.joined);
+            if let Some(number) = waiting.numbers.first().filter(|_| !superseded) {
                 let n = waiting.numbers.len();
                 breach!("{character} still waits for {n} operations, the first of them {number}");
             }
@@ -193,6 +206,9 @@ mod tests {
         assert!(ends(&[], &[], true));
         assert!(!ends(&[(3, 9, performed(2, 2))], &[], true), "an operation without an answer");
         assert!(ends(&[(3, 9, performed(2, 2)), (4, 9, What::Crashed)], &[], true), "the dead wait for nothing");
+        let joined = |generation| What::Noted(Note::Joined { character: hero(), generation: Generation(generation) });
+        assert!(ends(&[(3, 9, performed(2, 2)), (4, 8, joined(2))], &[], true), "another client has taken its place");
+        assert!(!ends(&[(3, 9, performed(2, 2)), (4, 9, joined(2))], &[], true), "it has come again, and still waits");
         let leak = Leak { node: NodeId(1), what: "an operation past its deadline".into() };
         assert!(!ends(&[], &[leak], true));
         let dropped = What::Noted(Note::Dropped { authority: authority(boss(), 1, 1) });
