@@ -3,7 +3,17 @@
 use crate::format::{self, Problems, Scenario};
 
 /// File names and texts, in the order of `worldline list`.
-pub const FILES: &[(&str, &str)] = &[("swing", include_str!("../catalogue/swing.toml"))];
+pub const FILES: &[(&str, &str)] = &[
+    ("swing", include_str!("../catalogue/swing.toml")),
+    ("worker-crash", include_str!("../catalogue/worker-crash.toml")),
+    ("zombie-paused", include_str!("../catalogue/zombie-paused.toml")),
+    ("zombie-in-flight", include_str!("../catalogue/zombie-in-flight.toml")),
+    ("zombie-slow-clock", include_str!("../catalogue/zombie-slow-clock.toml")),
+    ("zombie-outbox", include_str!("../catalogue/zombie-outbox.toml")),
+    ("lost-commit-ack", include_str!("../catalogue/lost-commit-ack.toml")),
+    ("directory-no-quorum", include_str!("../catalogue/directory-no-quorum.toml")),
+    ("core-unreachable", include_str!("../catalogue/core-unreachable.toml")),
+];
 
 /// The names of all of them.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -8,4 +8,9 @@
 pub mod catalogue;
 pub mod checkers;
 pub mod cli;
+mod draw;
 pub mod format;
+pub mod nodes;
+pub mod run;
+pub mod suite;
+pub mod timing;

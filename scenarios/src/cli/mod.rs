@@ -12,6 +12,9 @@
 
 mod list;
 mod output;
+mod place;
+mod replay;
+mod run;
 mod usage;
 
 use clap::{Parser, Subcommand};
@@ -73,6 +76,10 @@ const AFTER_HELP: &str = "Without a command the default suite runs: the whole ca
 enum Command {
     /// The catalogue: names, and what threatens
     List,
+    /// Run scenarios over seeds and print what held, how fast, and how long failovers took
+    Run(run::RunArguments),
+    /// Run one seed again, twice, and print its hash, its verdicts and, if asked, every event
+    Replay(replay::ReplayArguments),
 }
 
 /// Runs the command that the process was started with.
@@ -88,7 +95,10 @@ pub fn main() -> ExitCode {
     };
     let mut output = Output::standard();
     let ended = match arguments.command {
-        None | Some(Command::List) => list::list(&mut output).map(|()| 0),
+        None => run::default_suite(&mut output),
+        Some(Command::List) => list::list(&mut output).map(|()| 0),
+        Some(Command::Run(arguments)) => run::run(&mut output, arguments),
+        Some(Command::Replay(arguments)) => replay::replay(&mut output, arguments),
     };
     match ended {
         Ok(code) => code.into(),

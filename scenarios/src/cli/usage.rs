@@ -89,7 +89,7 @@ fn unknown(target: &str) -> Failed {
     let names: Vec<_> = catalogue::names().collect();
     let meant = nearest(target, names.iter().copied());
     let meant = meant.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
-    let shown: String = target.chars().take(60).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let shown: String = target.chars().take(60).map(format::shown).collect();
     Failed::Usage(format!("found `{shown}`, expected a scenario's file or a name: {}{meant}", names.join(", ")))
 }
 

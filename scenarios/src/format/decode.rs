@@ -117,7 +117,8 @@ fn world(value: &Value<'_>, sink: &mut Sink) -> Option<(Vec<Region>, Vec<Boss>)>
     let before = sink.problems.len();
     let mut regions: Vec<Region> = Vec::new();
     for value in values.iter().take(REGIONS_MAX) {
-        regions.extend(region(value, &regions, sink));
+        let region = region(value, &regions, sink);
+        regions.push(region);
     }
     if let Some(extra) = values.get(REGIONS_MAX) {
         sink.problems.push(Problem::new(extra.span(), "one region too many", format!("at most {REGIONS_MAX}")));
@@ -133,7 +134,8 @@ fn world(value: &Value<'_>, sink: &mut Sink) -> Option<(Vec<Region>, Vec<Boss>)>
     }
     let mut bosses: Vec<Boss> = Vec::new();
     for value in fields.list("boss", sink) {
-        bosses.extend(boss(value, &regions, &bosses, sink));
+        let boss = boss(value, &regions, &bosses, sink);
+        bosses.extend(boss);
     }
     fields.finish(sink, |_| None);
     Some((regions, bosses))
@@ -141,11 +143,18 @@ fn world(value: &Value<'_>, sink: &mut Sink) -> Option<(Vec<Region>, Vec<Boss>)>
 
 /// Where the number of players is best pointed at: the last `players` of the file, or else the world.
 fn players_span(regions: &[&Value<'_>], world: &Value<'_>) -> std::ops::Range<usize> {
-    let players = regions.iter().filter_map(|region| region.get_ref().as_table()?.get("players"));
-    players.last().map_or(world.span(), toml::Spanned::span)
+    let mut players = regions.iter().filter_map(|region| region.get_ref().as_table()?.get("players"));
+    players.next_back().map_or(world.span(), toml::Spanned::span)
 }
 
-fn region(value: &Value<'_>, earlier: &[Region], sink: &mut Sink) -> Option<Region> {
+/// What the file calls something, even if it must not.
+fn called(value: Option<&Value<'_>>) -> String {
+    value.and_then(|value| value.get_ref().as_str()).unwrap_or_default().to_owned()
+}
+
+/// A region. Where something of it is wrong, and reported, something stands in for it: what names the region must not be
+/// reported too.
+fn region(value: &Value<'_>, earlier: &[Region], sink: &mut Sink) -> Region {
     let mut fields = Fields::of(value, "`[[world.region]]`", sink);
     let name_value = fields.value("name");
     let name = fields.required("name", sink, units::name);
@@ -171,9 +180,18 @@ fn region(value: &Value<'_>, earlier: &[Region], sink: &mut Sink) -> Option<Regi
     let workers = fields.required("workers", sink, units::whole(1..=64, "a number of workers"));
     let gateways = fields.required("gateways", sink, units::whole(1..=16, "a number of gateways"));
     fields.finish(sink, |_| None);
-    Some(Region { name: name?, place: place?, workers: workers?, gateways: gateways?, players, travellers, npcs })
+    Region {
+        name: name.unwrap_or_else(|| called(name_value)),
+        place: place.unwrap_or(Place::Frankfurt),
+        workers: workers.unwrap_or(u16::MAX),
+        gateways: gateways.unwrap_or(u16::MAX),
+        players,
+        travellers,
+        npcs,
+    }
 }
 
+/// A boss. Where something but its name is wrong, and reported, something stands in for it.
 fn boss(value: &Value<'_>, regions: &[Region], earlier: &[Boss], sink: &mut Sink) -> Option<Boss> {
     let mut fields = Fields::of(value, "`[[world.boss]]`", sink);
     let name_value = fields.value("name");
@@ -198,7 +216,8 @@ fn boss(value: &Value<'_>, regions: &[Region], earlier: &[Boss], sink: &mut Sink
     let hit_points = fields.required("hit_points", sink, units::whole(1..=1_000_000_000, "hit points"));
     let purse = fields.required("purse", sink, units::whole(0..=1_000_000_000_000_i64, "minor units"));
     fields.finish(sink, |_| None);
-    Some(Boss { entity: entity?, region: region?, hit_points: hit_points?, purse: purse? })
+    let (region, hit_points, purse) = (region.unwrap_or(0), hit_points.unwrap_or(1), purse.unwrap_or(0));
+    Some(Boss { entity: entity?, region, hit_points, purse })
 }
 
 fn boss_name(value: &Value<'_>, sink: &mut Sink) -> Option<EntityId> {
@@ -281,7 +300,7 @@ fn workload(value: &Value<'_>, bosses: &[Boss], sink: &mut Sink) -> Option<Workl
         let names: Vec<String> = bosses.iter().map(|boss| boss.entity.to_string()).collect();
         names.iter().position(|known| known == name).or_else(|| {
             let expected = match names.is_empty() {
-                true => "no target: this world has no boss".into(),
+                true => "the name of a `[[world.boss]]` (this world has none)".into(),
                 false => format!("one of this world's bosses: {}", names.join(", ")),
             };
             sink.report(Problem::new(value.span(), found(value), expected).near(name, names.iter().map(String::as_str)))

@@ -5,14 +5,14 @@ use super::{
     problem::{Problem, quoted},
     scenario::{Fault, FaultKind, Outbox},
     select::Census,
-    units,
+    services, units,
 };
 use toml::de::DeValue;
 use worldline_system::time::Duration;
 
 /// How a fault ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Ends {
+pub(super) enum Ends {
     /// It is over at once.
     AtOnce,
     /// After `for`, or with the heal.
@@ -20,7 +20,7 @@ enum Ends {
 }
 
 /// Every kind with its own keys, required ones first.
-const KINDS: &[(&str, &[&str], Ends)] = &[
+const KINDS: &[Kind] = &[
     ("crash", &["node"], Ends::Later),
     ("kill", &["node"], Ends::Later),
     ("restart", &["node"], Ends::AtOnce),
@@ -35,6 +35,14 @@ const KINDS: &[(&str, &[&str], Ends)] = &[
     ("cut", &["from", "to", "one_way"], Ends::Later),
     ("degrade", &["from", "to", "one_way", "loss", "duplicate", "delay", "jitter"], Ends::Later),
 ];
+
+/// Every kind of fault, those of the services too.
+fn kinds() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().chain(services::KINDS)
+}
+
+/// A kind's name, its own keys, and how it ends.
+type Kind = (&'static str, &'static [&'static str], Ends);
 
 /// The fault that `value` describes, in a scenario whose fault phase is `duration` long.
 pub(super) fn fault(
@@ -60,7 +68,7 @@ pub(super) fn fault(
     let decoded = parameters(kind_name, &mut fields, census, sink);
     let label = kind_value.map_or_else(String::new, |value| format!("a fault of kind {}", found(value)));
     fields.finish(sink, |key| {
-        let owners: Vec<_> = KINDS.iter().filter(|(_, keys, _)| keys.contains(&key)).map(|(kind, ..)| *kind).collect();
+        let owners: Vec<_> = kinds().filter(|(_, keys, _)| keys.contains(&key)).map(|(kind, ..)| *kind).collect();
         let allowed =
             || format!("at, kind, {}{}", keys.join(", "), if ends == Ends::Later { ", for, until" } else { "" });
         (!owners.is_empty())
@@ -69,13 +77,13 @@ pub(super) fn fault(
     Some(Fault { at: at?, lasts: lasts?, kind: decoded? })
 }
 
-fn kind(value: &Value<'_>, sink: &mut Sink) -> Option<(&'static str, &'static [&'static str], Ends)> {
-    let names = || KINDS.iter().map(|(name, ..)| *name);
+fn kind(value: &Value<'_>, sink: &mut Sink) -> Option<Kind> {
+    let names = || kinds().map(|(name, ..)| *name);
     let expected = || format!("a kind of fault: {}", names().collect::<Vec<_>>().join(", "));
     let DeValue::String(text) = value.get_ref() else {
         return sink.report(Problem::new(value.span(), found(value), expected()));
     };
-    match KINDS.iter().find(|(name, ..)| name == text) {
+    match kinds().find(|(name, ..)| name == text) {
         Some(kind) => Some(*kind),
         None => sink.report(Problem::new(value.span(), quoted(text), expected()).near(text, names())),
     }
@@ -116,6 +124,9 @@ fn lasts(
 }
 
 fn parameters(kind: &str, fields: &mut Fields<'_, '_>, census: &Census<'_>, sink: &mut Sink) -> Option<FaultKind> {
+    if kind.starts_with("ledger-") {
+        return services::ledger(kind, fields, census, sink).map(FaultKind::Ledger);
+    }
     if matches!(kind, "cut" | "degrade") {
         return link(kind, fields, census, sink);
     }

@@ -106,6 +106,14 @@ impl<'a, 't> Fields<'a, 't> {
         sink.report(Problem::new(self.span(), format!("no `{key}`"), format!("{} to have one", self.what)))
     }
 
+    /// What stands before a key of this table in the heading of a list.
+    fn prefix(&self) -> String {
+        self.what
+            .strip_prefix("`[")
+            .and_then(|what| what.strip_suffix("]`"))
+            .map_or(String::new(), |name| format!("{name}."))
+    }
+
     /// The tables of the list under `key`, each with its place.
     pub fn list(&mut self, key: &'static str, sink: &mut Sink) -> Vec<&'a Value<'t>> {
         let Some(value) = self.value(key) else { return Vec::new() };
@@ -115,7 +123,7 @@ impl<'a, 't> Fields<'a, 't> {
                 sink.problems.push(Problem::new(
                     value.span(),
                     found(value),
-                    format!("a list of tables: write `[[{key}]]`"),
+                    format!("a list of tables: write `[[{}{key}]]`", self.prefix()),
                 ));
                 Vec::new()
             }

@@ -13,14 +13,16 @@ mod fields;
 mod problem;
 mod scenario;
 mod select;
+mod services;
 mod source;
 mod units;
 
-pub use problem::{Problem, Problems, nearest};
+pub use problem::{Problem, Problems, nearest, shown};
 pub use scenario::{
     Boss, Budget, CoreGroup, Fault, FaultKind, Lease, Outbox, Place, Region, Scenario, Selector, Timing, Window,
     Workload,
 };
+pub use services::{LedgerFault, Moment};
 pub use source::BYTES_MAX;
 pub use units::{moment, permille_text};
 
@@ -32,8 +34,16 @@ use std::path::Path;
 /// Everything that is wrong with the file.
 pub fn read(path: &Path) -> Result<Scenario, Problems> {
     let name = path.display().to_string();
-    let text = source::read(path).map_err(|problem| Problems::of_file(&name, problem))?;
+    let text = read_text(path, "a scenario file in TOML")?;
     parse(&name, &text)
+}
+
+/// The text of a file that should be `expected`, bounded as a scenario file is.
+///
+/// # Errors
+/// Why it cannot be read, or is no text.
+pub fn read_text(path: &Path, expected: &str) -> Result<String, Problems> {
+    source::read(path, expected).map_err(|problem| Problems::of_file(&path.display().to_string(), problem))
 }
 
 /// The scenario in `text`; `file` is how its problems call it.

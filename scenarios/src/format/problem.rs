@@ -48,9 +48,15 @@ pub fn nearest<'w>(word: &str, valid: impl IntoIterator<Item = &'w str>) -> Opti
         .map(|(_, candidate)| candidate.to_owned())
 }
 
+/// A character as it may stand in a message: one that moves the cursor or turns the writing around becomes a mark.
+pub fn shown(c: char) -> char {
+    let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    if c.is_control() || turns { '\u{fffd}' } else { c }
+}
+
 /// `text` between backticks, without control characters and cut to a readable length.
 pub(super) fn quoted(text: &str) -> String {
-    let mut shown: String = text.chars().take(FOUND_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut shown: String = text.chars().take(FOUND_MAX).map(shown).collect();
     if text.chars().nth(FOUND_MAX).is_some() {
         shown.push('…');
     }
@@ -133,7 +139,7 @@ impl Problems {
         problem: &Problem,
     ) -> fmt::Result {
         let width = excerpt.chars().count();
-        if width == 0 || width > 120 || excerpt.chars().any(|c| c.is_control() && c != '\t') {
+        if width == 0 || width > 120 || excerpt.chars().any(|c| shown(c) != c && c != '\t') {
             return Ok(());
         }
         let marks = problem.span.len().clamp(1, (width + 1).saturating_sub(column).max(1));

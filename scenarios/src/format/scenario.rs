@@ -1,5 +1,6 @@
 //! What a scenario file says, decoded and checked.
 
+use super::services::LedgerFault;
 use std::fmt;
 use worldline_proto::EntityId;
 use worldline_system::time::Duration;
@@ -211,27 +212,8 @@ pub enum FaultKind {
         /// Added to every packet, at most, drawn for each.
         jitter: Duration,
     },
-}
-
-impl FaultKind {
-    /// The nodes at which it happens; for a cut or a degraded link both sides.
-    pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
-        let (one, other): (&[Selector], &[Selector]) = match self {
-            Self::Crash(nodes)
-            | Self::Kill(nodes)
-            | Self::Restart(nodes)
-            | Self::Pause(nodes)
-            | Self::Slow(nodes, _)
-            | Self::CrashBetweenSubmissions(nodes, _)
-            | Self::HoldOutbox(nodes, _)
-            | Self::ClockStep(nodes, _)
-            | Self::ClockDrift(nodes, _)
-            | Self::ClockFreeze(nodes)
-            | Self::WallStep(nodes, _) => (nodes, &[]),
-            Self::Cut { from, to, .. } | Self::Degrade { from, to, .. } => (from, to),
-        };
-        one.iter().chain(other)
-    }
+    /// Something about the ledger.
+    Ledger(LedgerFault),
 }
 
 /// Names one or more nodes. Who leads or owns is looked up when the fault comes.

@@ -113,6 +113,16 @@ impl Census<'_> {
         }
     }
 
+    /// A selector of exactly one node.
+    pub fn single(&self, value: &Value<'_>, sink: &mut Sink) -> Option<Selector> {
+        match self.read(value, sink)? {
+            Selector::Region(_) | Selector::Core => {
+                sink.report(Problem::new(value.span(), found(value), "a selector of a single node"))
+            }
+            selector => Some(selector),
+        }
+    }
+
     /// One selector, or a list of them.
     pub fn selectors(&self, value: &Value<'_>, sink: &mut Sink) -> Option<Vec<Selector>> {
         match value.get_ref() {

@@ -27,37 +27,36 @@ impl Unreadable {
         let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
         let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
         let column = String::from_utf8_lossy(&bytes[line_start..at]).chars().count() + 1;
-        Self { line, column, problem: Problem::new(0..0, found, "a TOML text in UTF-8") }
+        Self { line, column, problem: Problem::new(0..0, found, "a text in UTF-8") }
     }
 }
 
 /// The text of the file at `path`.
-pub(super) fn read(path: &Path) -> Result<String, Unreadable> {
-    const EXPECTED: &str = "a scenario file in TOML";
+pub(super) fn read(path: &Path, expected: &str) -> Result<String, Unreadable> {
     let unreadable = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Unreadable::at_start("no such file", EXPECTED),
-        std::io::ErrorKind::IsADirectory => Unreadable::at_start("a directory", EXPECTED),
-        _ => Unreadable::at_start(format!("a file that cannot be read ({error})"), EXPECTED),
+        std::io::ErrorKind::NotFound => Unreadable::at_start("no such file", expected),
+        std::io::ErrorKind::IsADirectory => Unreadable::at_start("a directory", expected),
+        _ => Unreadable::at_start(format!("a file that cannot be read ({error})"), expected),
     };
     // Looked at before it is opened: opening a pipe would wait for its other end.
     let kind = std::fs::metadata(path).map_err(unreadable)?;
     if kind.is_dir() {
-        return Err(Unreadable::at_start("a directory", EXPECTED));
+        return Err(Unreadable::at_start("a directory", expected));
     }
     if !kind.is_file() {
-        return Err(Unreadable::at_start("a device, a pipe or a socket", EXPECTED));
+        return Err(Unreadable::at_start("a device, a pipe or a socket", expected));
     }
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    text(bytes)
+    text(bytes, expected)
 }
 
 /// The text that these bytes are.
-fn text(bytes: Vec<u8>) -> Result<String, Unreadable> {
+fn text(bytes: Vec<u8>, expected: &str) -> Result<String, Unreadable> {
     if bytes.len() > BYTES_MAX {
         let found = format!("more than {BYTES_MAX} bytes");
-        return Err(Unreadable::at_start(found, "a scenario file of at most 1 MiB"));
+        return Err(Unreadable::at_start(found, "at most 1 MiB"));
     }
     if let Some(at) = bytes.iter().position(|&byte| byte == 0) {
         let valid = std::str::from_utf8(&bytes[..at]).map_or_else(|error| error.valid_up_to(), |_| at);
@@ -65,10 +64,7 @@ fn text(bytes: Vec<u8>) -> Result<String, Unreadable> {
         return Err(Unreadable::in_bytes(&bytes, valid, found));
     }
     match String::from_utf8(bytes) {
-        Ok(text) if text.trim().is_empty() => Err(Unreadable::at_start(
-            "an empty file",
-            "a scenario: at least `name`, `summary`, `duration`, `[[world.region]]`",
-        )),
+        Ok(text) if text.trim().is_empty() => Err(Unreadable::at_start("an empty file", expected)),
         Ok(text) => Ok(text),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();

@@ -2,7 +2,7 @@
 
 use super::{
     fields::{Sink, Value, found},
-    problem::{Problem, nearest, quoted},
+    problem::{Problem, quoted},
     scenario::Window,
 };
 use std::ops::RangeInclusive;
@@ -31,9 +31,10 @@ fn duration_of(text: &str) -> Result<Duration, NoDuration> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = (&text[..digits], text[digits..].trim());
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let well_formed = !whole.is_empty() && !fraction.contains('.') && (fraction.is_empty() == !number.contains('.'));
+    let well_formed = !whole.is_empty() && !fraction.contains('.') && (fraction.is_empty() != number.contains('.'));
     if !well_formed {
-        return Err(no(nearest(text, UNITS.map(|(unit, ..)| unit)).map(|unit| format!("1{unit}"))));
+        let unit = UNITS.iter().find(|(unit, ..)| *unit == text);
+        return Err(no(unit.map(|(unit, ..)| format!("1{unit}"))));
     }
     let Some(&(_, scale, _)) = UNITS.iter().find(|(name, ..)| *name == unit && text[digits..] == *unit) else {
         return Err(no(meant(unit).map(|unit| format!("{number}{unit}"))));
@@ -202,20 +203,20 @@ pub fn permille_text(permille: u16) -> String {
 
 /// A clock's drift in parts a million: `"200ppm"`, `"-50000ppm"`.
 pub(super) fn ppm(value: &Value<'_>, sink: &mut Sink) -> Option<i32> {
-    const EXPECTED: &str = "a drift from `-900000ppm` to `900000ppm`, such as `200ppm`";
+    const EXPECTED: &str = "a drift from `-500000ppm` to `500000ppm`, such as `200ppm`";
     let read = match value.get_ref() {
         DeValue::String(text) => text.strip_suffix("ppm").and_then(|number| number.parse::<i32>().ok()),
         _ => None,
     };
     match read {
-        Some(ppm) if ppm.abs() <= 900_000 => Some(ppm),
+        Some(ppm) if ppm.abs() <= 500_000 => Some(ppm),
         _ => {
             let digits = match value.get_ref() {
                 DeValue::Integer(n) => n.as_str().parse::<i32>().ok(),
                 DeValue::String(text) => text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<i32>().ok(),
                 _ => None,
             };
-            let nearest = digits.filter(|ppm| ppm.abs() <= 900_000).map(|ppm| format!("{ppm}ppm"));
+            let nearest = digits.filter(|ppm| ppm.abs() <= 500_000).map(|ppm| format!("{ppm}ppm"));
             sink.report(Problem { nearest, ..Problem::new(value.span(), found(value), EXPECTED) })
         }
     }

@@ -1,0 +1,83 @@
+//! Where results go, and how a run is called again.
+//!
+//! In the project (a folder with `scenarios/catalogue` and `reports`): `reports/latest/`, failures in
+//! `reports/latest/failures/`. Elsewhere only failures are kept, in `./worldline-failures/`.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+use worldline_reports::Failure;
+
+/// The current folder, as far as results are concerned.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    project: bool,
+}
+
+impl Place {
+    /// Looks where this process is.
+    pub fn here() -> Self {
+        Self { project: Path::new("scenarios/catalogue").is_dir() && Path::new("reports/Cargo.toml").is_file() }
+    }
+
+    /// Where the result of the last suite is kept. `None` outside the project.
+    pub fn result(self) -> Option<PathBuf> {
+        self.project.then(|| PathBuf::from("reports/latest/result.json"))
+    }
+
+    fn failures(self) -> PathBuf {
+        PathBuf::from(if self.project { "reports/latest/failures" } else { "worldline-failures" })
+    }
+
+    /// Keeps a failure; where it is kept.
+    pub fn keep(self, failure: &Failure) -> io::Result<PathBuf> {
+        let path = self.failures().join(failure.file_name());
+        write(&path, &failure.to_json().map_err(io::Error::other)?)?;
+        Ok(path)
+    }
+
+    /// How this program is called from here.
+    fn program(self) -> &'static str {
+        if self.project { "cargo run --release --" } else { "worldline" }
+    }
+
+    /// The command that replays a seed of a scenario of the catalogue.
+    pub fn replay_seed(self, name: &str, seed: u64, all: bool) -> String {
+        format!("{} replay {name} --seed {seed}{}", self.program(), if all { " --all" } else { "" })
+    }
+
+    /// The command that replays a kept failure.
+    pub fn replay_file(self, path: &Path) -> String {
+        format!("{} replay {}", self.program(), quoted(&path.display().to_string()))
+    }
+}
+
+/// Writes a file, with its folder.
+pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, text)
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
+    if !path.is_empty() && path.chars().all(plain) {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_blanks_and_quotes_stays_one_word() {
+        assert_eq!(quoted("a/b-1.json"), "a/b-1.json");
+        assert_eq!(quoted("it's here"), r"'it'\''s here'");
+    }
+}

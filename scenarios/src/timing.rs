@@ -1,0 +1,257 @@
+//! How long a world took: from a fault to the first authoritative effect that a player of the lost part sees again, and the
+//! parts of that span; and from an operation's first sending to its acknowledgement. All of it out of the history.
+//!
+//! Invariant: a moment is the run's own clock, never a node's.
+
+use crate::format::Timing;
+use std::collections::BTreeMap;
+use worldline_proto::{CharacterId, EntityId, Epoch, LeaseId, NodeId, OpNumber};
+use worldline_system::{
+    history::{Entry, Note, What},
+    time::{Duration, Instant},
+};
+
+/// Whose player has seen nothing for so long waits for its owner to act again.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// Who serves an entity.
+#[derive(Clone, Copy, Debug)]
+struct Served {
+    node: NodeId,
+    lease: LeaseId,
+    epoch: Epoch,
+}
+
+/// How far the failover of one entity has come.
+#[derive(Clone, Copy, Debug)]
+struct Failover {
+    /// The owner that was lost.
+    lost: Served,
+    /// When.
+    fault: Instant,
+    detected: Option<Instant>,
+    reassigned: Option<Instant>,
+    serving: Option<Instant>,
+}
+
+/// Measures a run.
+#[derive(Clone, Debug, Default)]
+pub struct Stopwatch {
+    served: BTreeMap<EntityId, Served>,
+    failovers: BTreeMap<EntityId, Failover>,
+    /// When each player last saw its own character, by authority.
+    seen: BTreeMap<CharacterId, Instant>,
+    /// Whose player waits since the end of a fault.
+    waiting: BTreeMap<CharacterId, Instant>,
+    performed: BTreeMap<(CharacterId, OpNumber), Instant>,
+    acknowledged: BTreeMap<CharacterId, Instant>,
+    spans: BTreeMap<Timing, Vec<Duration>>,
+}
+
+impl Stopwatch {
+    /// A fault has taken this node out: from now on what it served is lost until another serves it.
+    pub fn lost(&mut self, node: NodeId, at: Instant) {
+        for (&entity, &served) in &self.served {
+            if served.node == node {
+                let failover = Failover { lost: served, fault: at, detected: None, reassigned: None, serving: None };
+                self.failovers.entry(entity).or_insert(failover);
+            }
+        }
+    }
+
+    /// A fault is over: whoever has seen nothing for a while waits from now on.
+    pub fn fault_ended(&mut self, at: Instant) {
+        for (&character, &seen) in &self.seen {
+            if at.since(seen) >= SILENT {
+                self.waiting.entry(character).or_insert(at);
+            }
+        }
+    }
+
+    /// Takes the next line of the history.
+    pub fn on_entry(&mut self, entry: &Entry) {
+        match &entry.what {
+            What::Noted(note) => self.on_note(entry.node, entry.at, note),
+            What::Crashed => self.lost(entry.node, entry.at),
+            _ => {}
+        }
+    }
+
+    fn on_note(&mut self, node: NodeId, at: Instant, note: &Note) {
+        match *note {
+            Note::Serving { authority, .. } => {
+                let served = Served { node, lease: authority.lease, epoch: authority.epoch };
+                self.served.insert(authority.entity, served);
+                if let Some(failover) = self.failovers.get_mut(&authority.entity)
+                    && authority.epoch > failover.lost.epoch
+                    && failover.serving.is_none()
+                {
+                    failover.serving = Some(at);
+                    let from = failover.reassigned;
+                    self.span(Timing::Reconstruct, from, at);
+                    if CharacterId::from_entity(authority.entity).is_none() {
+                        self.failovers.remove(&authority.entity); // Nobody plays it.
+                    }
+                }
+            }
+            Note::Dropped { authority }
+                if self.served.get(&authority.entity).is_some_and(|served| served.lease == authority.lease) =>
+            {
+                self.served.remove(&authority.entity);
+            }
+            Note::FoundDead { lease, .. } => {
+                let lost = self.failovers.values_mut().filter(|f| f.lost.lease == lease && f.detected.is_none());
+                let spans = lost.map(|failover| {
+                    failover.detected = Some(at);
+                    at.since(failover.fault)
+                });
+                self.spans.entry(Timing::Detect).or_default().extend(spans);
+            }
+            Note::TookOver { entity, from, .. } => {
+                if let Some(failover) = self.failovers.get_mut(&entity)
+                    && from == Some(failover.lost.lease)
+                    && failover.reassigned.is_none()
+                {
+                    failover.reassigned = Some(at);
+                    let from = failover.detected;
+                    self.span(Timing::Reassign, from, at);
+                }
+            }
+            Note::Confirmed { character, epoch, .. } => self.confirmed(character, epoch, at),
+            Note::Performed { character, number, .. } => {
+                self.performed.entry((character, number)).or_insert(at);
+            }
+            Note::Acknowledged { character, number, .. } => {
+                self.acknowledged.insert(character, at);
+                if let Some(performed) = self.performed.remove(&(character, number)) {
+                    self.span(Timing::Operation, Some(performed), at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn confirmed(&mut self, character: CharacterId, epoch: Epoch, at: Instant) {
+        self.seen.insert(character, at);
+        if let Some(end) = self.waiting.remove(&character) {
+            self.span(Timing::Resume, Some(end), at);
+        }
+        let entity = character.entity();
+        if let Some(failover) = self.failovers.get(&entity).copied()
+            && epoch > failover.lost.epoch
+        {
+            self.failovers.remove(&entity);
+            self.span(Timing::Redirect, failover.serving, at);
+            self.span(Timing::Failover, Some(failover.fault), at);
+        }
+    }
+
+    fn span(&mut self, timing: Timing, from: Option<Instant>, to: Instant) {
+        if let Some(from) = from {
+            self.spans.entry(timing).or_default().push(to.since(from));
+        }
+    }
+
+    /// When a player last saw its own character, by authority.
+    #[must_use]
+    pub fn seen(&self, character: CharacterId) -> Option<Instant> {
+        self.seen.get(&character).copied()
+    }
+
+    /// When an operation of a player was last acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self, character: CharacterId) -> Option<Instant> {
+        self.acknowledged.get(&character).copied()
+    }
+
+    /// All that was measured, by timing.
+    #[must_use]
+    pub fn spans(&self) -> &BTreeMap<Timing, Vec<Duration>> {
+        &self.spans
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use worldline_proto::Incarnation;
+    use worldline_system::{doors::ledger::Authority, history::EventId, rules::space::Position};
+
+    const WORKERS: [NodeId; 2] = [NodeId(1), NodeId(2)];
+
+    fn lease(n: u64) -> LeaseId {
+        LeaseId::from_bits(n)
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::default() + Duration::from_secs(seconds)
+    }
+
+    fn serving(entity: EntityId, epoch: u64, by: u64) -> Note {
+        let authority = Authority { entity, epoch: Epoch(epoch), lease: lease(by) };
+        Note::Serving { authority, position: Position::default(), applied_through: OpNumber(0) }
+    }
+
+    fn noted(watch: &mut Stopwatch, seconds: u64, node: NodeId, note: Note) {
+        let (local, incarnation, event) = (at(seconds), Incarnation(1), EventId(seconds));
+        watch.on_entry(&Entry { at: at(seconds), local, node, incarnation, event, what: What::Noted(note) });
+    }
+
+    #[test]
+    fn a_crash_is_measured_in_its_parts() {
+        let (mut watch, player) = (Stopwatch::default(), NodeId(9));
+        let character = CharacterId::new(1).expect("small");
+        let confirmed = |epoch| Note::Confirmed { character, epoch: Epoch(epoch), sequence: 1 };
+        noted(&mut watch, 1, WORKERS[0], serving(character.entity(), 1, 11));
+        noted(&mut watch, 2, player, confirmed(1));
+        watch.lost(WORKERS[0], at(10));
+        noted(&mut watch, 11, player, confirmed(1)); // Still under way when the owner died.
+        noted(&mut watch, 20, NodeId(5), Note::FoundDead { lease: lease(11), orphans: 1 });
+        noted(
+            &mut watch,
+            21,
+            NodeId(5),
+            Note::TookOver { entity: character.entity(), from: Some(lease(11)), to: lease(12) },
+        );
+        noted(&mut watch, 23, WORKERS[1], serving(character.entity(), 2, 12));
+        noted(&mut watch, 27, player, confirmed(2));
+        noted(&mut watch, 28, player, confirmed(2));
+        let expected = [
+            (Timing::Failover, 17),
+            (Timing::Detect, 10),
+            (Timing::Reassign, 1),
+            (Timing::Reconstruct, 2),
+            (Timing::Redirect, 4),
+        ];
+        let expected = expected.map(|(timing, seconds)| (timing, vec![Duration::from_secs(seconds)]));
+        assert_eq!(*watch.spans(), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn only_who_had_fallen_silent_waits_for_the_end_of_a_fault() {
+        let mut watch = Stopwatch::default();
+        let characters = [1, 2].map(|n| CharacterId::new(n).expect("small"));
+        let confirmed = |character| Note::Confirmed { character, epoch: Epoch(1), sequence: 1 };
+        noted(&mut watch, 5, NodeId(8), confirmed(characters[0]));
+        noted(&mut watch, 20, NodeId(9), confirmed(characters[1]));
+        watch.fault_ended(at(20));
+        noted(&mut watch, 21, NodeId(9), confirmed(characters[1]));
+        noted(&mut watch, 23, NodeId(8), confirmed(characters[0]));
+        assert_eq!(watch.spans().get(&Timing::Resume), Some(&vec![Duration::from_secs(3)]));
+        assert_eq!(watch.seen(characters[0]), Some(at(23)));
+    }
+
+    #[test]
+    fn an_operation_counts_from_its_first_sending() {
+        let mut watch = Stopwatch::default();
+        let character = CharacterId::new(1).expect("small");
+        let (number, digest) = (OpNumber(1), worldline_proto::Digest([0; 16]));
+        for seconds in [1, 4] {
+            noted(&mut watch, seconds, NodeId(9), Note::Performed { character, number, digest });
+        }
+        for seconds in [6, 8] {
+            noted(&mut watch, seconds, NodeId(9), Note::Acknowledged { character, number, digest: None, result: None });
+        }
+        assert_eq!(watch.spans().get(&Timing::Operation), Some(&vec![Duration::from_secs(5)]));
+    }
+}
