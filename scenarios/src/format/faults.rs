@@ -127,6 +127,9 @@ fn parameters(kind: &str, fields: &mut Fields<'_, '_>, census: &Census<'_>, sink
     if kind.starts_with("ledger-") {
         return services::ledger(kind, fields, census, sink).map(FaultKind::Ledger);
     }
+    if kind.starts_with("directory-") {
+        return services::directory(kind, fields, census, sink).map(FaultKind::Directory);
+    }
     if matches!(kind, "cut" | "degrade") {
         return link(kind, fields, census, sink);
     }

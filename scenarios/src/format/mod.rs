@@ -22,7 +22,7 @@ pub use scenario::{
     Boss, Budget, CoreGroup, Fault, FaultKind, Lease, Outbox, Place, Region, Scenario, Selector, Timing, Window,
     Workload,
 };
-pub use services::{LedgerFault, Moment};
+pub use services::{DirectoryFault, LedgerFault, Moment, Requests};
 pub use source::BYTES_MAX;
 pub use units::{moment, permille_text};
 

@@ -1,6 +1,6 @@
 //! What a scenario file says, decoded and checked.
 
-use super::services::LedgerFault;
+use super::services::{DirectoryFault, LedgerFault};
 use std::fmt;
 use worldline_proto::EntityId;
 use worldline_system::time::Duration;
@@ -214,6 +214,8 @@ pub enum FaultKind {
     },
     /// Something about the ledger.
     Ledger(LedgerFault),
+    /// Something about the directory.
+    Directory(DirectoryFault),
 }
 
 /// Names one or more nodes. Who leads or owns is looked up when the fault comes.

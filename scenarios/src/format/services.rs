@@ -56,6 +56,67 @@ pub enum LedgerFault {
     Switchover,
 }
 
+/// Something that goes wrong in the directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DirectoryFault {
+    /// The leader leads no longer; an election follows.
+    LeaderChange,
+    /// Requests are executed, and their answers swallowed.
+    LoseAnswers {
+        /// Of which caller; of all where none is named.
+        from: Option<Selector>,
+        /// To which requests.
+        of: Requests,
+        /// How often, in permille.
+        share: u16,
+    },
+    /// Requests are looked at only later, even after their caller has given up.
+    DelayRequests {
+        /// Of which caller; of all where none is named.
+        from: Option<Selector>,
+        /// How much later.
+        by: Duration,
+    },
+    /// News of watches arrive later.
+    DelayNews {
+        /// How much later.
+        by: Duration,
+    },
+    /// The lease of a node is revoked although it has not expired.
+    RevokeEarly(Selector),
+    /// Every watch is cancelled.
+    CancelWatches,
+    /// The past is compacted away.
+    Compact,
+    /// The database is over its quota.
+    DatabaseFull,
+    /// The cluster is restored from a backup of this age.
+    RestoreBackup {
+        /// How old.
+        age: Duration,
+    },
+    /// Every disk is so many times as slow.
+    SlowDisk {
+        /// How many times.
+        times: u32,
+    },
+    /// Disks say that they have synced and have not.
+    DisksLie,
+}
+
+/// A kind of request to the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requests {
+    /// All of them.
+    All,
+    /// Grants of leases.
+    Grants,
+    /// Renewals of leases.
+    Renewals,
+    /// Transactions.
+    Transactions,
+}
+
 /// When, seen from a commit, its connection breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
@@ -80,6 +141,17 @@ pub(super) const KINDS: &[(&str, &[&str], super::faults::Ends)] = {
         ("ledger-read-only", &[], Later),
         ("ledger-disk-full", &[], Later),
         ("ledger-switchover", &[], AtOnce),
+        ("directory-leader-change", &[], AtOnce),
+        ("directory-lose-answers", &["share", "from", "of"], Later),
+        ("directory-delay-requests", &["by", "from"], Later),
+        ("directory-delay-news", &["by"], Later),
+        ("directory-revoke-early", &["node"], AtOnce),
+        ("directory-cancel-watches", &[], AtOnce),
+        ("directory-compact", &[], AtOnce),
+        ("directory-full", &[], Later),
+        ("directory-restore-backup", &["age"], AtOnce),
+        ("directory-slow-disk", &["times"], Later),
+        ("directory-disks-lie", &[], Later),
     ]
 };
 
@@ -90,16 +162,11 @@ pub(super) fn ledger(
     census: &Census<'_>,
     sink: &mut Sink,
 ) -> Option<LedgerFault> {
-    // The outer `None` is a reported problem.
-    let from = |fields: &mut Fields<'_, '_>, sink: &mut Sink| match fields.value("from") {
-        Some(value) => census.single(value, sink).map(Some),
-        None => Some(None),
-    };
     Some(match kind {
         "ledger-lose-answers" => {
             let share = fields.required("share", sink, units::permille);
             let count = fields.optional("count", sink, units::whole(1..=1_000_000, "a number of answers"));
-            let from = from(fields, sink);
+            let from = caller(fields, census, sink);
             LedgerFault::LoseAnswers { from: from?, share: share?, count: count.unwrap_or(u32::MAX) }
         }
         "ledger-lose-connections" => {
@@ -112,7 +179,7 @@ pub(super) fn ledger(
         "ledger-delay-commits" => {
             let by =
                 fields.required("by", sink, units::duration_in(Duration::from_millis(1)..=Duration::from_secs(600)));
-            let from = from(fields, sink);
+            let from = caller(fields, census, sink);
             LedgerFault::DelayCommits { from: from?, by: by? }
         }
         "ledger-conflicts" => {
@@ -129,12 +196,66 @@ pub(super) fn ledger(
             LedgerFault::Conflicts { serialization, deadlock }
         }
         "ledger-slow-disk" => {
-            let times: Option<u32> = fields.required("times", sink, units::whole(2..=10_000, "a whole number"));
-            LedgerFault::SlowDisk { times: times? }
+            LedgerFault::SlowDisk { times: times(fields, sink)? }
         }
         "ledger-disks-lie" => LedgerFault::DisksLie,
         "ledger-read-only" => LedgerFault::ReadOnly,
         "ledger-disk-full" => LedgerFault::DiskFull,
         _ => LedgerFault::Switchover,
     })
+}
+
+/// The parameters of a fault of the directory.
+pub(super) fn directory(
+    kind: &str,
+    fields: &mut Fields<'_, '_>,
+    census: &Census<'_>,
+    sink: &mut Sink,
+) -> Option<DirectoryFault> {
+    Some(match kind {
+        "directory-leader-change" => DirectoryFault::LeaderChange,
+        "directory-lose-answers" => {
+            const OF: &[(&str, Requests)] = &[
+                ("all", Requests::All),
+                ("grants", Requests::Grants),
+                ("renewals", Requests::Renewals),
+                ("transactions", Requests::Transactions),
+            ];
+            let share = fields.required("share", sink, units::permille);
+            let of = fields.optional("of", sink, units::word(OF, "a kind of request")).unwrap_or(Requests::All);
+            let from = caller(fields, census, sink);
+            DirectoryFault::LoseAnswers { from: from?, of, share: share? }
+        }
+        "directory-delay-requests" => {
+            let by = delay("by", fields, sink);
+            let from = caller(fields, census, sink);
+            DirectoryFault::DelayRequests { from: from?, by: by? }
+        }
+        "directory-delay-news" => DirectoryFault::DelayNews { by: delay("by", fields, sink)? },
+        "directory-revoke-early" => {
+            DirectoryFault::RevokeEarly(fields.required("node", sink, |value, sink| census.single(value, sink))?)
+        }
+        "directory-cancel-watches" => DirectoryFault::CancelWatches,
+        "directory-compact" => DirectoryFault::Compact,
+        "directory-full" => DirectoryFault::DatabaseFull,
+        "directory-restore-backup" => DirectoryFault::RestoreBackup { age: delay("age", fields, sink)? },
+        "directory-slow-disk" => DirectoryFault::SlowDisk { times: times(fields, sink)? },
+        _ => DirectoryFault::DisksLie,
+    })
+}
+
+/// The caller that a fault concerns, if it is one. The outer `None` is a reported problem.
+fn caller(fields: &mut Fields<'_, '_>, census: &Census<'_>, sink: &mut Sink) -> Option<Option<Selector>> {
+    match fields.value("from") {
+        Some(value) => census.single(value, sink).map(Some),
+        None => Some(None),
+    }
+}
+
+fn delay(key: &'static str, fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<Duration> {
+    fields.required(key, sink, units::duration_in(Duration::from_millis(1)..=Duration::from_secs(600)))
+}
+
+fn times(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<u32> {
+    fields.required("times", sink, units::whole(2..=10_000, "a whole number"))
 }

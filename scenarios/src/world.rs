@@ -1,0 +1,357 @@
+//! The world that a scenario describes. The only place that knows how a role is configured.
+
+use crate::{
+    draw::{self, Draw},
+    format::{Boss, FaultKind, Place, Scenario},
+    inject::Now,
+    nodes::{Kind, Nodes, Player, Roles, character, players},
+};
+use std::{collections::BTreeMap, sync::Arc};
+use worldline_proto::{
+    EntityId, EntityKind, LeaseId, NodeId,
+    token::{Claims, Key},
+};
+use worldline_sim::{
+    Actor, Seat, directory, host, ledger,
+    network::latency::{City, LastMile},
+    node::NodeSpec,
+    world::{Config, Cost},
+};
+use worldline_system::{
+    client::{self, Client, Conduct},
+    doors::{
+        self,
+        directory::{Family, Key as DirectoryKey, RegionId, Value},
+    },
+    gateway::{self, Gateway},
+    lease::LeaseTimes,
+    orchestrator::{self, Orchestrator},
+    rules::space::{self, Map, Position},
+    time::Duration,
+    worker::{self, Worker},
+};
+
+/// The key that the tokens of a simulated world are signed with.
+const TOKEN_KEY: Key = Key([0x57; 32]);
+/// Until when tokens are valid: 2100-01-01.
+const TOKENS_EXPIRE_UNIX_MS: u64 = 4_102_444_800_000;
+/// Players come within so much of the beginning.
+const ARRIVALS: Duration = Duration::from_secs(3);
+/// Second logins come so much later.
+const DOUBLE_LOGIN_AFTER: Duration = Duration::from_secs(6);
+/// So long before the end nobody begins anything new, so that what was begun can end.
+const QUIET: Duration = Duration::from_secs(5);
+/// How far from the middle of their region, or from their boss, characters stand at first, in millimetres.
+const SPREAD_MM: u64 = 8_000;
+const CHARACTER_HIT_POINTS: u32 = 1_000;
+const CHARACTER_BALANCE: i64 = 100;
+/// Where a clock is kept right by NTP: drift in parts a million, and how far the wall clock is off.
+const NTP_DRIFT_PPM: u64 = 50;
+const NTP_OFFSET_NS: u64 = 20_000_000;
+/// What an event costs a node in a scenario that slows one down. Elsewhere handling is free.
+const COST: Cost = Cost {
+    timer: Duration::from_micros(20),
+    message: Duration::from_micros(10),
+    call: Duration::from_micros(30),
+    directory: Duration::from_micros(50),
+    ledger: Duration::from_micros(50),
+};
+
+/// Who plays in a world.
+#[derive(Clone, Debug)]
+pub enum Cast {
+    /// A player's machine.
+    Client(Client),
+    /// A gateway.
+    Gateway(Gateway),
+    /// A worker.
+    Worker(Worker),
+    /// An orchestrator.
+    Orchestrator(Orchestrator),
+}
+
+impl Actor for Cast {
+    #[inline]
+    fn deliver(&mut self, event: doors::Event, seat: Seat<'_>) {
+        match self {
+            Self::Client(client) => host(client, event, seat),
+            Self::Gateway(gateway) => host(gateway, event, seat),
+            Self::Worker(worker) => host(worker, event, seat),
+            Self::Orchestrator(orchestrator) => host(orchestrator, event, seat),
+        }
+    }
+
+    fn queues(&self, report: &mut dyn FnMut(&'static str, usize, usize)) {
+        use worldline_system::Role as _;
+        match self {
+            Self::Client(client) => client.queues(report),
+            Self::Gateway(gateway) => gateway.queues(report),
+            Self::Worker(worker) => worker.queues(report),
+            Self::Orchestrator(orchestrator) => orchestrator.queues(report),
+        }
+    }
+}
+
+/// A simulated world of this cast.
+pub type World = worldline_sim::World<Cast>;
+
+const fn city(place: Place) -> City {
+    match place {
+        Place::Singapore => City::Singapore,
+        Place::Tokyo => City::Tokyo,
+        Place::Sydney => City::Sydney,
+        Place::Frankfurt => City::Frankfurt,
+        Place::Virginia => City::Virginia,
+        Place::Oregon => City::Oregon,
+    }
+}
+
+/// The region with this place in the scenario's list. A scenario has at most 16.
+fn region_id(index: usize) -> RegionId {
+    RegionId(u8::try_from(index).expect("a scenario has at most 16 regions"))
+}
+
+/// A world at its beginning, with every process started.
+#[must_use]
+pub fn build(scenario: &Scenario, nodes: &Nodes, seed: u64) -> World {
+    let slow = scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Slow(..)));
+    let mut world = World::new(Config { seed, hooks: true, cost: slow.then_some(COST) });
+    let stage = Stage::of(scenario, nodes, seed);
+    let mut start = Vec::new();
+    for (id, node) in nodes.iter() {
+        let spec = spec(node.name.clone(), id, node.kind, node.place, seed);
+        let added = match stage.role(node.kind) {
+            None => world.add_member(spec),
+            Some(role) => {
+                let added = world.add_node(spec, role);
+                if !matches!(node.kind, Kind::Double(_, number) if !stage.logs_in_twice(number)) {
+                    start.push(added);
+                }
+                added
+            }
+        };
+        assert_eq!(added, id, "nodes are numbered in the order in which they are added");
+    }
+    let directory = nodes.those(|kind| matches!(kind, Kind::Directory(_)));
+    world.set_directory(directory::Config { members: directory });
+    let ledger = nodes.those(|kind| matches!(kind, Kind::Ledger(_)));
+    world.set_ledger(ledger::Config::new(ledger, seeds(scenario, seed)));
+    start.into_iter().for_each(|node| world.start(node));
+    world
+}
+
+/// A node's place, line and clocks.
+fn spec(name: String, id: NodeId, kind: Kind, place: Place, seed: u64) -> NodeSpec {
+    use worldline_sim::network::latency::Place as At;
+    let zone = |n: u16| At::zone(city(place), (n % 3) as u8);
+    let at = match kind {
+        Kind::Directory(n) | Kind::Ledger(n) | Kind::Orchestrator(n) | Kind::Worker(_, n) | Kind::Gateway(_, n) => zone(n),
+        Kind::Player(_, number) | Kind::Double(_, number) => {
+            const LINES: [LastMile; 3] = [LastMile::Fibre, LastMile::Cable, LastMile::Mobile];
+            let line = draw::below(seed, Draw::Line, number.into(), LINES.len() as u64);
+            At::player(city(place), LINES[line as usize])
+        }
+    };
+    let either_way = |what, span: u64| draw::below(seed, what, id.0.into(), 2 * span + 1) as i64 - span as i64;
+    NodeSpec {
+        drift_ppm: either_way(Draw::ClockDrift, NTP_DRIFT_PPM) as i32,
+        wall_off_ns: either_way(Draw::WallClock, NTP_OFFSET_NS),
+        ..NodeSpec::new(name, at)
+    }
+}
+
+/// The world's content: bands of regions, and the bosses near the middle of theirs.
+fn map(scenario: &Scenario) -> Map {
+    let regions = u8::try_from(scenario.regions.len()).expect("a scenario has at most 16 regions");
+    let bare = Map::new(regions, BTreeMap::new());
+    let place = |(index, boss): (usize, &Boss)| {
+        let region = region_id(boss.region);
+        let middle = bare.middle(region);
+        // Bosses of one region stand 200 m apart, out of reach of each other's players.
+        let position = Position { x_mm: middle.x_mm, y_mm: middle.y_mm + 200_000 * (index as i64 + 1) };
+        (boss.entity, space::Boss { position, region })
+    };
+    Map::new(regions, scenario.bosses.iter().enumerate().map(place).collect())
+}
+
+/// Where a player's character stands at first: beside the boss of the workload if that is in its region or it travels, else
+/// in the middle of its region.
+fn position(scenario: &Scenario, map: &Map, player: Player, seed: u64) -> Position {
+    let target = scenario.workload.target.map(|index| &scenario.bosses[index]);
+    let near = target.filter(|boss| player.travels || boss.region == player.region);
+    let middle = match near.and_then(|boss| map.boss(boss.entity)) {
+        Some(boss) => boss.position,
+        None => map.middle(region_id(player.region)),
+    };
+    let off = |n: u64| draw::below(seed, Draw::Position, n, 2 * SPREAD_MM + 1) as i64 - SPREAD_MM as i64;
+    let number = u64::from(player.number);
+    Position { x_mm: middle.x_mm + off(2 * number), y_mm: middle.y_mm + off(2 * number + 1) }
+}
+
+/// Every entity as the ledger begins with it.
+#[must_use]
+pub fn seeds(scenario: &Scenario, seed: u64) -> Vec<ledger::Seed> {
+    let map = map(scenario);
+    let characters = players(scenario).map(|player| ledger::Seed {
+        entity: character(player.number).entity(),
+        position: position(scenario, &map, player, seed),
+        pinned: None,
+        hit_points: CHARACTER_HIT_POINTS,
+        balance: CHARACTER_BALANCE,
+    });
+    let bosses = scenario.bosses.iter().map(|boss| {
+        let placed = map.boss(boss.entity).expect("the map has every boss");
+        let (position, pinned) = (placed.position, Some(placed.region));
+        ledger::Seed { entity: boss.entity, position, pinned, hit_points: boss.hit_points, balance: boss.purse }
+    });
+    let npcs = scenario.regions.iter().enumerate().flat_map(|(at, region)| std::iter::repeat_n(at, region.npcs as usize));
+    let npcs = npcs.zip(1..).map(|(region, number)| ledger::Seed {
+        entity: EntityId::new(EntityKind::Npc, number).expect("a small number"),
+        position: map.middle(region_id(region)),
+        pinned: None,
+        hit_points: CHARACTER_HIT_POINTS,
+        balance: 0,
+    });
+    characters.chain(bosses).chain(npcs).collect()
+}
+
+/// How a player behaves in a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behaviour {
+    Conduct(Conduct),
+    DoubleLogin,
+}
+
+fn behaviour(scenario: &Scenario, number: u32, seed: u64) -> Behaviour {
+    let workload = &scenario.workload;
+    let drawn = draw::below(seed, Draw::Conduct, number.into(), 1_000) as u16;
+    let (first, second) = (workload.speed_hack, workload.speed_hack + workload.reused_numbers);
+    match drawn {
+        n if n < first => Behaviour::Conduct(Conduct::SpeedHack),
+        n if n < second => Behaviour::Conduct(Conduct::ReusesNumbers),
+        n if n < second + workload.double_login => Behaviour::DoubleLogin,
+        _ => Behaviour::Conduct(Conduct::Honest),
+    }
+}
+
+/// All that the roles' configurations are made of.
+struct Stage<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    map: Arc<Map>,
+    lease: LeaseTimes,
+    /// By region.
+    gateways: Vec<Vec<NodeId>>,
+}
+
+impl<'a> Stage<'a> {
+    fn of(scenario: &'a Scenario, nodes: &Nodes, seed: u64) -> Self {
+        let of = |at| nodes.those(|kind| matches!(kind, Kind::Gateway(region, _) if region == at));
+        let lease = &scenario.lease;
+        Self {
+            scenario,
+            seed,
+            map: Arc::new(map(scenario)),
+            lease: LeaseTimes { ttl: lease.ttl, margin: lease.margin, renewal: lease.renewal },
+            gateways: (0..scenario.regions.len()).map(of).collect(),
+        }
+    }
+
+    /// The role of a node at its birth. `None` for a member of a service.
+    fn role(&self, kind: Kind) -> Option<Cast> {
+        let (map, lease) = (Arc::clone(&self.map), self.lease);
+        Some(match kind {
+            Kind::Directory(_) | Kind::Ledger(_) => return None,
+            Kind::Orchestrator(_) => Cast::Orchestrator(Orchestrator::new(orchestrator::Config { map, lease })),
+            Kind::Worker(at, _) => Cast::Worker(Worker::new(worker::Config { region: region_id(at), map, lease })),
+            Kind::Gateway(at, n) => {
+                let alternates = self.alternates(at, usize::from(n));
+                Cast::Gateway(Gateway::new(gateway::Config { region: region_id(at), key: TOKEN_KEY, alternates }))
+            }
+            Kind::Player(at, number) => Cast::Client(Client::new(self.client(at, number, Duration::ZERO))),
+            Kind::Double(at, number) => Cast::Client(Client::new(self.client(at, number, DOUBLE_LOGIN_AFTER))),
+        })
+    }
+
+    /// The other gateways of the region, and one of another region.
+    fn alternates(&self, at: usize, n: usize) -> Vec<NodeId> {
+        let own = &self.gateways[at];
+        let others = own.iter().enumerate().filter(|(index, _)| *index != n).map(|(_, node)| *node);
+        let elsewhere = (1..self.gateways.len()).map(|step| &self.gateways[(at + step) % self.gateways.len()]);
+        others.chain(elsewhere.take(1).filter_map(|gateways| gateways.get(n % gateways.len()).copied())).collect()
+    }
+
+    fn logs_in_twice(&self, number: u32) -> bool {
+        behaviour(self.scenario, number, self.seed) == Behaviour::DoubleLogin
+    }
+
+    fn client(&self, at: usize, number: u32, later: Duration) -> client::Config {
+        let Scenario { workload, duration, settle, .. } = self.scenario;
+        // The nearest first; the players of a region share its gateways out.
+        let turned = |gateways: &Vec<NodeId>| {
+            let first = number as usize % gateways.len();
+            gateways[first..].iter().chain(&gateways[..first]).copied().collect::<Vec<_>>()
+        };
+        let regions = (0..self.gateways.len()).map(|step| &self.gateways[(at + step) % self.gateways.len()]);
+        let arrival = draw::below(self.seed, Draw::Arrival, number.into(), ARRIVALS.as_nanos());
+        let conduct = match behaviour(self.scenario, number, self.seed) {
+            Behaviour::Conduct(conduct) => conduct,
+            Behaviour::DoubleLogin => Conduct::Honest,
+        };
+        let every = |n: u16| if n == 0 { Duration::ZERO } else { Duration::from_secs(1) / u64::from(n) };
+        let character = character(number);
+        client::Config {
+            character,
+            token: TOKEN_KEY.sign(Claims { character, expires_unix_ms: TOKENS_EXPIRE_UNIX_MS }),
+            gateways: regions.flat_map(turned).collect(),
+            start: Duration::from_nanos(arrival) + later,
+            stop: *duration + (*settle - QUIET.min(*settle / 2)),
+            moves_every: every(workload.moves_per_second),
+            attacks_every: workload.attack_every,
+            target: workload.target.map(|index| self.scenario.bosses[index].entity),
+            conduct,
+        }
+    }
+}
+
+impl Roles for World {
+    fn orchestrator_leader(&self) -> Option<NodeId> {
+        self.directory()?.records(Family::Leader).find_map(|record| match record.value {
+            Value::Leader(leader) => Some(leader.node),
+            _ => None,
+        })
+    }
+
+    fn directory_leader(&self) -> Option<NodeId> {
+        self.directory()?.leader(self.core())
+    }
+
+    fn ledger_primary(&self) -> Option<NodeId> {
+        Some(self.ledger()?.primary())
+    }
+
+    fn owner(&self, entity: EntityId) -> Option<NodeId> {
+        let directory = self.directory()?;
+        let lease = directory.records(Family::Owners).find_map(|record| match (record.key, record.value) {
+            (DirectoryKey::Owner(owned), Value::Owner(ownership)) if owned == entity => Some(ownership.lease),
+            _ => None,
+        })?;
+        directory.records(Family::Workers).find_map(|record| match (record.key, record.value) {
+            (DirectoryKey::Worker(of), Value::Worker(worker)) if of == lease => Some(worker.node),
+            _ => None,
+        })
+    }
+}
+
+impl Now for World {
+    fn lease(&self, node: NodeId) -> Option<LeaseId> {
+        let directory = self.directory()?;
+        let records = directory.records(Family::Workers).chain(directory.records(Family::Leader));
+        let leases = records.filter_map(|record| match (record.key, record.value) {
+            (DirectoryKey::Worker(lease), Value::Worker(worker)) => (worker.node == node).then_some(lease),
+            (_, Value::Leader(leader)) => (leader.node == node).then_some(leader.lease),
+            _ => None,
+        });
+        leases.last()
+    }
+}
