@@ -164,6 +164,12 @@ impl Stopwatch {
         self.acknowledged.get(&character).copied()
     }
 
+    /// Whose player has not seen its character since its owner was lost, though another owner was named.
+    pub fn unfinished(&self) -> impl Iterator<Item = CharacterId> + '_ {
+        let named = self.failovers.iter().filter(|(_, failover)| failover.reassigned.is_some());
+        named.filter_map(|(&entity, _)| CharacterId::from_entity(entity))
+    }
+
     /// All that was measured, by timing.
     #[must_use]
     pub fn spans(&self) -> &BTreeMap<Timing, Vec<Duration>> {
