@@ -99,11 +99,9 @@ pub fn injection(index: usize, kind: &FaultKind, nodes: &Nodes, now: &impl Now) 
                 |node| fault(clock(node, ClockFault::Drift { ppm: 0 })),
             )
         },
-        FaultKind::ClockFreeze(at) => each(
-            all(at)?,
-            |node| clock(node, ClockFault::Freeze),
-            |node| fault(clock(node, ClockFault::Unfreeze)),
-        ),
+        FaultKind::ClockFreeze(at) => {
+            each(all(at)?, |node| clock(node, ClockFault::Freeze), |node| fault(clock(node, ClockFault::Unfreeze)))
+        }
         FaultKind::WallStep(at, by_ns) => Injection {
             end: Vec::new(),
             lost: Vec::new(),

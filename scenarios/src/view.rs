@@ -55,11 +55,13 @@ impl Sets {
         if !core.is_running(member) {
             return false;
         }
-        let peers: Vec<NodeId> = self.directory.iter().copied().filter(|&peer| core.is_running(peer) && linked(member, peer)).collect();
+        let peers: Vec<NodeId> =
+            self.directory.iter().copied().filter(|&peer| core.is_running(peer) && linked(member, peer)).collect();
         // At most 7 members: every set of them is looked at.
         let sets = 1_u32 << peers.len();
         (0..sets).any(|set| {
-            let chosen: Vec<NodeId> = peers.iter().enumerate().filter(|(n, _)| set & 1 << n != 0).map(|(_, &peer)| peer).collect();
+            let chosen: Vec<NodeId> =
+                peers.iter().enumerate().filter(|(n, _)| set & 1 << n != 0).map(|(_, &peer)| peer).collect();
             chosen.len() * 2 > self.directory.len()
                 && chosen.contains(&member)
                 && chosen.iter().all(|&a| chosen.iter().all(|&b| a == b || linked(a, b)))
@@ -132,7 +134,9 @@ pub fn leaks(world: &World) -> Vec<Leak> {
     use worldline_sim::Leak as L;
     let leak = |leak: L| match leak {
         L::Operation { node, op } => Leak { node, what: format!("{op} is past its deadline and unanswered") },
-        L::HalfOpen { node, connection } => Leak { node, what: format!("connection {connection} is open at one end only") },
+        L::HalfOpen { node, connection } => {
+            Leak { node, what: format!("connection {connection} is open at one end only") }
+        }
         L::Inbox { node, waiting } => Leak { node, what: format!("{waiting} events wait at a node that has time") },
     };
     world.leaks().into_iter().map(leak).collect()

@@ -145,7 +145,9 @@ fn spec(name: String, id: NodeId, kind: Kind, place: Place, seed: u64) -> NodeSp
     use worldline_sim::network::latency::Place as At;
     let zone = |n: u16| At::zone(city(place), (n % 3) as u8);
     let at = match kind {
-        Kind::Directory(n) | Kind::Ledger(n) | Kind::Orchestrator(n) | Kind::Worker(_, n) | Kind::Gateway(_, n) => zone(n),
+        Kind::Directory(n) | Kind::Ledger(n) | Kind::Orchestrator(n) | Kind::Worker(_, n) | Kind::Gateway(_, n) => {
+            zone(n)
+        }
         Kind::Player(_, number) | Kind::Double(_, number) => {
             const LINES: [LastMile; 3] = [LastMile::Fibre, LastMile::Cable, LastMile::Mobile];
             let line = draw::below(seed, Draw::Line, number.into(), LINES.len() as u64);
@@ -204,7 +206,8 @@ pub fn seeds(scenario: &Scenario, seed: u64) -> Vec<ledger::Seed> {
         let (position, pinned) = (placed.position, Some(placed.region));
         ledger::Seed { entity: boss.entity, position, pinned, hit_points: boss.hit_points, balance: boss.purse }
     });
-    let npcs = scenario.regions.iter().enumerate().flat_map(|(at, region)| std::iter::repeat_n(at, region.npcs as usize));
+    let npcs =
+        scenario.regions.iter().enumerate().flat_map(|(at, region)| std::iter::repeat_n(at, region.npcs as usize));
     let npcs = npcs.zip(1..).map(|(region, number)| ledger::Seed {
         entity: EntityId::new(EntityKind::Npc, number).expect("a small number"),
         position: map.middle(region_id(region)),

@@ -195,9 +195,7 @@ pub(super) fn ledger(
             }
             LedgerFault::Conflicts { serialization, deadlock }
         }
-        "ledger-slow-disk" => {
-            LedgerFault::SlowDisk { times: times(fields, sink)? }
-        }
+        "ledger-slow-disk" => LedgerFault::SlowDisk { times: times(fields, sink)? },
         "ledger-disks-lie" => LedgerFault::DisksLie,
         "ledger-read-only" => LedgerFault::ReadOnly,
         "ledger-disk-full" => LedgerFault::DiskFull,
