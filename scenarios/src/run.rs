@@ -65,7 +65,7 @@ pub fn node_names(scenario: &Scenario) -> Vec<String> {
 pub fn seed<'a>(scenario: &'a Scenario, seed: u64, options: Options<'a>) -> RunResult {
     let started = std::time::Instant::now();
     let mut run = Run::new(scenario, seed, options);
-    if let Err(message) = panics::caught(|| run.to_the_end()) {
+    if let Err(message) = panics::caught(|| run.play()) {
         run.violation = Some(Violation {
             invariant: "assert".into(),
             sentence: "no assertion of the code fails".into(),
@@ -160,7 +160,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn to_the_end(&mut self) {
+    fn play(&mut self) {
         let until = self.options.until_ns.map(Instant::from_nanos);
         self.take_history();
         while let Some((at, action)) = self.agenda.pop_first() {

@@ -57,17 +57,18 @@ const COST: Cost = Cost {
     ledger: Duration::from_micros(50),
 };
 
-/// Who plays in a world.
+/// Who plays in a world. Mostly clients: the larger roles are boxed, so that a node of a client stays small.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every node is a client, and one box less is one cache miss less")]
 pub enum Cast {
     /// A player's machine.
     Client(Client),
     /// A gateway.
-    Gateway(Gateway),
+    Gateway(Box<Gateway>),
     /// A worker.
-    Worker(Worker),
+    Worker(Box<Worker>),
     /// An orchestrator.
-    Orchestrator(Orchestrator),
+    Orchestrator(Box<Orchestrator>),
 }
 
 impl Actor for Cast {
@@ -75,9 +76,9 @@ impl Actor for Cast {
     fn deliver(&mut self, event: doors::Event, seat: Seat<'_>) {
         match self {
             Self::Client(client) => host(client, event, seat),
-            Self::Gateway(gateway) => host(gateway, event, seat),
-            Self::Worker(worker) => host(worker, event, seat),
-            Self::Orchestrator(orchestrator) => host(orchestrator, event, seat),
+            Self::Gateway(gateway) => host(gateway.as_mut(), event, seat),
+            Self::Worker(worker) => host(worker.as_mut(), event, seat),
+            Self::Orchestrator(orchestrator) => host(orchestrator.as_mut(), event, seat),
         }
     }
 
@@ -265,11 +266,16 @@ impl<'a> Stage<'a> {
         let (map, lease) = (Arc::clone(&self.map), self.lease);
         Some(match kind {
             Kind::Directory(_) | Kind::Ledger(_) => return None,
-            Kind::Orchestrator(_) => Cast::Orchestrator(Orchestrator::new(orchestrator::Config { map, lease })),
-            Kind::Worker(at, _) => Cast::Worker(Worker::new(worker::Config { region: region_id(at), map, lease })),
+            Kind::Orchestrator(_) => {
+                Cast::Orchestrator(Box::new(Orchestrator::new(orchestrator::Config { map, lease })))
+            }
+            Kind::Worker(at, _) => {
+                Cast::Worker(Box::new(Worker::new(worker::Config { region: region_id(at), map, lease })))
+            }
             Kind::Gateway(at, n) => {
                 let alternates = self.alternates(at, usize::from(n));
-                Cast::Gateway(Gateway::new(gateway::Config { region: region_id(at), key: TOKEN_KEY, alternates }))
+                let config = gateway::Config { region: region_id(at), key: TOKEN_KEY, alternates };
+                Cast::Gateway(Box::new(Gateway::new(config)))
             }
             Kind::Player(at, number) => Cast::Client(Client::new(self.client(at, number, Duration::ZERO))),
             Kind::Double(at, number) => Cast::Client(Client::new(self.client(at, number, DOUBLE_LOGIN_AFTER))),

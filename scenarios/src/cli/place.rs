@@ -37,6 +37,20 @@ impl Place {
         Ok(path)
     }
 
+    /// Forgets what the last suite in the project kept of this scenario: `latest` is what it says. Failures outside the
+    /// project are nobody's to delete.
+    pub fn forget(self, scenario: &str) {
+        let Ok(entries) = fs::read_dir(self.failures()) else { return };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|_| self.project) {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let seed = name.strip_prefix(scenario).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".json"));
+            if seed.is_some_and(|seed| seed.parse::<u64>().is_ok()) {
+                // One that stays is only older than it looks.
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
     /// How this program is called from here.
     fn program(self) -> &'static str {
         if self.project { "cargo run --release --" } else { "worldline" }

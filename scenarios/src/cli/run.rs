@@ -86,6 +86,7 @@ fn suite(
         all: how.all,
     };
     let here = Place::here();
+    asked.iter().for_each(|one| here.forget(&one.scenario.name));
     let mut keeper = Keeper { here, asked: &asked, all: how.all, kept: BTreeMap::new(), lost: None };
     let result = watched(output, &plan, &mut |run| keeper.keep(run));
     output.print(&terminal::suite(&result, output.colour))?;
