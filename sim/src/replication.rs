@@ -16,6 +16,16 @@ pub(crate) fn retransmit_at(now: Instant, attempt: u8) -> Instant {
     now + RETRANSMIT.min(RETRANSMIT_MAX) * (1 << attempt.min(3))
 }
 
+/// How long one message over a standing connection takes: a lost segment costs a retransmission. `None` where the link is
+/// cut or the sender is gone: then the connection breaks, and who keeps it up sends anew.
+pub(crate) fn carry(core: &mut Core, from: NodeId, to: NodeId) -> Option<Duration> {
+    const LOST_IN_A_ROW: u64 = 3;
+    if !core.linked(from, to) {
+        return None;
+    }
+    (0..LOST_IN_A_ROW).find_map(|lost| Some(RETRANSMIT * lost + core.hop(from, to)?))
+}
+
 /// A round trip as a handshake sees it; a lost packet costs a retransmission.
 pub(crate) fn round_trip(core: &mut Core, from: NodeId, to: NodeId) -> Duration {
     let there = core.hop(from, to).unwrap_or(RETRANSMIT);

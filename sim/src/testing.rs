@@ -62,6 +62,26 @@ impl Caller {
         })
     }
 
+    /// How many lines the script has.
+    pub fn lines(&self) -> usize {
+        self.script.len()
+    }
+
+    /// When a line was asked.
+    pub fn asked_ms(&self, line: usize) -> u64 {
+        self.script[line].0.as_millis()
+    }
+
+    /// All answers, each with its line and when it came.
+    pub fn directory_answers(&self) -> impl Iterator<Item = (usize, (u64, &directory::Answer))> {
+        (0..self.lines()).filter_map(|line| Some((line, self.directory(line)?)))
+    }
+
+    /// All answers, each with its line and when it came.
+    pub fn ledger_answers(&self) -> impl Iterator<Item = (usize, (u64, &ledger::Answer))> {
+        (0..self.lines()).filter_map(|line| Some((line, self.ledger(line)?)))
+    }
+
     /// What watches have told, and when.
     pub fn news(&self) -> impl Iterator<Item = (u64, &directory::Event)> {
         self.heard.iter().filter_map(|(at, event)| match event {
@@ -163,5 +183,36 @@ impl Bench {
             _ => None,
         };
         self.history.iter().filter_map(accepted).collect()
+    }
+}
+
+/// Faults of nodes and links, one drawn every `every_ms`, until `until_ms`; then everything heals and every member runs.
+pub(crate) fn storm(bench: &mut Bench, seed: u64, every_ms: u64, until_ms: u64, own: &[crate::Fault]) {
+    use crate::{Fault, Purpose, entropy::below};
+    let draw = |bench: &Bench, n, bound| below(bench.world.core().draw(Purpose::Scenario, seed, n), bound);
+    for (n, at) in (1_000..until_ms).step_by(every_ms as usize).enumerate() {
+        bench.run_to(at);
+        let draws = n as u64 * 8;
+        let pick = |bench: &Bench, n| bench.members[draw(bench, draws + n, 3) as usize];
+        let (node, other) = (pick(bench, 1), pick(bench, 2));
+        let caller = bench.callers[draw(bench, draws + 3, bench.callers.len() as u64) as usize];
+        let fault = match draw(bench, draws, 12) {
+            0 => Fault::Crash { node },
+            1 => Fault::Kill { node },
+            2 => Fault::Pause { node },
+            3 | 4 => Fault::Resume { node },
+            5 | 6 => Fault::Restart { node },
+            7 => Fault::Cut { id: 1, from: vec![node], to: vec![other], both: draw(bench, draws + 4, 2) == 0 },
+            8 => Fault::Cut { id: 2, from: vec![node], to: vec![caller], both: draw(bench, draws + 4, 2) == 0 },
+            9 => Fault::Uncut { id: 1 + draw(bench, draws + 4, 2) as u32 },
+            _ => own[draw(bench, draws + 4, own.len() as u64) as usize].clone(),
+        };
+        bench.inject(fault);
+    }
+    bench.run_to(until_ms).inject(Fault::Heal);
+    for node in bench.members.clone() {
+        if !bench.world.core().is_up(node) {
+            bench.inject(Fault::Restart { node });
+        }
     }
 }

@@ -41,6 +41,14 @@ pub(super) struct Client {
     pending: BTreeMap<OpId, (Instant, Answer)>,
 }
 
+#[cfg(test)]
+impl Client {
+    /// Whom it speaks with.
+    pub fn member(&self) -> usize {
+        self.member
+    }
+}
+
 impl Model {
     pub(super) fn ask(&mut self, core: &mut Core, from: NodeId, op: OpId, deadline: Instant, submission: Submission) {
         if let Submission::Unwatch(watch) = submission {

@@ -14,12 +14,15 @@
 //! Deliberately absent: changes of membership, authentication, and whatever of etcd's interface the door does not use.
 
 mod client;
+mod election;
 mod fault;
 mod leader;
 mod member;
 mod raft;
 mod server;
 mod store;
+#[cfg(test)]
+mod storm_tests;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -38,6 +38,14 @@ pub(super) struct Watch {
     silent_since: Option<Instant>,
 }
 
+#[cfg(test)]
+impl Watch {
+    /// Where it stands.
+    pub fn member(&self) -> usize {
+        self.member
+    }
+}
+
 impl Model {
     /// Registers a watch at the member that was asked.
     pub(super) fn watch(&mut self, core: &mut Core, request: &Request, family: Family, from: Revision) {

@@ -26,6 +26,8 @@ mod functions;
 mod pool;
 mod server;
 #[cfg(test)]
+mod storm_tests;
+#[cfg(test)]
 mod tests;
 mod wal;
 

@@ -190,19 +190,15 @@ impl Model {
     /// A server's process is gone while its machine lives: it resets its connections, and what was under way is unknown.
     pub(super) fn reset_connections(&mut self, core: &mut Core, member: usize) {
         let node = self.members[member].node;
-        let callers: Vec<(NodeId, Vec<(OpId, Instant, Answer)>)> = self
-            .pools
-            .iter()
-            .filter(|(_, pool)| pool.member == member)
-            .map(|(&client, pool)| {
-                (client, pool.pending.iter().map(|(&op, (deadline, answer))| (op, *deadline, answer.clone())).collect())
-            })
-            .collect();
-        for (client, pending) in callers {
+        let connected = |pool: &Pool| pool.member == member && !pool.pending.is_empty();
+        let callers: Vec<NodeId> =
+            self.pools.iter().filter(|(_, pool)| connected(pool)).map(|(&client, _)| client).collect();
+        for client in callers {
             // A reset is one packet; where it does not get through, the caller waits for its deadline. The delay is that of
-            // the way back, since a dead process sends nothing by itself: its machine does.
+            // the way there, since a dead process sends nothing by itself: its machine does.
             let Some(delay) = core.hop(client, node).filter(|_| core.linked(node, client)) else { continue };
-            for (op, deadline, answer) in pending {
+            for (&op, (deadline, answer)) in &self.pools[&client].pending {
+                let (deadline, answer) = (*deadline, answer.clone());
                 let response = Box::new(Response { client, op, deadline, broken: true, answer });
                 later(core, core.now() + delay, client, Item::Answer(response));
             }

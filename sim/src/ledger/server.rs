@@ -105,8 +105,7 @@ impl Model {
     fn execute(&mut self, core: &mut Core, number: u64) {
         let transaction = &self.transactions[&number];
         if let Some((refusal, after)) = self.abort(core, number, transaction) {
-            let statement = transaction.statement.clone();
-            self.release(core, number);
+            let statement = self.release(core, number).expect("it was just looked at");
             let at = core.now() + after;
             return self.reply_at(core, at, &statement, refused(&statement.submission, refusal), false);
         }
@@ -140,8 +139,8 @@ impl Model {
     }
 
     /// Ends a transaction: its locks go to who waits for them.
-    pub(super) fn release(&mut self, core: &mut Core, number: u64) {
-        let Some(transaction) = self.transactions.remove(&number) else { return };
+    fn release(&mut self, core: &mut Core, number: u64) -> Option<Box<Statement>> {
+        let transaction = self.transactions.remove(&number)?;
         let mut next = vec![];
         for row in &transaction.rows[..transaction.held] {
             let lock = self.locks.get_mut(row).expect("a held row has a lock");
@@ -156,14 +155,13 @@ impl Model {
             }
         }
         next.into_iter().for_each(|waiter| self.proceed(core, waiter));
+        Some(transaction.statement)
     }
 
     /// The transaction stands on primary and standby: its caller is told.
     pub(super) fn committed(&mut self, core: &mut Core, reply: Reply) {
         let Reply { transaction: number, client, op, deadline, answer, .. } = reply;
-        let statement = self.transactions.get(&number).map(|transaction| transaction.statement.clone());
-        self.release(core, number);
-        let Some(statement) = statement else { return };
+        let Some(statement) = self.release(core, number) else { return };
         match self.faults.breaks(core, number) {
             Some(When::During) => return, // It was told when it broke.
             Some(When::After) => return self.reply_broken(core, &statement, lost(&statement.submission)),

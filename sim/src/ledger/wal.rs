@@ -3,7 +3,7 @@
 //! A primary ships only what it has flushed itself, as PostgreSQL's walsender does.
 
 use super::{Answer, Item, Model, database::Undo, fault::Draw, fault::draw, later};
-use crate::Core;
+use crate::{Core, replication::carry};
 use worldline_proto::{NodeId, OpId};
 use worldline_system::{
     history::{Acceptance, What},
@@ -74,7 +74,7 @@ impl Model {
             }
             let wal = Item::Wal(standby, self.timeline, member.sent, flushed);
             (member.sent, member.sent_at) = (flushed, core.now());
-            if let Some(delay) = core.hop(from, member.node) {
+            if let Some(delay) = carry(core, from, member.node) {
                 later(core, core.now() + delay, member.node, wal);
             }
         }
@@ -98,7 +98,7 @@ impl Model {
     fn acknowledge(&mut self, core: &mut Core, index: usize) {
         let (from, to) = (self.members[index].node, self.members[self.primary].node);
         let acked = Item::Acked(index, self.timeline, self.members[index].disk.synced());
-        if let Some(delay) = core.hop(from, to) {
+        if let Some(delay) = carry(core, from, to) {
             later(core, core.now() + delay, to, acked);
         }
     }
