@@ -190,8 +190,24 @@ fn an_answer_leaves_after_its_commit_and_a_resend_gets_the_stored_one() {
     assert_eq!(status(&bench.replies()[0].1), PerformStatus::Stored, "the same again");
     bench.perform(3, 1, EntityId::new(EntityKind::Boss, 2).expect("in range"));
     assert_eq!(status(&bench.replies()[0].1), PerformStatus::Conflict, "the same number for another payload");
-    bench.perform(4, 3, boss());
-    assert_eq!(status(&bench.replies()[0].1), PerformStatus::Gap, "two is missing");
+    bench.perform(4, 2 + limits::CLIENT_WINDOW as u64, boss());
+    assert_eq!(status(&bench.replies()[0].1), PerformStatus::Gap, "too far behind what is missing");
+}
+
+#[test]
+fn an_operation_that_overtook_the_one_before_it_waits_for_it() {
+    let mut bench = worker();
+    bench.serve(&[boss(), character().entity()]);
+    bench.perform(1, 2, boss());
+    bench.perform(2, 1, boss());
+    assert!(bench.replies().is_empty(), "neither is refused");
+    let (op, batch) = bench.tick_to_commit();
+    assert_eq!(batch.operations[0].number, OpNumber(1));
+    let checkpoints = batch.checkpoints.iter().map(|_| Ok(())).collect();
+    let committed = Committed { verdicts: vec![Verdict::Applied(hit())], checkpoints };
+    bench.ledger(op, Answer::Committed(Outcome::Done(committed)));
+    let (_, batch) = bench.tick_to_commit();
+    assert_eq!(batch.operations[0].number, OpNumber(2));
 }
 
 #[test]

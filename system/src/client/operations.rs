@@ -77,13 +77,16 @@ impl Client {
         self.resend(turn);
     }
 
-    /// Sends everything that has waited too long for its answer, in the order of the numbers.
+    /// Sends what was not sent yet; and once the first has waited too long for its answer, everything behind it too, since an
+    /// owner refuses whatever comes behind a gap. In the order of the numbers.
     pub(super) fn resend(&mut self, turn: &mut Turn<'_, Submission>) {
         let Stage::Playing(connection) = self.stage else { return };
         let now = turn.now();
+        let first = self.operations.pending.front().and_then(|pending| pending.sent);
+        let again = first.is_some_and(|sent| now.since(sent) >= RESEND_AFTER);
         for pending in &mut self.operations.pending {
             match pending.sent {
-                Some(sent) if now.since(sent) < RESEND_AFTER => continue,
+                Some(_) if !again => continue,
                 Some(_) => reached!(turn, "client.resent"),
                 None => {}
             }

@@ -64,14 +64,15 @@ impl Worker {
             let older = core::mem::replace(&mut known.call, call);
             return refuse(older, Refusal::Busy, turn);
         }
-        let last = served.behind.back().or(served.head.as_ref().map(|h| &h.asked)).map(|asked| asked.number);
-        if number != last.unwrap_or(served.applied_through).next() {
+        if number.0 - served.applied_through.0 > limits::CLIENT_WINDOW as u64 {
             return answer(call, PerformStatus::Gap, None, turn);
         }
         if served.behind.len() >= limits::CLIENT_WINDOW || self.queue.len() >= limits::WORKER_QUEUE {
             return refuse(call, Refusal::Busy, turn);
         }
-        served.behind.push_back(Asked { number, generation, digest, action: request.action, call });
+        // Calls overtake each other: what comes early waits here for what is missing.
+        let place = served.behind.partition_point(|asked| asked.number < number);
+        served.behind.insert(place, Asked { number, generation, digest, action: request.action, call });
         if let Some(character) = served.character() {
             self.begin_next(character, turn);
         }
@@ -83,7 +84,12 @@ impl Worker {
         if served.head.is_some() {
             return;
         }
-        let Some(asked) = served.behind.pop_front() else { return };
+        while let Some(late) = served.behind.pop_front_if(|asked| asked.number <= served.applied_through) {
+            // It has a result by now. Asked again, it is answered from that.
+            refuse(late.call, Refusal::Busy, turn);
+        }
+        let next = served.applied_through.next();
+        let Some(asked) = served.behind.pop_front_if(|asked| asked.number == next) else { return };
         let effect = match decide(served, &self.config.map, &asked, turn) {
             Ok(effect) => effect,
             Err(refusal) => Effect::Refuse(refusal),
