@@ -158,6 +158,17 @@ fn summary(suite: &SuiteResult, colour: Colour) -> String {
     )
 }
 
+/// The probes that no run of a suite has reached: what they stand for was not tested. Empty if there are none.
+#[must_use]
+pub fn never_reached(suite: &SuiteResult, colour: Colour) -> String {
+    let probes = suite.probes();
+    let never: Vec<_> = probes.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
+    match never.is_empty() {
+        true => String::new(),
+        false => format!("{}: {}\n", colour.yellow("never reached"), never.join(", ")),
+    }
+}
+
 /// The verdicts of one run, a line each.
 #[must_use]
 pub fn verdicts(verdicts: &[Verdict], colour: Colour) -> String {

@@ -12,12 +12,10 @@ pub enum Draw {
     Line = 3,
     /// When a player comes.
     Arrival = 4,
-    /// Where a character stands.
-    Position = 5,
     /// How fast a node's clock runs.
-    ClockDrift = 6,
+    ClockDrift = 5,
     /// How far a node's wall clock is off.
-    WallClock = 7,
+    WallClock = 6,
 }
 
 /// 64 drawn bits.

@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
         let nodes = Nodes::of(scenario);
         let mut world = world::build(scenario, &nodes, seed);
         world.tracing = options.traced.is_some();
-        let rows = world::seeds(scenario, seed).into_iter().map(|seed| Row {
+        let rows = world::seeds(scenario).into_iter().map(|seed| Row {
             entity: seed.entity,
             fence: None,
             hit_points: seed.hit_points,

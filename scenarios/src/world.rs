@@ -41,8 +41,10 @@ const ARRIVALS: Duration = Duration::from_secs(3);
 const DOUBLE_LOGIN_AFTER: Duration = Duration::from_secs(6);
 /// So long before the end nobody begins anything new, so that what was begun can end.
 const QUIET: Duration = Duration::from_secs(5);
-/// How far from the middle of their region, or from their boss, characters stand at first, in millimetres.
-const SPREAD_MM: u64 = 8_000;
+/// How far the first boss stands from the middle of its region, and each further one from the one before, in millimetres:
+/// within reach of a character that strays 8 m from there.
+const BOSS_OFF_MM: i64 = 10_000;
+const BOSSES_APART_MM: i64 = 2_000;
 const CHARACTER_HIT_POINTS: u32 = 1_000;
 const CHARACTER_BALANCE: i64 = 100;
 /// Where a clock is kept right by NTP: drift in parts a million, and how far the wall clock is off.
@@ -136,7 +138,7 @@ pub fn build(scenario: &Scenario, nodes: &Nodes, seed: u64) -> World {
     let directory = nodes.those(|kind| matches!(kind, Kind::Directory(_)));
     world.set_directory(directory::Config { members: directory });
     let ledger = nodes.those(|kind| matches!(kind, Kind::Ledger(_)));
-    world.set_ledger(ledger::Config::new(ledger, seeds(scenario, seed)));
+    world.set_ledger(ledger::Config::new(ledger, seeds(scenario)));
     start.into_iter().for_each(|node| world.start(node));
     world
 }
@@ -163,41 +165,34 @@ fn spec(name: String, id: NodeId, kind: Kind, place: Place, seed: u64) -> NodeSp
     }
 }
 
-/// The world's content: bands of regions, and the bosses near the middle of theirs.
+/// The world's content: bands of regions, and the bosses beside the middle of theirs, where characters first appear.
 fn map(scenario: &Scenario) -> Map {
     let regions = u8::try_from(scenario.regions.len()).expect("a scenario has at most 16 regions");
     let bare = Map::new(regions, BTreeMap::new());
     let place = |(index, boss): (usize, &Boss)| {
         let region = region_id(boss.region);
         let middle = bare.middle(region);
-        // Bosses of one region stand 200 m apart, out of reach of each other's players.
-        let position = Position { x_mm: middle.x_mm, y_mm: middle.y_mm + 200_000 * (index as i64 + 1) };
+        let position = Position { y_mm: middle.y_mm + BOSS_OFF_MM + BOSSES_APART_MM * index as i64, ..middle };
         (boss.entity, space::Boss { position, region })
     };
     Map::new(regions, scenario.bosses.iter().enumerate().map(place).collect())
 }
 
-/// Where a player's character stands at first: beside the boss of the workload if that is in its region or it travels, else
-/// in the middle of its region.
-fn position(scenario: &Scenario, map: &Map, player: Player, seed: u64) -> Position {
+/// Where a player's character stands at first: in the middle of the region of its boss if it travels there, else of its own.
+/// A worker that claims a character without a checkpoint has it appear there too.
+fn position(scenario: &Scenario, map: &Map, player: Player) -> Position {
     let target = scenario.workload.target.map(|index| &scenario.bosses[index]);
-    let near = target.filter(|boss| player.travels || boss.region == player.region);
-    let middle = match near.and_then(|boss| map.boss(boss.entity)) {
-        Some(boss) => boss.position,
-        None => map.middle(region_id(player.region)),
-    };
-    let off = |n: u64| draw::below(seed, Draw::Position, n, 2 * SPREAD_MM + 1) as i64 - SPREAD_MM as i64;
-    let number = u64::from(player.number);
-    Position { x_mm: middle.x_mm + off(2 * number), y_mm: middle.y_mm + off(2 * number + 1) }
+    let region = target.filter(|_| player.travels).map_or(player.region, |boss| boss.region);
+    map.middle(region_id(region))
 }
 
 /// Every entity as the ledger begins with it.
 #[must_use]
-pub fn seeds(scenario: &Scenario, seed: u64) -> Vec<ledger::Seed> {
+pub fn seeds(scenario: &Scenario) -> Vec<ledger::Seed> {
     let map = map(scenario);
     let characters = players(scenario).map(|player| ledger::Seed {
         entity: character(player.number).entity(),
-        position: position(scenario, &map, player, seed),
+        position: position(scenario, &map, player),
         pinned: None,
         hit_points: CHARACTER_HIT_POINTS,
         balance: CHARACTER_BALANCE,

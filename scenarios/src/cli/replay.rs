@@ -153,6 +153,11 @@ fn report(first: &RunResult, second: &RunResult, output: &Output) -> String {
             let _ = writeln!(text, "  {timing}: {samples} measured, p50 {p50}, max {max}");
         }
     }
+    let reached: Vec<_> = first.probes.iter().filter(|(_, count)| **count > 0).collect();
+    let width = reached.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, count) in reached {
+        let _ = writeln!(text, "  reached {name:<width$}  {count} times");
+    }
     if let Some(violation) = &first.violation {
         let event = &violation.event;
         let head = output.colour.red(&format!("{} broke", violation.invariant));

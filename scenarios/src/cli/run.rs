@@ -6,7 +6,10 @@ use super::{
     place::{self, Place},
     usage::{self, Asked, Shard},
 };
-use crate::suite::{self, JOBS_MAX, Plan, Progress};
+use crate::{
+    catalogue,
+    suite::{self, JOBS_MAX, Plan, Progress},
+};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{collections::BTreeMap, num::NonZero, path::PathBuf};
@@ -90,6 +93,10 @@ fn suite(
     let mut keeper = Keeper { here, asked: &asked, all: how.all, kept: BTreeMap::new(), lost: None };
     let result = watched(output, &plan, &mut |run| keeper.keep(run));
     output.print(&terminal::suite(&result, output.colour))?;
+    if asked.len() == catalogue::names().count() {
+        // Of fewer scenarios nobody expects that they reach everything.
+        output.print(&terminal::never_reached(&result, output.colour))?;
+    }
     keeper.print(output, &result)?;
     output.flush()?;
     if let Some(path) = how.junit {
