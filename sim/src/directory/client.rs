@@ -54,7 +54,7 @@ impl Model {
         if let Submission::Unwatch(watch) = submission {
             self.watches.remove(&(from, watch));
             let answer = Answer::Unwatched(Outcome::Done(()));
-            let response = Box::new(Response { client: from, op, deadline, answer });
+            let response = Box::new(Response { client: from, op, deadline, broken: None, answer });
             return later(core, core.now(), from, Item::Answer(response));
         }
         let now = core.now();
@@ -62,7 +62,7 @@ impl Model {
         let in_time = |ready: &Duration| *ready == Duration::ZERO || now + *ready + MARGIN < deadline;
         let Some(ready) = self.connect(core, from).filter(in_time) else {
             let answer = refused(&submission, Refusal::Unreachable);
-            let response = Box::new(Response { client: from, op, deadline, answer });
+            let response = Box::new(Response { client: from, op, deadline, broken: None, answer });
             return later(core, (now + CONNECT).min(deadline - MARGIN), from, Item::Answer(response));
         };
         let client = self.clients.get_mut(&from).expect("it is known");
@@ -93,7 +93,7 @@ impl Model {
     /// Until when the client has a connection: zero where it stands, `None` where no member answers.
     fn connect(&mut self, core: &mut Core, from: NodeId) -> Option<Duration> {
         let client = &self.clients[&from];
-        if client.connected && client.member_life == self.members[client.member].life {
+        if client.connected {
             return Some(Duration::ZERO);
         }
         let (first, count) = (client.member, self.members.len());
@@ -122,13 +122,13 @@ impl Model {
     }
 
     pub(super) fn answered(&mut self, core: &mut Core, response: Response) {
-        let Response { client: node, op, deadline, answer } = response;
+        let Response { client: node, op, deadline, broken, answer } = response;
         let count = self.members.len();
         if let Some(client) = self.clients.get_mut(&node)
             && client.pending.remove(&op).is_some()
         {
             client.silent_since = None;
-            if no_leader(&answer) {
+            if no_leader(&answer) || broken == Some((client.member, client.member_life)) {
                 (client.connected, client.member) = (false, (client.member + 1) % count);
             }
         }
@@ -162,7 +162,7 @@ impl Model {
         let Some(client) = self.clients.get_mut(&node) else { return };
         (client.connected, client.member, client.silent_since) = (false, (client.member + 1) % count, None);
         for (op, (deadline, answer)) in std::mem::take(&mut client.pending) {
-            let response = Box::new(Response { client: node, op, deadline, answer });
+            let response = Box::new(Response { client: node, op, deadline, broken: None, answer });
             later(core, core.now() + delay, node, Item::Answer(response));
         }
     }

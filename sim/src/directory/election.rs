@@ -217,7 +217,9 @@ impl Model {
 
     /// Leads from now on: every lease gets its full time again, and an empty entry commits what stood before it.
     fn win(&mut self, core: &mut Core, index: usize) {
-        let (now, count) = (core.now(), self.members.len());
+        let (now, count, term) = (core.now(), self.members.len(), self.members[index].term);
+        let another = self.members.iter().find(|other| other.is_leader() && other.term == term);
+        assert!(another.is_none(), "a term has one leader");
         self.drop_lost_tail(core, index);
         let local = core.local(self.members[index].node);
         let end_of: BTreeMap<_, _> = self.store.leases().map(|(lease, ttl)| (lease, local + ttl)).collect();

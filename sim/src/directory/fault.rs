@@ -6,7 +6,10 @@ use crate::{
     replication::{Disk, happens},
 };
 use worldline_proto::{LeaseId, NodeId};
-use worldline_system::{doors::directory::Submission, time::Duration};
+use worldline_system::{
+    doors::directory::{Family, Key, Record, Submission, Value},
+    time::Duration,
+};
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +42,11 @@ pub enum Fault {
     RevokeEarly {
         /// Which.
         lease: LeaseId,
+    },
+    /// The same, for every worker at a node.
+    RevokeEarlyAt {
+        /// Where the worker is.
+        node: NodeId,
     },
     /// Every watch is cancelled.
     CancelWatches,
@@ -136,16 +144,26 @@ impl Model {
                     self.members[leader].election_at = core.now() + super::ELECTION * 3;
                 }
             }
-            Fault::RevokeEarly { lease } => {
-                if let Some(leader) = self.leading(core) {
-                    self.propose_revoke(core, leader, lease);
-                }
+            Fault::RevokeEarly { lease } => self.revoke_early(core, lease),
+            Fault::RevokeEarlyAt { node } => {
+                let at_node = |record: Record| match (record.key, record.value) {
+                    (Key::Worker(lease), Value::Worker(worker)) if worker.node == node => Some(lease),
+                    _ => None,
+                };
+                let leases: Vec<LeaseId> = self.store.records(Family::Workers).filter_map(at_node).collect();
+                leases.into_iter().for_each(|lease| self.revoke_early(core, lease));
             }
             Fault::CancelWatches => self.end_all_watches(core),
             Fault::Compact => self.store.compact(),
             Fault::RestoreBackup { age } => self.restore(core, age),
             Fault::SlowDisk { member, factor_permille } => self.disks(member, |disk| disk.slow_down(factor_permille)),
             Fault::DisksLie { member, on } => self.disks(member, |disk| disk.lie(on)),
+        }
+    }
+
+    fn revoke_early(&mut self, core: &mut Core, lease: LeaseId) {
+        if let Some(leader) = self.leading(core) {
+            self.propose_revoke(core, leader, lease);
         }
     }
 

@@ -86,6 +86,8 @@ pub struct Response {
     client: NodeId,
     op: OpId,
     deadline: Instant,
+    /// The connection that is broken with it: to which member, in which life of it.
+    broken: Option<(usize, u32)>,
     answer: Answer,
 }
 
@@ -247,6 +249,12 @@ impl Model {
     #[must_use]
     pub fn has_quorum(&self, core: &Core) -> bool {
         (0..self.members.len()).any(|index| self.sees(core, index) >= quorum(self.members.len()))
+    }
+
+    /// How many callers wait at the members: for the checker of leaks. Bounded by what the callers have in flight.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.members.iter().map(|member| member.waiters.len() + member.parked.len()).sum()
     }
 
     /// How many watches stand.

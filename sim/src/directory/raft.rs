@@ -256,6 +256,8 @@ impl Model {
         let at = self.store.applied() + 1;
         let member = &self.members[index];
         let node = member.node;
+        let before = member.log.term(at - 1);
+        assert_eq!(before, Some(self.store.applied_term()), "what is committed follows from what is applied");
         let entry = member.log.get(at).expect("what is committed and not yet applied is in the log").clone();
         let effect = self.store.apply(entry.term, core.now(), &entry.proposal, self.faults.database_full);
         if !effect.changes.is_empty() {

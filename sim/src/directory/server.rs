@@ -205,7 +205,7 @@ impl Model {
         let Some(waiter) = self.members[index].waiters.remove(&number) else { return };
         let Waiter { client, op, deadline, submission } = waiter;
         if !self.faults.swallows(core, client, &submission, number) {
-            self.respond(core, index, Box::new(Response { client, op, deadline, answer }), 0);
+            self.respond(core, index, Box::new(Response { client, op, deadline, broken: None, answer }), 0);
         }
     }
 
@@ -213,7 +213,7 @@ impl Model {
         let &Request { client, op, deadline, .. } = request;
         self.counter += 1;
         if !self.faults.swallows(core, client, &request.submission, self.counter) {
-            self.respond(core, index, Box::new(Response { client, op, deadline, answer }), 0);
+            self.respond(core, index, Box::new(Response { client, op, deadline, broken: None, answer }), 0);
         }
     }
 
@@ -305,6 +305,7 @@ pub(super) fn unknown(submission: &Submission) -> Answer {
 }
 
 fn lost(request: &Request) -> Box<Response> {
-    let &Request { client, op, deadline, .. } = request;
-    Box::new(Response { client, op, deadline, answer: unknown(&request.submission) })
+    let &Request { client, op, deadline, member, life, .. } = request;
+    let answer = unknown(&request.submission);
+    Box::new(Response { client, op, deadline, broken: Some((member, life)), answer })
 }

@@ -161,10 +161,11 @@ fn without_a_quorum_a_proposal_is_unknown_and_later_requests_find_no_leader() {
     let script =
         vec![(500, put(1, 1)), (1_000, put(1, 2)), (4_000, put(1, 3)), (4_100, grant(5, 10)), (30_000, put(1, 4))];
     let mut bench = bench(2, vec![Caller::new(script)]);
-    bench.run_to(900);
+    bench.run_to(400);
     let leader = leader(&bench);
     let lost = others(&bench, leader);
     confine(&mut bench, 0, leader);
+    bench.run_to(900);
     for &member in &lost {
         bench.inject(WorldFault::Crash { node: member });
     }
@@ -569,4 +570,92 @@ fn a_request_that_finds_nobody_is_refused_and_one_that_was_sent_is_unknown() {
     assert_eq!(sent.caller(0).directory(1).unwrap(), (3_000, &UNKNOWN), "its connection stood");
     assert_eq!(sent.caller(0).directory(2).unwrap().1, &refused(Refusal::Unreachable), "given up by then");
     assert!(succeeded(&sent, 0, 3));
+}
+
+#[test]
+fn a_leader_that_slept_through_an_election_serves_nothing_stale() {
+    let reader = Caller::new(vec![
+        (900, put(1, 1)),
+        (3_700, read(Consistency::Linearizable)),
+        (3_700, put(1, 3)),
+        (3_700, renew(7)),
+        (3_700, read(Consistency::Serializable)),
+    ]);
+    let writer = Caller::new(vec![(850, grant(7, 10)), (3_500, put(1, 2))]);
+    let mut bench = bench(24, vec![reader, writer]);
+    bench.run_to(800);
+    let old = leader(&bench);
+    confine(&mut bench, 0, old);
+    let (node, writer) = (bench.members[old], bench.callers[1]);
+    let mut rest = others(&bench, old);
+    rest.push(writer);
+    bench.run_to(1_000).inject(WorldFault::Pause { node });
+    let id = bench.cut(&[node], &rest);
+    bench.run_to(3_800).inject(WorldFault::Uncut { id }).inject(WorldFault::Resume { node });
+    bench.run_to(9_000);
+    assert!(succeeded(&bench, 1, 1), "the others have a leader by then");
+    let read = bench.caller(0).directory(1).unwrap().1;
+    assert_eq!(read, &Answer::Read(Outcome::Unknown));
+    assert_eq!(bench.caller(0).directory(2).unwrap().1, &UNKNOWN);
+    assert_eq!(committed(&mut bench, 3), None, "what it took after its time is thrown away");
+    assert_eq!(bench.caller(0).directory(3).unwrap().1, &Answer::KeptAlive(Outcome::Unknown));
+    assert_eq!(found(&bench, 0, 4), [(1, 1)], "who asks for whatever it has gets that");
+}
+
+#[test]
+fn a_leader_that_slept_through_a_lease_does_not_revoke_what_its_successor_renewed() {
+    let renewals = (0..40).map(|n| (1_000 + n * 250, renew(7)));
+    let mut bench = bench(25, vec![Caller::new([(900, grant(7, 3))].into_iter().chain(renewals).collect())]);
+    bench.run_to(800);
+    let node = bench.members[leader(&bench)];
+    let caller = bench.callers[0];
+    bench.cut(&[caller], &[node]);
+    bench.run_to(1_500).inject(WorldFault::Pause { node });
+    bench.run_to(8_000).inject(WorldFault::Resume { node });
+    bench.run_to(11_000);
+    assert_eq!(ended(&mut bench), Vec::<u64>::new());
+}
+
+#[test]
+fn a_watcher_that_does_not_keep_up_has_a_gap() {
+    let script = (0..1_200).map(|n| (1_000 + n * 4, put(1 + n % 3, n))).collect();
+    let mut bench = bench(26, vec![Caller::new(script), Caller::new(vec![(500, watch(2))])]);
+    let node = bench.callers[1];
+    bench.run_to(990).inject(WorldFault::Pause { node });
+    bench.run_to(7_000).inject(WorldFault::Resume { node });
+    bench.run_to(8_000);
+    let (news, gap) = told(&bench, 1);
+    assert_eq!(news.len(), worldline_system::limits::WATCH_CREDITS);
+    assert!(matches!(gap, Some((_, GapCause::Overflow))), "{gap:?}");
+}
+
+#[test]
+fn a_member_that_was_away_for_long_catches_up_by_a_snapshot() {
+    let script = (0..1_500).map(|n| (2_000 + n * 4, put(1 + n % 3, n))).collect();
+    let reader = Caller::new(vec![(15_000, read(Consistency::Serializable))]);
+    let mut bench = bench(27, vec![Caller::new(script), reader]);
+    bench.run_to(1_000);
+    let member = (leader(&bench) + 1) % 3;
+    confine(&mut bench, 1, member);
+    let node = bench.members[member];
+    bench.inject(WorldFault::Crash { node });
+    bench.run_to(10_000).inject(WorldFault::Restart { node });
+    bench.run_to(16_000);
+    assert_eq!(found(&bench, 1, 0).len(), 3);
+    let wrote = (0..1_500).filter(|&n| succeeded(&bench, 0, n)).count() as u64;
+    assert!(wrote > 1_000);
+    assert_eq!(bench.world.directory().unwrap().members[member].revision, bench.world.directory().unwrap().revision());
+}
+
+#[test]
+fn the_workers_of_a_node_lose_their_leases_early() {
+    let node = NodeId(77);
+    let worker = Value::Worker(worldline_system::doors::directory::Worker { node, region: Default::default() });
+    let key = Key::Worker(lease(7));
+    let register = transact(vec![Compare::Absent(key)], vec![Write::Put { key, value: worker, lease: Some(lease(7)) }]);
+    let mut bench = bench(28, vec![Caller::new(vec![(500, grant(7, 60)), (600, register)])]);
+    bench.run_to(1_000).inject(WorldFault::Directory(Fault::RevokeEarlyAt { node }));
+    bench.run_to(1_100);
+    assert_eq!(ended(&mut bench).len(), 1);
+    assert_eq!(bench.world.directory().unwrap().records(Family::Workers).count(), 0);
 }

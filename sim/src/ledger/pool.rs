@@ -1,8 +1,8 @@
 //! The caller's side: a bounded pool of connections to the primary, as sqlx keeps it in each process.
 //!
 //! A statement that was sent and then lost ends at its deadline as `Unknown`; one that found no connection, or no primary
-//! to connect to, is `Refused` just before it. A connection whose statement timed out is thrown away: what was sent on it
-//! may still arrive and execute.
+//! to connect to, is `Refused` just before it. A caller learns that its connections are dead from a reset, or from a
+//! statement that times out on one of them; then it throws them all away. What was sent may still arrive and execute.
 
 use super::{Answer, Item, Model, Response, Statement, later};
 use crate::{
@@ -50,6 +50,15 @@ impl Pool {
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
+
+    /// Frees the connections whose statements have timed out. Where one is dead the others are taken to be.
+    fn expire(&mut self, now: Instant) {
+        let before = self.pending.len();
+        self.pending.retain(|_, (deadline, _)| *deadline > now);
+        if self.pending.len() < before {
+            self.idle = 0;
+        }
+    }
 }
 
 impl Model {
@@ -69,7 +78,7 @@ impl Model {
             *pool = fresh;
         }
         let now = core.now();
-        pool.pending.retain(|_, (deadline, _)| *deadline > now);
+        pool.expire(now);
         if pool.pending.len() < POOL_CONNECTIONS {
             self.occupy(core, from, op, deadline, submission);
         } else if pool.waiting.len() < POOL_WAITING {
@@ -104,9 +113,6 @@ impl Model {
     fn connect(&mut self, core: &mut Core, from: NodeId) -> (Duration, bool) {
         let now = core.now();
         let pool = self.pools.get_mut(&from).expect("a caller has a pool");
-        if pool.sessions != self.members[pool.member].sessions {
-            pool.idle = 0;
-        }
         if pool.idle > 0 {
             pool.idle -= 1;
             return (Duration::ZERO, true);
@@ -145,11 +151,13 @@ impl Model {
     /// An answer has arrived: its connection is free for who waits.
     pub(super) fn answered(&mut self, core: &mut Core, response: Response) {
         let Response { client, op, broken, answer, .. } = response;
-        if let Some(pool) = self.pools.get_mut(&client)
-            && pool.pending.remove(&op).is_some()
-            && !broken
-        {
-            pool.idle = (pool.idle + 1).min(POOL_CONNECTIONS);
+        if let Some(pool) = self.pools.get_mut(&client) {
+            let occupied = pool.pending.remove(&op).is_some();
+            if broken {
+                pool.idle = 0;
+            } else if occupied {
+                pool.idle = (pool.idle + 1).min(POOL_CONNECTIONS);
+            }
         }
         core.answer_ledger(client, op, answer);
         self.serve_waiting(core, client);
@@ -181,7 +189,7 @@ impl Model {
         let clients: Vec<NodeId> = self.pools.keys().copied().collect();
         for client in clients {
             if let Some(pool) = self.pools.get_mut(&client) {
-                pool.pending.retain(|_, (deadline, _)| *deadline > now);
+                pool.expire(now);
             }
             self.serve_waiting(core, client);
         }
@@ -190,14 +198,16 @@ impl Model {
     /// A server's process is gone while its machine lives: it resets its connections, and what was under way is unknown.
     pub(super) fn reset_connections(&mut self, core: &mut Core, member: usize) {
         let node = self.members[member].node;
-        let connected = |pool: &Pool| pool.member == member && !pool.pending.is_empty();
+        let connected = |pool: &Pool| pool.member == member;
         let callers: Vec<NodeId> =
             self.pools.iter().filter(|(_, pool)| connected(pool)).map(|(&client, _)| client).collect();
         for client in callers {
             // A reset is one packet; where it does not get through, the caller waits for its deadline. The delay is that of
             // the way there, since a dead process sends nothing by itself: its machine does.
             let Some(delay) = core.hop(client, node).filter(|_| core.linked(node, client)) else { continue };
-            for (&op, (deadline, answer)) in &self.pools[&client].pending {
+            let pool = self.pools.get_mut(&client).expect("it was just found");
+            pool.idle = 0;
+            for (&op, (deadline, answer)) in &pool.pending {
                 let (deadline, answer) = (*deadline, answer.clone());
                 let response = Box::new(Response { client, op, deadline, broken: true, answer });
                 later(core, core.now() + delay, client, Item::Answer(response));
@@ -217,7 +227,7 @@ impl Model {
         refusal: Refusal,
     ) {
         let answer = refused(submission, refusal);
-        later(core, at, client, Item::Answer(Box::new(Response { client, op, deadline, broken: true, answer })));
+        later(core, at, client, Item::Answer(Box::new(Response { client, op, deadline, broken: false, answer })));
     }
 }
 

@@ -372,7 +372,7 @@ fn slow_read_only_and_full_disks_show() {
 #[test]
 fn a_power_loss_of_all_keeps_what_was_acknowledged_unless_disks_lie() {
     for lie in [false, true] {
-        let script = vec![(1_000, commit(1, 1)), (8_000, commit(1, 1))];
+        let script = vec![(1_000, commit(1, 1)), (8_000, commit(1, 1)), (8_500, commit(1, 1))];
         let mut bench = bench(13, vec![played(1, script)]);
         bench.run_to(900);
         fault(&mut bench, Fault::DisksLie { member: None, on: lie });
@@ -385,7 +385,8 @@ fn a_power_loss_of_all_keeps_what_was_acknowledged_unless_disks_lie() {
             bench.inject(WorldFault::Restart { node });
         }
         bench.run_to(9_000);
-        assert_eq!(verdict(&bench, 0, 3), if lie { applied() } else { stored() });
+        assert_eq!(verdict(&bench, 0, 3), Outcome::Unknown, "the connection was of the server's life before");
+        assert_eq!(verdict(&bench, 0, 4), if lie { applied() } else { stored() });
     }
 }
 
@@ -427,4 +428,15 @@ fn what_was_held_before_the_socket_leaves_late_and_executes() {
     bench.inject(WorldFault::Resume { node }).run_to(21_000);
     assert!(accepted_at(&mut bench, 1).unwrap() >= 20_000);
     assert_eq!(verdict(&bench, 0, 2), Outcome::Unknown);
+}
+
+#[test]
+fn a_caller_notices_a_power_loss_only_by_its_own_deadline() {
+    let script = vec![(1_000, commit(1, 1)), (3_500, commit(1, 1))];
+    let mut bench = bench(17, vec![played(1, script)]);
+    let node = bench.members[0];
+    bench.run_to(900).inject(WorldFault::Crash { node });
+    bench.run_to(6_000);
+    assert_eq!((bench.caller(0).ledger(2).unwrap().0, verdict(&bench, 0, 2)), (3_000, Outcome::Unknown));
+    assert_eq!(verdict(&bench, 0, 3), refused(Refusal::Unreachable), "and then finds no primary to connect to");
 }
