@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use worldline_proto::{EntityId, Epoch, LeaseId, Revision};
 use worldline_system::{
     doors::{
-        directory::{Change, Key, Value},
+        directory::{Change, Key, Ownership, Value},
         ledger::Authority,
     },
     history::{Acceptance, Entry, Note, What},
@@ -96,7 +96,7 @@ pub struct RisingEpochs {
     fences: Table<EntityId, Option<(Epoch, LeaseId)>>,
     /// The highest epoch at which each lease has dropped each entity.
     dropped: BTreeMap<(EntityId, LeaseId), Epoch>,
-    records: Table<EntityId, Epoch>,
+    records: Table<EntityId, Option<Ownership>>,
     revision: Revision,
     seen: bool,
 }
@@ -126,12 +126,17 @@ impl RisingEpochs {
         for change in changes {
             let Change::Put(record) = change else { continue };
             let (Key::Owner(entity), Value::Owner(ownership)) = (record.key, record.value) else { continue };
-            let epoch = ownership.epoch;
-            match self.records.insert(entity, epoch) {
-                Some(highest) if epoch < highest => {
-                    breach!("the record of {entity} fell from epoch {highest} to {epoch} in revision {revision}")
-                }
-                _ => {}
+            let Some(before) = self.records.slot(entity).replace(ownership) else { continue };
+            let (old, new) = (before.epoch, ownership.epoch);
+            if new < old {
+                breach!("the record of {entity} fell from epoch {old} to {new} in revision {revision}");
+            }
+            if new == old && before.lease == ownership.lease {
+                // A takeover keeps the epoch of the owner before. Who writes the record as its owner claims, and must raise it.
+                breach!(
+                    "lease {} claimed {entity} at epoch {new} in revision {revision}, which had been held",
+                    before.lease
+                );
             }
         }
         Ok(())
@@ -188,10 +193,10 @@ mod tests {
     use super::*;
     use crate::checkers::story::*;
     use worldline_proto::Nonce;
-    use worldline_system::doors::directory::{Ownership, Record};
+    use worldline_system::doors::directory::Record;
 
-    fn recorded(revision: u64, epoch: u64) -> What {
-        let value = Value::Owner(Ownership { lease: lease(1), epoch: Epoch(epoch), nonce: Nonce(0) });
+    fn recorded(revision: u64, by: u64, epoch: u64) -> What {
+        let value = Value::Owner(Ownership { lease: lease(by), epoch: Epoch(epoch), nonce: Nonce(0) });
         let revision = Revision(revision);
         let put = Change::Put(Record { key: Key::Owner(boss()), value, mod_revision: revision, lease: None });
         What::Accepted(Acceptance::DirectoryChanged { revision, changes: [put].into() })
@@ -232,10 +237,12 @@ mod tests {
             (0, LEDGER, raised(old, None)),
             (0, LEDGER, raised(old, Some(old))),
             (1, LEDGER, raised(new, Some(old))),
-            (2, 60, recorded(10, 6)),
-            (3, 60, recorded(11, 6)),
+            (2, 60, recorded(10, 2, 6)),
+            // Taken over, at the epoch of the owner before; then claimed.
+            (3, 60, recorded(11, 3, 6)),
+            (3, 60, recorded(12, 3, 7)),
             // The directory is restored from a backup; the ledger is not.
-            (4, 60, recorded(8, 3)),
+            (4, 60, recorded(8, 1, 3)),
             (5, 1, What::Noted(Note::Dropped { authority: old })),
             (6, 1, serving(authority(boss(), 7, 1), east(0))),
         ];
@@ -245,12 +252,13 @@ mod tests {
             (raised(authority(boss(), 6, 3), Some(new)), "the fence's epoch repeats under another lease"),
             (raised(authority(boss(), 7, 3), Some(old)), "the ledger has lost a claim"),
             (raised(authority(boss(), 7, 3), None), "the ledger has lost the row"),
-            (recorded(9, 2), "the record falls"),
+            (recorded(9, 2, 2), "the record falls"),
+            (recorded(9, 1, 3), "an owner claims at the epoch that had been held"),
             (serving(old, east(0)), "who has dropped it serves it again at that epoch"),
         ] {
             let mut bad = good.to_vec();
             bad.push((7, LEDGER, what));
-            assert_eq!(breaks_at::<RisingEpochs>(&tell(bad)), Some(8), "{why}");
+            assert_eq!(breaks_at::<RisingEpochs>(&tell(bad)), Some(9), "{why}");
         }
     }
 }
