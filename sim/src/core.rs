@@ -196,7 +196,6 @@ impl Core {
     }
 
     /// Schedules something for the node's present incarnation.
-    #[inline]
     pub(crate) fn push(&mut self, at: Instant, node: NodeId, item: Item) {
         let tag = self.nodes[node.0 as usize].incarnation.0;
         self.queue.push(at.as_nanos(), Scheduled { cause: self.event, node, tag, item });

@@ -25,6 +25,13 @@ impl TraceHash {
         self.0
     }
 
+    /// Folds bytes and their number.
+    #[inline]
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.0 = self.0.wrapping_add(bytes.len() as u64);
+        self.write(bytes);
+    }
+
     /// Folds two words at once.
     #[inline]
     pub fn pair(&mut self, a: u64, b: u64) {

@@ -86,7 +86,7 @@ impl Core {
     }
 
     /// Draws the fate of packet `n` of `who`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn passage(
         &mut self,
         from: NodeId,

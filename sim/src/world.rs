@@ -4,6 +4,7 @@ use crate::{
     core::Core,
     directory,
     fault::{Fault, Hold},
+    hash::TraceHash,
     host::{Actor, Seat},
     item::{Item, Scheduled},
     ledger,
@@ -91,6 +92,14 @@ pub struct Step {
     pub text: String,
 }
 
+/// What [`Step`] is made of.
+#[derive(Clone, Copy)]
+struct Happened {
+    cause: EventId,
+    node: NodeId,
+    kind: StepKind,
+}
+
 /// Something that waits for what will not come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leak {
@@ -130,6 +139,8 @@ pub struct World<A> {
     ledger: Option<ledger::Model>,
     outbox: Vec<Submission>,
     faults: u32,
+    /// The last event in words.
+    text: String,
 }
 
 impl<A: Actor> World<A> {
@@ -150,6 +161,7 @@ impl<A: Actor> World<A> {
             ledger: None,
             outbox: Vec::new(),
             faults: 0,
+            text: String::new(),
         }
     }
 
@@ -269,13 +281,12 @@ impl<A: Actor> World<A> {
 
     /// Handles every event up to and including `until`, and moves time there.
     pub fn run_until(&mut self, until: Instant) {
-        while self.next_at().is_some_and(|next| next <= until) {
-            self.step_within(until);
-        }
+        while self.happen_within(until).is_some() {}
         self.advance(until);
     }
 
     /// Handles the next event. `None` where nothing is left to happen.
+    #[inline]
     pub fn step(&mut self) -> Option<Step> {
         self.step_within(Instant::from_nanos(u64::MAX))
     }
@@ -283,58 +294,70 @@ impl<A: Actor> World<A> {
     /// Handles the next event if it is due at `until` or before.
     #[inline]
     pub fn step_within(&mut self, until: Instant) -> Option<Step> {
+        let Happened { cause, node, kind } = self.happen_within(until)?;
+        let text = if self.tracing { std::mem::take(&mut self.text) } else { String::new() };
+        Some(Step { id: self.core.event, cause, at: self.core.now, node, kind, text })
+    }
+
+    #[inline(always)]
+    fn happen_within(&mut self, until: Instant) -> Option<Happened> {
         loop {
-            if self.core.queue.next_at()? > until.as_nanos() {
-                return None;
-            }
-            let (at, what) = self.core.queue.pop()?;
+            let (at, what) = self.core.queue.pop(until.as_nanos())?;
             debug_assert!(at >= self.core.now.as_nanos(), "time does not go back");
             self.core.now = Instant::from_nanos(at);
             let plain = self.core.nodes[what.node.0 as usize].plain;
-            let step = match what {
+            let happened = match what {
                 // The one path that is taken millions of times a second.
                 Scheduled { cause, node, tag, item: Item::Datagram { to, payload } } if plain => {
                     Some(self.datagram(cause, node, NodeId(tag), to, payload))
                 }
                 what => self.handle(what),
             };
-            if step.is_some() {
-                return step;
+            if happened.is_some() {
+                return happened;
             }
         }
     }
 
     /// Begins an event: gives it its id and folds it into the trace hash.
     #[inline]
-    fn begin(&mut self, cause: EventId, node: NodeId, kind: StepKind) -> Step {
+    fn begin(&mut self, cause: EventId, node: NodeId, kind: StepKind) {
         let core = &mut self.core;
         core.event = EventId(core.event.0 + 1);
-        core.hash.pair(core.now.as_nanos(), u64::from(node.0) << 8 | kind as u64);
-        Step { id: core.event, cause, at: core.now, node, kind, text: String::new() }
+        core.hash.pair(core.now.as_nanos(), cause.0);
+        core.hash.pair(u64::from(node.0), kind as u64);
     }
 
-    #[inline]
-    fn datagram(&mut self, cause: EventId, node: NodeId, from: NodeId, to: EndRef, payload: network::Payload) -> Step {
-        let mut step = self.begin(cause, node, StepKind::Role);
-        self.core.hash.pair(cause.0, to.id().0);
-        match &payload {
-            network::Payload::Peer(message) => message.hash(&mut self.core.hash),
-            bytes => bytes.as_bytes().unwrap_or_default().hash(&mut self.core.hash),
-        }
-        match self.core.on_datagram(from, node, to, payload) {
+    #[inline(always)]
+    fn datagram(
+        &mut self,
+        cause: EventId,
+        node: NodeId,
+        from: NodeId,
+        to: EndRef,
+        payload: network::Payload,
+    ) -> Happened {
+        let core = &mut self.core;
+        core.event = EventId(core.event.0 + 1);
+        core.hash.pair(core.now.as_nanos(), cause.0);
+        core.hash.pair(u64::from(node.0) << 32 | u64::from(from.0), to.id().0);
+        fold_payload(&mut core.hash, &payload);
+        let mut kind = StepKind::Role;
+        match core.on_datagram(from, node, to, payload) {
             Some(event) => {
                 if self.tracing {
-                    step.text = format!("{event:?}");
+                    self.text = format!("{event:?}");
                 }
                 self.deliver(node, event);
             }
-            None => step.kind = StepKind::Transport,
+            None => kind = StepKind::Transport,
         }
-        step
+        Happened { cause, node, kind }
     }
 
     /// Handles what the queue gave out. `None` if it was stale or has to wait.
-    fn handle(&mut self, what: Scheduled) -> Option<Step> {
+    #[inline(never)]
+    fn handle(&mut self, what: Scheduled) -> Option<Happened> {
         let mut what = what;
         if self.core.is_stale(&what) {
             return None;
@@ -344,15 +367,15 @@ impl<A: Actor> World<A> {
             Item::Directory(_) | Item::Ledger(_) => {}
             _ => what = self.core.gate(what)?,
         }
-        let step = self.handle_now(what);
-        if let Some(step) = &step {
+        let happened = self.handle_now(what);
+        if let Some(happened) = &happened {
             // A node that came to its inbox goes on with it, also where this was nothing for its role.
-            self.core.after_turn(step.node, Duration::ZERO);
+            self.core.after_turn(happened.node, Duration::ZERO);
         }
-        step
+        happened
     }
 
-    fn handle_now(&mut self, what: Scheduled) -> Option<Step> {
+    fn handle_now(&mut self, what: Scheduled) -> Option<Happened> {
         let Scheduled { cause, node, tag, item } = what;
         // Placed anew without having come about, a timer keeps its cause.
         let event_before = std::mem::replace(&mut self.core.event, cause);
@@ -366,17 +389,16 @@ impl<A: Actor> World<A> {
             self.core.after_turn(node, Duration::ZERO);
             return None;
         }
-        let kind = match &item {
+        let mut kind = match &item {
             Item::Directory(_) => StepKind::Directory,
             Item::Ledger(_) => StepKind::Ledger,
             item if item.is_for_role() => StepKind::Role,
             _ => StepKind::Transport,
         };
-        let mut step = self.begin(cause, node, kind);
-        self.core.hash.pair(cause.0, tag.into());
+        self.begin(cause, node, kind);
         item.fold(&mut self.core.hash);
         if self.tracing {
-            step.text = item.describe(NodeId(tag));
+            self.text = item.describe(NodeId(tag));
         }
         match item {
             Item::Directory(item) => {
@@ -390,26 +412,32 @@ impl<A: Actor> World<A> {
             item => {
                 if let Some(event) = self.core.happen(node, NodeId(tag), item) {
                     if self.tracing {
-                        step.text = format!("{event:?}");
+                        self.text = format!("{event:?}");
                     }
-                    self.deliver(node, event);
-                } else if step.kind == StepKind::Role {
-                    step.kind = StepKind::Transport;
+                    self.deliver_rarer(node, event);
+                } else {
+                    kind = StepKind::Transport;
                 }
             }
         }
-        Some(step)
+        Some(Happened { cause, node, kind })
+    }
+
+    #[inline(never)]
+    fn deliver_rarer(&mut self, node: NodeId, event: doors::Event) {
+        self.deliver(node, event);
     }
 
     /// Gives an event to a node's role, and its submissions to the doors.
-    #[inline]
+    #[inline(always)]
     fn deliver(&mut self, node: NodeId, event: doors::Event) {
         let core = &mut self.core;
         let at = node.0 as usize;
         let Some(actor) = &mut self.actors[at] else { return };
         core.counters.delivered += 1;
-        let clock = core.nodes[at].clock;
+        let clock = &core.nodes[at].clock;
         let now = clock.local(core.now);
+        let unix_now = clock.wall(now);
         let called = match &event {
             doors::Event::Network(network::Event::Called { call, .. }) => Some(*call),
             _ => None,
@@ -421,7 +449,7 @@ impl<A: Actor> World<A> {
         let mut foreign = false;
         let seat = Seat {
             now,
-            unix_now: clock.wall(now),
+            unix_now,
             desk: &mut core.desks[at],
             hooks: &mut core.hooks,
             outbox: &mut self.outbox,
@@ -431,18 +459,33 @@ impl<A: Actor> World<A> {
         if foreign && let Some(call) = called {
             core.reply(node, call, Box::new(Outcome::Refused(Refusal::Malformed)));
         }
+        if self.outbox.len() > 1 || !self.core.nodes[at].undisturbed() {
+            self.flush(node);
+        } else if let Some(submission) = self.outbox.pop() {
+            self.submit(node, submission);
+        }
+        if spent != Duration::ZERO {
+            self.core.after_turn(node, spent);
+        }
+    }
+
+    /// Gives an outbox of several submissions, or one that a fault waits for, to the doors.
+    #[inline(never)]
+    fn flush(&mut self, node: NodeId) {
         let mut outbox = std::mem::take(&mut self.outbox);
-        if self.core.nodes[at].undisturbed() {
+        if self.core.nodes[node.0 as usize].undisturbed() {
             for submission in outbox.drain(..) {
                 self.submit(node, submission);
+                // `Stopped` ends the process: what a role submits after it does not leave.
+                if !self.core.is_up(node) {
+                    break;
+                }
             }
         } else {
             self.flush_disturbed(node, &mut outbox);
         }
+        outbox.clear();
         self.outbox = outbox;
-        if spent != Duration::ZERO {
-            self.core.after_turn(node, spent);
-        }
     }
 
     /// An outbox that a fault waits for.
@@ -478,21 +521,27 @@ impl<A: Actor> World<A> {
                 *left -= 1;
             }
             self.submit(node, submission);
+            if !self.core.is_up(node) {
+                break;
+            }
         }
     }
 
     /// One submission, from the outbox to its door.
-    #[inline]
+    #[inline(always)]
     fn submit(&mut self, node: NodeId, submission: Submission) {
         match submission {
             Submission::Network(network::Submission::Datagram { connection, payload }) => {
                 self.core.send_datagram(node, connection, payload);
             }
-            other => {
-                if self.register(node, &other) {
-                    self.transmit(node, other);
-                }
-            }
+            other => self.submit_rarer(node, other),
+        }
+    }
+
+    #[inline(never)]
+    fn submit_rarer(&mut self, node: NodeId, submission: Submission) {
+        if self.register(node, &submission) {
+            self.transmit(node, submission);
         }
     }
 
@@ -550,18 +599,17 @@ impl<A: Actor> World<A> {
     /// Does this to the world, now: an event with an id of its own and no cause.
     pub fn inject(&mut self, fault: Fault) -> Step {
         let node = fault.node().unwrap_or_default();
-        let mut step = self.begin(EventId::default(), node, StepKind::Fault);
+        let (cause, kind) = (EventId::default(), StepKind::Fault);
+        self.begin(cause, node, kind);
         fault.hash(&mut self.core.hash);
-        if self.tracing {
-            step.text = format!("{fault:?}");
-        }
+        let text = if self.tracing { format!("{fault:?}") } else { String::new() };
         if !self.actors.is_empty() {
             let what = if fault == Fault::Heal { What::Healed } else { What::FaultInjected(self.faults) };
             self.core.record(node, what);
         }
         self.faults += u32::from(fault != Fault::Heal);
         self.apply(fault);
-        step
+        Step { id: self.core.event, cause, at: self.core.now, node, kind, text }
     }
 
     fn apply(&mut self, fault: Fault) {
@@ -663,6 +711,16 @@ impl<A: Actor> World<A> {
     #[must_use]
     pub fn leaks(&self) -> Vec<Leak> {
         self.core.leaks()
+    }
+}
+
+/// A payload into the trace hash, by its bytes.
+#[inline]
+fn fold_payload(hash: &mut TraceHash, payload: &network::Payload) {
+    match payload {
+        network::Payload::Peer(message) => message.hash(hash),
+        network::Payload::Shared(bytes) => hash.bytes(bytes),
+        network::Payload::Inline(bytes) => hash.bytes(bytes.as_bytes()),
     }
 }
 

@@ -151,17 +151,19 @@ impl Core {
 
     /// Sends a datagram.
     #[inline]
-    pub(crate) fn send_datagram(&mut self, node: NodeId, connection: ConnectionId, payload: Payload) {
-        let end = EndRef::of(connection);
-        match self.nodes[node.0 as usize].end(end.index, end.number) {
-            Some(found) if found.state == EndState::Open => {}
-            _ => {
-                self.counters.sent_to_nobody += 1;
-                return;
-            }
+    pub(crate) fn send_datagram(&mut self, node: NodeId, connection: ConnectionId, mut payload: Payload) {
+        let at = EndRef::of(connection);
+        let end = self.nodes[node.0 as usize].end_mut(at.index, at.number);
+        let Some(end) = end.filter(|end| end.state == EndState::Open) else {
+            self.counters.sent_to_nobody += 1;
+            return;
+        };
+        end.packets += 1;
+        let (peer, to, link, key, n) = (end.peer, end.peer_end, end.link, end.key, end.packets);
+        if !matches!(payload, Payload::Inline(_)) {
+            self.carry(node, &mut payload, limits::DATAGRAM_BYTES);
         }
-        let payload = self.carried(node, payload, limits::DATAGRAM_BYTES);
-        let (peer, to, passage) = self.next_packet(node, end.index);
+        let passage = self.passage(node, peer, link, Purpose::Packet, key, n.into());
         if let Some(ns) = passage.double_ns {
             let at = self.now + Duration::from_nanos(ns);
             self.push_packet(at, node, peer, Item::Datagram { to, payload: payload.clone() });

@@ -45,19 +45,18 @@ struct Received {
 }
 
 impl Core {
-    /// The payload as it arrives. Panics where it is larger than the door promises to carry: a bug of the role.
-    #[inline]
-    pub(crate) fn carried(&mut self, node: NodeId, payload: Payload, bytes_max: usize) -> Payload {
-        match &payload {
-            Payload::Inline(_) => payload,
+    /// Makes a payload what arrives. Panics where it is larger than the door promises to carry: a bug of the role.
+    pub(crate) fn carry(&mut self, node: NodeId, payload: &mut Payload, bytes_max: usize) {
+        match payload {
+            Payload::Inline(_) => {}
             Payload::Shared(bytes) => {
                 assert!(bytes.len() <= bytes_max, "{node} sends {} bytes where {bytes_max} are allowed", bytes.len());
-                payload
             }
-            Payload::Peer(message) => match self.round_tripped(node, message) {
-                Some(message) => Payload::Peer(message),
-                None => payload,
-            },
+            Payload::Peer(message) => {
+                if let Some(decoded) = self.round_tripped(node, message) {
+                    *message = decoded;
+                }
+            }
         }
     }
 
@@ -82,9 +81,9 @@ impl Core {
     }
 
     /// Sends a message in order.
-    pub(crate) fn send(&mut self, node: NodeId, connection: ConnectionId, class: StreamClass, payload: Payload) {
+    pub(crate) fn send(&mut self, node: NodeId, connection: ConnectionId, class: StreamClass, mut payload: Payload) {
         let at = EndRef::of(connection);
-        let payload = self.carried(node, payload, limits::FRAME_BYTES);
+        self.carry(node, &mut payload, limits::FRAME_BYTES);
         let end = self.nodes[node.0 as usize].end_mut(at.index, at.number);
         let Some(end) = end.filter(|end| end.state == EndState::Open) else {
             self.counters.sent_to_nobody += 1;

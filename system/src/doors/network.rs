@@ -34,6 +34,7 @@ pub enum Payload {
 impl Payload {
     /// The frame's bytes; `None` for a typed message.
     #[must_use]
+    #[inline]
     pub fn as_bytes(&self) -> Option<&[u8]> {
         match self {
             Self::Inline(inline) => Some(inline.as_bytes()),
@@ -44,6 +45,7 @@ impl Payload {
 }
 
 impl From<&[u8]> for Payload {
+    #[inline]
     fn from(bytes: &[u8]) -> Self {
         InlineBytes::new(bytes).map_or_else(|| Self::Shared(bytes.into()), Self::Inline)
     }
@@ -73,13 +75,17 @@ pub struct InlineBytes {
 }
 
 impl InlineBytes {
+    #[inline]
     fn new(source: &[u8]) -> Option<Self> {
         let mut bytes = [0; INLINE];
         bytes.get_mut(..source.len())?.copy_from_slice(source);
         Some(Self { len: source.len() as u8, bytes })
     }
 
-    fn as_bytes(&self) -> &[u8] {
+    /// The bytes.
+    #[must_use]
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 }
