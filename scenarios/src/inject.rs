@@ -2,7 +2,7 @@
 
 use crate::{
     format::{DirectoryFault, FaultKind, LedgerFault, Moment, Outbox, Requests, Selector},
-    nodes::{Nodes, Roles},
+    nodes::{Kind, Nodes, Roles},
 };
 use worldline_proto::{LeaseId, NodeId};
 use worldline_sim::{ClockFault, Fault, Hold, directory, ledger};
@@ -109,7 +109,15 @@ pub fn injection(index: usize, kind: &FaultKind, nodes: &Nodes, now: &impl Now) 
         },
         FaultKind::Cut { from, to, one_way } => {
             let (from, to) = (all(from)?, all(to)?);
-            let lost = from.iter().chain(&to).copied().collect();
+            // Who is cut off from directory or ledger cannot go on serving.
+            let core = |side: &[NodeId]| {
+                side.iter().any(|&node| matches!(nodes.kind(node), Some(Kind::Directory(_) | Kind::Ledger(_))))
+            };
+            let lost = match (core(&from), core(&to)) {
+                (false, true) => from.clone(),
+                (true, false) => to.clone(),
+                _ => Vec::new(),
+            };
             let begin = vec![Fault::Cut { id, from, to, both: !one_way }];
             Injection { begin, end: vec![fault(Fault::Uncut { id })], lost, ..Injection::default() }
         }

@@ -19,7 +19,8 @@ use worldline_proto::NodeId;
 use worldline_reports::{FirstEvent, Miss, RunResult, State, Verdict, Violation};
 use worldline_sim::{Fault, world::Step};
 use worldline_system::{
-    history::{Entry, Row},
+    doors::ledger,
+    history::{Acceptance, Entry, EventId, Row, What},
     time::{Duration, Instant},
 };
 
@@ -109,7 +110,39 @@ struct Run<'a> {
     finished: bool,
     violation: Option<Violation>,
     entries: u64,
+    sinks: Sinks,
     fresh: Vec<Entry>,
+}
+
+/// How often the sinks did what only a fault brings about. Told beside the probes of the roles.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sinks {
+    leases_ended: u64,
+    operations_fenced: u64,
+    operations_stored: u64,
+}
+
+impl Sinks {
+    fn on_entry(&mut self, entry: &Entry) {
+        match &entry.what {
+            What::Accepted(Acceptance::LeaseEnded { .. }) => self.leases_ended += 1,
+            What::Accepted(Acceptance::OperationPassed { verdict: ledger::Verdict::Fenced { .. }, .. }) => {
+                self.operations_fenced += 1;
+            }
+            What::Accepted(Acceptance::OperationPassed { verdict: ledger::Verdict::Stored(_), .. }) => {
+                self.operations_stored += 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn probes(self) -> [(String, u64); 3] {
+        [
+            ("directory.lease-ended".into(), self.leases_ended),
+            ("ledger.operation-fenced".into(), self.operations_fenced),
+            ("ledger.operation-stored".into(), self.operations_stored),
+        ]
+    }
 }
 
 impl<'a> Run<'a> {
@@ -156,6 +189,7 @@ impl<'a> Run<'a> {
             finished: false,
             violation: None,
             entries: 0,
+            sinks: Sinks::default(),
             fresh: Vec::new(),
         }
     }
@@ -210,6 +244,7 @@ impl<'a> Run<'a> {
         let facts = Facts { directory_majority: Some(&majority) };
         self.entries += self.fresh.len() as u64;
         for entry in self.fresh.drain(..) {
+            self.sinks.on_entry(&entry);
             stopwatch.on_entry(&entry);
             checkers.on_entry(&entry, &facts);
         }
@@ -311,7 +346,7 @@ impl<'a> Run<'a> {
         let leaks = end.then(|| view::leaks(world));
         let view = View {
             at: world.now(),
-            event: worldline_system::history::EventId(world.events()),
+            event: EventId(world.events()),
             queues: &queues,
             workers: &workers,
             services: Some(sets.services(world, unwell)),
@@ -333,6 +368,7 @@ impl<'a> Run<'a> {
         let nanos = |spans: &Vec<Duration>| spans.iter().map(|span| span.as_nanos()).collect();
         let timings = spans.iter().map(|(timing, spans)| (timing.name().to_owned(), nanos(spans))).collect();
         let misses = if self.finished && self.violation.is_none() { self.misses() } else { Vec::new() };
+        let probes = self.world.probes().map(|(name, count)| (name.to_owned(), count));
         RunResult {
             scenario: self.scenario.name.clone(),
             seed,
@@ -345,7 +381,7 @@ impl<'a> Run<'a> {
             violation: self.violation.take(),
             misses,
             timings,
-            probes: self.world.probes().map(|(name, count)| (name.to_owned(), count)).collect(),
+            probes: probes.chain(self.sinks.probes()).collect(),
         }
     }
 
