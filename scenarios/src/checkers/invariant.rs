@@ -35,7 +35,7 @@ invariants! {
     O2 "an entity's epochs never fall or repeat, also after a restore",
     O3 "a worker submits nothing authoritative past its lease by its own clock",
     O4 "every sink of state refuses an older epoch or version",
-    O5 "every entity has an owner, and no orphan outlives the budget while it could have been taken over",
+    O5 "an entity has one owner: none is taken from the living, and no orphan outlives the budget while it could be taken over",
     O8 "a dead identity never acts again, and no lease id is granted twice",
     O9 "the directory grants and commits nothing without a quorum",
     S1 "a character has one active session: its highest generation",

@@ -13,14 +13,16 @@ use worldline_system::{
     outcome::{Outcome, Refusal},
 };
 
-/// Renewals of one node that wait for their answer; older ones are forgotten.
-const RENEWALS_KEPT: usize = 64;
+/// Grants and renewals of one node that wait for their answer; older ones are forgotten.
+const ASKED_KEPT: usize = 64;
 
 /// What is known of one lease.
 #[derive(Clone, Debug, Default)]
 struct Identity {
     holder: Option<(NodeId, Incarnation)>,
     granted: bool,
+    /// Its holder knows that it stands. Until then a directory that has lost the grant may well grant it again.
+    acknowledged: bool,
     dead: Option<&'static str>,
 }
 
@@ -28,7 +30,8 @@ struct Identity {
 #[derive(Clone, Debug)]
 pub struct DeadIdentities {
     identities: BTreeMap<LeaseId, Identity>,
-    renewals: Table<NodeId, Vec<(OpId, LeaseId)>>,
+    /// Grants and renewals under way.
+    asked: Table<NodeId, Vec<(OpId, LeaseId)>>,
     /// Each node's last lease that was found alive: most lines are by it.
     alive: Table<NodeId, Option<LeaseId>>,
     seen: bool,
@@ -46,7 +49,7 @@ impl DeadIdentities {
     /// Every identity of this node's earlier lives dies with them.
     fn end_life(&mut self, node: NodeId, why: &'static str) {
         *self.alive.slot(node) = None;
-        self.renewals.slot(node).clear();
+        self.asked.slot(node).clear();
         let held =
             self.identities.values_mut().filter(|identity| identity.holder.is_some_and(|(holder, _)| holder == node));
         for identity in held {
@@ -88,15 +91,22 @@ impl DeadIdentities {
         Ok(())
     }
 
+    fn await_answer(&mut self, node: NodeId, op: OpId, lease: LeaseId) {
+        let asked = self.asked.slot(node);
+        if asked.len() == ASKED_KEPT {
+            asked.remove(0);
+        }
+        asked.push((op, lease));
+    }
+
     fn ask(&mut self, entry: &Entry, op: OpId, submission: &Submission) -> Check {
         match submission {
-            Submission::Grant { lease, .. } => self.use_lease(entry, *lease, "a grant was submitted"),
+            Submission::Grant { lease, .. } => {
+                self.await_answer(entry.node, op, *lease);
+                self.use_lease(entry, *lease, "a grant was submitted")
+            }
             Submission::KeepAlive(lease) => {
-                let renewals = self.renewals.slot(entry.node);
-                if renewals.len() == RENEWALS_KEPT {
-                    renewals.remove(0);
-                }
-                renewals.push((op, *lease));
+                self.await_answer(entry.node, op, *lease);
                 self.use_lease(entry, *lease, "a renewal was submitted")
             }
             Submission::Transact(transaction) => transaction.writes.iter().try_for_each(|write| match write {
@@ -108,13 +118,17 @@ impl DeadIdentities {
     }
 
     fn answer(&mut self, entry: &Entry, op: OpId, completion: &Completion) {
-        let Completion::Directory(Answer::KeptAlive(outcome)) = completion else { return };
-        let renewals = self.renewals.slot(entry.node);
-        let Some(place) = renewals.iter().position(|&(sent, _)| sent == op) else { return };
-        let (_, lease) = renewals.swap_remove(place);
-        let was_granted = self.identities.get(&lease).is_some_and(|identity| identity.granted);
-        if was_granted && *outcome == Outcome::Refused(Refusal::LeaseNotFound) {
-            self.die(lease, "the directory has said that there is no such lease");
+        let Completion::Directory(answer) = completion else { return };
+        let asked = self.asked.slot(entry.node);
+        let Some(place) = asked.iter().position(|&(sent, _)| sent == op) else { return };
+        let (_, lease) = asked.swap_remove(place);
+        let identity = self.identities.entry(lease).or_default();
+        match answer {
+            Answer::Granted(Outcome::Done(())) | Answer::KeptAlive(Outcome::Done(_)) => identity.acknowledged = true,
+            Answer::KeptAlive(Outcome::Refused(Refusal::LeaseNotFound)) if identity.granted => {
+                self.die(lease, "the directory has said that there is no such lease");
+            }
+            _ => {}
         }
     }
 }
@@ -123,7 +137,7 @@ impl Checker for DeadIdentities {
     const INVARIANT: Invariant = Invariant::O8;
 
     fn new(_: &Setup) -> Self {
-        Self { identities: BTreeMap::new(), renewals: Table::default(), alive: Table::default(), seen: false }
+        Self { identities: BTreeMap::new(), asked: Table::default(), alive: Table::default(), seen: false }
     }
 
     fn on_entry(&mut self, entry: &Entry, _: &Facts<'_>) -> Check {
@@ -156,7 +170,8 @@ impl Checker for DeadIdentities {
             }
             What::Accepted(Acceptance::LeaseGranted { lease, .. }) => {
                 let identity = self.identities.entry(*lease).or_default();
-                if std::mem::replace(&mut identity.granted, true) {
+                if std::mem::replace(&mut identity.granted, true) && (identity.acknowledged || identity.dead.is_some())
+                {
                     breach!("the directory granted lease {lease} a second time");
                 }
                 Ok(())
@@ -185,6 +200,7 @@ mod tests {
             (0, 1, What::Started),
             (0, 1, asks(1, Submission::Grant { lease: lease(1), ttl: Duration::from_secs(10) })),
             (1, 60, granted(1)),
+            (2, 1, hears(1, Answer::Granted(Outcome::Done(())))),
             (2, 1, identity(1)),
             (3, 1, emitted(authority(hero(), 1, 1), 1)),
             (4, 1, asks(2, Submission::KeepAlive(lease(1)))),
@@ -210,7 +226,7 @@ mod tests {
             ] {
                 let mut bad = life();
                 bad.extend([(6, 1, death.clone()), (7, 1, act)]);
-                assert_eq!(breaks_at::<DeadIdentities>(&tell(bad)), Some(8));
+                assert_eq!(breaks_at::<DeadIdentities>(&tell(bad)), Some(9));
             }
         }
     }
@@ -234,9 +250,13 @@ mod tests {
     fn o8_an_identity_has_one_holder_and_is_granted_once() {
         let mut stolen = life();
         stolen.push((6, 2, emitted(authority(hero(), 1, 1), 1)));
-        assert_eq!(breaks_at::<DeadIdentities>(&tell(stolen)), Some(7));
+        assert_eq!(breaks_at::<DeadIdentities>(&tell(stolen)), Some(8));
+        let mut unheard = life();
+        unheard.drain(3..);
+        unheard.push((6, 60, granted(1)));
+        assert_eq!(breaks_at::<DeadIdentities>(&tell(unheard)), None, "the first grant was lost unheard");
         let mut again = life();
         again.push((6, 60, granted(1)));
-        assert_eq!(breaks_at::<DeadIdentities>(&tell(again)), Some(7));
+        assert_eq!(breaks_at::<DeadIdentities>(&tell(again)), Some(8));
     }
 }

@@ -1,10 +1,11 @@
-//! O5: no entity stays without an owner while it could have one.
+//! O5: no entity stays without an owner while it could have one, and none is taken from an owner that lives.
 
 use super::{super::table::Table, Owners};
 use crate::checkers::{Check, Checker, Facts, Invariant, Setup, View, breach};
-use worldline_proto::EntityId;
+use std::collections::BTreeSet;
+use worldline_proto::{EntityId, LeaseId, Revision};
 use worldline_system::{
-    doors::directory::RegionId,
+    doors::directory::{Change, Key, RegionId, Value},
     history::{Acceptance, Entry, What},
     time::{Duration, Instant},
 };
@@ -22,6 +23,47 @@ struct Watched {
     excused: Instant,
 }
 
+/// What the directory has committed: whose keys stand, and whom each record names.
+#[derive(Clone, Debug, Default)]
+struct Records {
+    revision: Revision,
+    living: BTreeSet<LeaseId>,
+    owners: Table<EntityId, Option<LeaseId>>,
+}
+
+impl Records {
+    fn change(&mut self, revision: Revision, changes: &[Change]) -> Check {
+        if revision <= self.revision {
+            // Restored from a backup: what stands is not known any more.
+            *self = Self::default();
+        }
+        self.revision = revision;
+        for change in changes {
+            match change {
+                Change::Put(record) => match (record.key, record.value) {
+                    (Key::Worker(lease), _) => {
+                        self.living.insert(lease);
+                    }
+                    (Key::Owner(entity), Value::Owner(owner)) => {
+                        let before =
+                            self.owners.slot(entity).replace(owner.lease).filter(|&before| before != owner.lease);
+                        if let Some(before) = before.filter(|before| self.living.contains(before)) {
+                            breach!("{entity} was taken from lease {before}, which lives, for lease {}", owner.lease);
+                        }
+                    }
+                    _ => {}
+                },
+                Change::Deleted(Key::Worker(lease)) => {
+                    self.living.remove(lease);
+                }
+                Change::Deleted(Key::Owner(entity)) => *self.owners.slot(*entity) = None,
+                Change::Deleted(Key::Leader) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 /// O5. An entity is served if a living worker that is able says so and the ledger has heard from it. It is excused while
 /// no worker of its region is able, or a service that a takeover needs is away.
 #[derive(Clone, Debug)]
@@ -30,6 +72,7 @@ pub struct NoOrphans {
     budget: Duration,
     owners: Owners,
     watched: Table<EntityId, Watched>,
+    records: Records,
     sampled: bool,
 }
 
@@ -48,6 +91,7 @@ impl Checker for NoOrphans {
             budget: setup.orphan_budget,
             owners: Owners::default(),
             watched: Table::default(),
+            records: Records::default(),
             sampled: false,
         }
     }
@@ -61,6 +105,9 @@ impl Checker for NoOrphans {
                 for authority in &operation.authority {
                     self.passes(authority.entity, entry.at);
                 }
+            }
+            What::Accepted(Acceptance::DirectoryChanged { revision, changes }) => {
+                return self.records.change(*revision, changes);
             }
             _ => self.owners.on_entry(entry),
         }
@@ -112,8 +159,11 @@ impl Checker for NoOrphans {
 mod tests {
     use super::*;
     use crate::checkers::{Services, WorkerState, story::*};
-    use worldline_proto::NodeId;
-    use worldline_system::history::Note;
+    use worldline_proto::{Epoch, NodeId, Nonce};
+    use worldline_system::{
+        doors::directory::{Ownership, Record, Worker},
+        history::Note,
+    };
 
     const UP: Services = Services { directory: true, ledger: true, orchestrator: true };
 
@@ -171,6 +221,33 @@ mod tests {
         assert_eq!(first_breach(60, &taken_over, &workers([false, true]), UP), None);
         let suspended = [&taken_over[..], &[(33_000, 2, What::Noted(Note::Suspended { lease: lease(2) }))]].concat();
         assert_eq!(first_breach(90, &suspended, &workers([false, true]), UP), Some(63));
+    }
+
+    #[test]
+    fn o5_an_entity_changes_hands_only_when_its_owner_is_gone() {
+        let changed = |revision, change: Change| {
+            let (revision, changes) = (Revision(revision), [change].into());
+            What::Accepted(Acceptance::DirectoryChanged { revision, changes })
+        };
+        let put = |key, value| Change::Put(Record { key, value, mod_revision: Revision(0), lease: None });
+        let worker = |by| {
+            let value = Value::Worker(Worker { node: NodeId(by as u32), region: RegionId(0) });
+            put(Key::Worker(lease(by)), value)
+        };
+        let owned = |by| {
+            let value = Value::Owner(Ownership { lease: lease(by), epoch: Epoch(1), nonce: Nonce(0) });
+            put(Key::Owner(boss()), value)
+        };
+        let breaks_at = |lines: Vec<What>| {
+            let mut checker = NoOrphans::new(&setup());
+            let entries = tell(lines.into_iter().map(|what| (0, 60, what)));
+            entries.iter().position(|entry| checker.on_entry(entry, &Facts::default()).is_err())
+        };
+        let begin = vec![changed(1, worker(1)), changed(2, worker(2)), changed(3, owned(1)), changed(4, owned(1))];
+        let gone = changed(5, Change::Deleted(Key::Worker(lease(1))));
+        assert_eq!(breaks_at([begin.clone(), vec![gone, changed(6, owned(2))]].concat()), None);
+        assert_eq!(breaks_at([begin.clone(), vec![changed(5, owned(2))]].concat()), Some(4));
+        assert_eq!(breaks_at([begin, vec![changed(2, owned(2))]].concat()), None, "restored: nobody knows");
     }
 
     #[test]
