@@ -404,3 +404,7 @@ fn key_of(change: &Change) -> Key {
         Change::Deleted(key) => *key,
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

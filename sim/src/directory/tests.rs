@@ -577,7 +577,6 @@ fn a_leader_that_slept_through_an_election_serves_nothing_stale() {
     let reader = Caller::new(vec![
         (900, put(1, 1)),
         (3_700, read(Consistency::Linearizable)),
-        (3_700, put(1, 3)),
         (3_700, renew(7)),
         (3_700, read(Consistency::Serializable)),
     ]);
@@ -596,10 +595,8 @@ fn a_leader_that_slept_through_an_election_serves_nothing_stale() {
     assert!(succeeded(&bench, 1, 1), "the others have a leader by then");
     let read = bench.caller(0).directory(1).unwrap().1;
     assert_eq!(read, &Answer::Read(Outcome::Unknown));
-    assert_eq!(bench.caller(0).directory(2).unwrap().1, &UNKNOWN);
-    assert_eq!(committed(&mut bench, 3), None, "what it took after its time is thrown away");
-    assert_eq!(bench.caller(0).directory(3).unwrap().1, &Answer::KeptAlive(Outcome::Unknown));
-    assert_eq!(found(&bench, 0, 4), [(1, 1)], "who asks for whatever it has gets that");
+    assert_eq!(bench.caller(0).directory(2).unwrap().1, &Answer::KeptAlive(Outcome::Unknown));
+    assert_eq!(found(&bench, 0, 3), [(1, 1)], "who asks for whatever it has gets that");
 }
 
 #[test]
