@@ -124,7 +124,7 @@ impl Faults {
     /// How long the requests of this caller are held back.
     pub fn delay(&self, client: NodeId) -> Option<Duration> {
         let (from, by) = self.delay_requests?;
-        from.is_none_or(|from| from == client).then_some(by)
+        (by > Duration::ZERO && from.is_none_or(|from| from == client)).then_some(by)
     }
 }
 
