@@ -12,7 +12,6 @@ use worldline_system::{
     Role, Turn,
     doors::{
         self,
-        clock::TimerKey,
         network::{Event, Payload, Submission},
     },
 };
@@ -24,26 +23,6 @@ const PONG: u8 = 1;
 struct Echo {
     next: NodeId,
     received: u64,
-}
-
-/// What the role is told: its start, and the network.
-enum Told {
-    Started,
-    Timer(#[allow(dead_code, reason = "no timer is ever armed")] TimerKey),
-    Network(Event),
-}
-
-impl TryFrom<doors::Event> for Told {
-    type Error = ();
-
-    fn try_from(event: doors::Event) -> Result<Self, ()> {
-        match event {
-            doors::Event::Started => Ok(Self::Started),
-            doors::Event::Timer(key) => Ok(Self::Timer(key)),
-            doors::Event::Network(event) => Ok(Self::Network(event)),
-            _ => Err(()),
-        }
-    }
 }
 
 struct Ask(Submission);
@@ -64,31 +43,32 @@ impl Echo {
     fn send(turn: &mut Turn<'_, Ask>, connection: ConnectionId, kind: u8, sequence: u64) {
         let mut frame = [0; 16];
         frame[0] = kind;
-        frame[8..].copy_from_slice(&sequence.to_le_bytes());
+        frame[1..9].copy_from_slice(&sequence.to_le_bytes());
         turn.submit(Submission::Datagram { connection, payload: Payload::from(&frame[..]) });
     }
 }
 
 impl Role for Echo {
-    type Event = Told;
+    type Event = doors::Event;
     type Submission = Ask;
 
-    fn on_event(&mut self, event: Told, turn: &mut Turn<'_, Ask>) {
+    fn on_event(&mut self, event: doors::Event, turn: &mut Turn<'_, Ask>) {
         match event {
-            Told::Started => {
+            doors::Event::Started => {
                 turn.connect(self.next);
             }
-            Told::Network(Event::Opened { connection, .. }) => Self::send(turn, connection, PING, 0),
-            Told::Network(Event::Datagram { connection, payload }) => {
-                let Some(&[kind, _, _, _, _, _, _, _, ref sequence @ ..]) = payload.as_bytes() else { return };
-                let sequence = u64::from_le_bytes(sequence.try_into().expect("a frame has 16 bytes"));
+            doors::Event::Network(Event::Opened { connection, .. }) => Self::send(turn, connection, PING, 0),
+            doors::Event::Network(Event::Datagram { connection, payload }) => {
+                let Some(Ok(frame)) = payload.as_bytes().map(<&[u8; 16]>::try_from) else { return };
+                let [kind, sequence @ .., _, _, _, _, _, _, _] = *frame;
+                let sequence = u64::from_le_bytes(sequence);
                 self.received += 1;
                 match kind {
                     PING => Self::send(turn, connection, PONG, sequence),
                     _ => Self::send(turn, connection, PING, sequence + 1),
                 }
             }
-            Told::Network(_) | Told::Timer(_) => {}
+            _ => {}
         }
     }
 

@@ -202,7 +202,6 @@ impl Core {
     }
 
     /// Schedules a packet.
-    #[inline]
     pub(crate) fn push_packet(&mut self, at: Instant, from: NodeId, to: NodeId, item: Item) {
         self.queue.push(at.as_nanos(), Scheduled { cause: self.event, node: to, tag: from.0, item });
     }

@@ -33,6 +33,9 @@ const TIME_MAX: u64 = 1 << 62;
 /// `time:64 | sequence:40 | slot:24`.
 pub(crate) type Key = u128;
 
+/// Where something waits.
+pub(crate) struct Slot(u32);
+
 #[derive(Clone)]
 pub(crate) struct Queue<T> {
     /// Sorted, the first last.
@@ -82,20 +85,20 @@ impl<T> Queue<T> {
         self.slots.len() - self.free.len()
     }
 
-    #[inline]
     pub(crate) fn push(&mut self, at: u64, what: T) {
+        self.push_with(at, || what);
+    }
+
+    /// Inlined, so that what is pushed is written where it will wait and not moved there.
+    #[inline(always)]
+    pub(crate) fn push_with(&mut self, at: u64, what: impl FnOnce() -> T) {
         let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot as usize] = Some(what);
-                slot
-            }
-            None => {
-                let slot = self.slots.len() as u32;
-                assert!(slot < 1 << SLOT_BITS, "sixteen million events wait: something feeds itself");
-                self.slots.push(Some(what));
-                slot
-            }
+            Some(slot) => slot,
+            None => self.grow(),
         };
+        let place = &mut self.slots[slot as usize];
+        assert!(place.is_none(), "a free slot is empty");
+        *place = Some(what());
         let at = at.min(TIME_MAX);
         let key = Key::from(at) << 64 | Key::from(self.sequence << SLOT_BITS | u64::from(slot));
         self.sequence += 1;
@@ -105,6 +108,14 @@ impl<T> Queue<T> {
         } else {
             self.place_elsewhere(at, key);
         }
+    }
+
+    #[cold]
+    fn grow(&mut self) -> u32 {
+        let slot = self.slots.len() as u32;
+        assert!(slot < 1 << SLOT_BITS, "sixteen million events wait: something feeds itself");
+        self.slots.push(None);
+        slot
     }
 
     #[inline]
@@ -134,17 +145,33 @@ impl<T> Queue<T> {
         self.current.last().map(|key| (key >> 64) as u64)
     }
 
-    /// The first thing, if it is due at `until` or before.
+    /// When and where the first thing is, if it is due at `until` or before. It must be taken next.
     #[inline]
-    pub(crate) fn pop(&mut self, until: u64) -> Option<(u64, T)> {
+    pub(crate) fn pop(&mut self, until: u64) -> Option<(u64, Slot)> {
         let at = self.next_at()?;
         if at > until {
             return None;
         }
-        let slot = self.current.pop()? as u32 & ((1 << SLOT_BITS) - 1);
-        self.free.push(slot);
-        let what = self.slots[slot as usize].take().expect("a key names a filled slot");
-        Some((at, what))
+        Some((at, Slot(self.current.pop()? as u32 & ((1 << SLOT_BITS) - 1))))
+    }
+
+    /// What [`Self::pop`] has found, in its place. A part may be taken out of it; then it must be dropped.
+    #[inline]
+    pub(crate) fn peek_mut(&mut self, slot: &Slot) -> &mut T {
+        self.slots[slot.0 as usize].as_mut().expect("a key names a filled slot")
+    }
+
+    /// Drops what [`Self::pop`] has found.
+    #[inline]
+    pub(crate) fn drop_at(&mut self, slot: Slot) {
+        self.free.push(slot.0);
+        self.slots[slot.0 as usize] = None;
+    }
+
+    /// Takes out what [`Self::pop`] has found.
+    pub(crate) fn take(&mut self, slot: Slot) -> T {
+        self.free.push(slot.0);
+        self.slots[slot.0 as usize].take().expect("a key names a filled slot")
     }
 
     /// Makes the next span that holds anything the current one. `false` where nothing waits.
@@ -243,6 +270,11 @@ impl<T> Queue<T> {
 mod tests {
     use super::*;
 
+    fn pop<T>(queue: &mut Queue<T>, until: u64) -> Option<(u64, T)> {
+        let (at, slot) = queue.pop(until)?;
+        Some((at, queue.take(slot)))
+    }
+
     /// Pushes and pops in turn, with delays of many sizes, and compares with a sorted vector.
     fn compare(delay_bits: impl Fn(u64) -> u64, n: u64) {
         let mut queue = Queue::new();
@@ -251,7 +283,7 @@ mod tests {
         let check = |queue: &mut Queue<u64>, expected: &mut std::collections::BTreeSet<(u64, u64)>| {
             assert_eq!(queue.next_at(), expected.first().map(|first| first.0));
             let first = expected.pop_first();
-            assert_eq!(queue.pop(u64::MAX), first);
+            assert_eq!(pop(queue, u64::MAX), first);
             first.map_or(0, |first| first.0)
         };
         for n in 0..n {
@@ -267,7 +299,7 @@ mod tests {
         while !expected.is_empty() {
             check(&mut queue, &mut expected);
         }
-        assert_eq!((queue.len(), queue.next_at(), queue.pop(u64::MAX)), (0, None, None));
+        assert_eq!((queue.len(), queue.next_at(), pop(&mut queue, u64::MAX)), (0, None, None));
     }
 
     #[test]
@@ -284,14 +316,14 @@ mod tests {
         let mut queue = Queue::new();
         queue.push(1 << 50, 'b');
         queue.push(5, 'a');
-        assert_eq!(queue.pop(4), None);
-        assert_eq!(queue.pop(5), Some((5, 'a')));
-        assert_eq!(queue.pop((1 << 50) - 1), None);
+        assert_eq!(pop(&mut queue, 4), None);
+        assert_eq!(pop(&mut queue, 5), Some((5, 'a')));
+        assert_eq!(pop(&mut queue, (1 << 50) - 1), None);
         queue.push(u64::MAX, 'c'); // the end of time
         // Looking ahead has moved the wheel: what is scheduled before it still comes first.
         queue.push(7, 'd');
-        assert_eq!(queue.pop(u64::MAX), Some((7, 'd')));
-        assert_eq!(queue.pop(u64::MAX), Some((1 << 50, 'b')));
-        assert_eq!(queue.pop(u64::MAX), Some((TIME_MAX, 'c')));
+        assert_eq!(pop(&mut queue, u64::MAX), Some((7, 'd')));
+        assert_eq!(pop(&mut queue, u64::MAX), Some((1 << 50, 'b')));
+        assert_eq!(pop(&mut queue, u64::MAX), Some((TIME_MAX, 'c')));
     }
 }

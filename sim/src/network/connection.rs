@@ -12,7 +12,7 @@ use super::{
 use crate::{
     core::Core,
     entropy::{Purpose, fold},
-    item::Item,
+    item::{Item, Scheduled},
     node::{NodeState, connection_id},
     operations::Kind,
 };
@@ -170,12 +170,18 @@ impl Core {
         }
         if let Some(ns) = passage.delay_ns {
             let at = self.now + Duration::from_nanos(ns);
-            self.push_packet(at, node, peer, Item::Datagram { to, payload });
+            let (cause, tag) = (self.event, node.0);
+            self.queue.push_with(at.as_nanos(), || Scheduled {
+                cause,
+                node: peer,
+                tag,
+                item: Item::Datagram { to, payload },
+            });
         }
     }
 
     /// A datagram has arrived. `None` where nobody is there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn on_datagram(
         &mut self,
         from: NodeId,
