@@ -37,7 +37,7 @@ invariants! {
     O4 "every sink of state refuses an older epoch or version",
     O5 "an entity has one owner: none is taken from the living, and no orphan outlives the budget while it could be taken over",
     O8 "a dead identity never acts again, and no lease id is granted twice",
-    O9 "the directory grants and commits nothing without a quorum",
+    O9 "the directory grants, renews and commits nothing without a quorum",
     S1 "a character has one active session: its highest generation",
     S2 "durable operations take effect exactly once and without gaps, movements at most once",
     S3 "what was answered or acknowledged had been committed before, and stays committed",

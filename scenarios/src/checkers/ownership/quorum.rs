@@ -1,7 +1,8 @@
-//! O9: a directory that has lost its majority grants and commits nothing.
+//! O9: a directory that has lost its majority grants, renews and commits nothing.
 
 use super::super::table::Table;
 use crate::checkers::{Check, Checker, Facts, Invariant, Setup, breach};
+use std::fmt;
 use worldline_proto::NodeId;
 use worldline_system::{
     history::{Acceptance, Entry, What},
@@ -29,7 +30,7 @@ impl Quorum {
         }
     }
 
-    fn commit(&mut self, entry: &Entry, facts: &Facts<'_>, what: &str) -> Check {
+    fn commit(&mut self, entry: &Entry, facts: &Facts<'_>, did: &str, what: &dyn fmt::Display) -> Check {
         let Some(majority) = facts.directory_majority else { return Ok(()) };
         self.seen = true;
         let lost = self.lost.slot(entry.node);
@@ -39,7 +40,7 @@ impl Quorum {
         }
         let alone = entry.at.since(*lost.get_or_insert(entry.at));
         if alone > IN_FLIGHT {
-            breach!("member {} {what}, and has been without a majority for {alone}", entry.node);
+            breach!("member {} {did} {what}, and has been without a majority for {alone}", entry.node);
         }
         Ok(())
     }
@@ -58,11 +59,11 @@ impl Checker for Quorum {
                 self.look(entry, facts);
                 Ok(())
             }
-            What::Accepted(Acceptance::LeaseGranted { lease, .. }) => {
-                self.commit(entry, facts, &format!("granted lease {lease}"))
-            }
+            What::Accepted(Acceptance::LeaseGranted { lease, .. }) => self.commit(entry, facts, "granted", lease),
+            What::Accepted(Acceptance::LeaseRenewed { lease }) => self.commit(entry, facts, "renewed", lease),
+            What::Accepted(Acceptance::LeaseEnded { lease }) => self.commit(entry, facts, "ended", lease),
             What::Accepted(Acceptance::DirectoryChanged { revision, .. }) => {
-                self.commit(entry, facts, &format!("committed revision {revision}"))
+                self.commit(entry, facts, "committed revision", revision)
             }
             _ => Ok(()),
         }
@@ -106,5 +107,7 @@ mod tests {
         assert_eq!(first_breach(60, 3_001, committed(3)), Some(3));
         let granted = What::Accepted(Acceptance::LeaseGranted { lease: lease(1), ttl: Duration::from_secs(10) });
         assert_eq!(first_breach(60, 3_001, granted), Some(3));
+        let renewed = What::Accepted(Acceptance::LeaseRenewed { lease: lease(1) });
+        assert_eq!(first_breach(60, 3_001, renewed), Some(3));
     }
 }
