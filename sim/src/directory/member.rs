@@ -186,10 +186,12 @@ pub(super) struct Member {
     /// Reads that wait until so much is applied.
     pub reads: Vec<(u64, u64)>,
     pub parked: VecDeque<Item>,
+    /// When the last message of each member arrives, or has arrived.
+    pub arrivals: Vec<Instant>,
 }
 
 impl Member {
-    pub fn new(node: NodeId) -> Self {
+    pub fn new(node: NodeId, members: usize) -> Self {
         Self {
             node,
             life: 0,
@@ -208,6 +210,7 @@ impl Member {
             waiters: BTreeMap::new(),
             reads: Vec::new(),
             parked: VecDeque::new(),
+            arrivals: vec![Instant::default(); members],
         }
     }
 

@@ -124,7 +124,7 @@ impl Model {
     pub fn new(config: Config) -> Self {
         assert!((1..=31).contains(&config.members.len()), "a directory has 1 to 31 members");
         Self {
-            members: config.members.iter().map(|&node| Member::new(node)).collect(),
+            members: config.members.iter().map(|&node| Member::new(node, config.members.len())).collect(),
             store: Store::new(),
             clients: BTreeMap::new(),
             watches: BTreeMap::new(),

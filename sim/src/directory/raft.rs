@@ -24,7 +24,10 @@ impl Model {
     pub(super) fn tell(&mut self, core: &mut Core, from: usize, to: usize, message: Message) {
         let (source, target) = (self.members[from].node, self.members[to].node);
         if let Some(delay) = carry(core, source, target) {
-            later(core, core.now() + delay, target, Item::Peer(from, to, Box::new(message)));
+            // Two members speak over one connection: nothing overtakes.
+            let arrival = &mut self.members[to].arrivals[from];
+            *arrival = (*arrival).max(core.now() + delay);
+            later(core, *arrival, target, Item::Peer(from, to, Box::new(message)));
         }
     }
 

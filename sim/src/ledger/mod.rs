@@ -100,6 +100,8 @@ struct Member {
     sent: u64,
     acked: u64,
     sent_at: Instant,
+    /// When the last records that were sent arrive.
+    arrival: Instant,
     /// What arrived while it was paused.
     parked: VecDeque<Item>,
 }
@@ -343,6 +345,7 @@ impl Member {
             sent: 0,
             acked: 0,
             sent_at: Instant::default(),
+            arrival: Instant::default(),
             parked: VecDeque::new(),
         }
     }

@@ -75,7 +75,9 @@ impl Model {
             let wal = Item::Wal(standby, self.timeline, member.sent, flushed);
             (member.sent, member.sent_at) = (flushed, core.now());
             if let Some(delay) = carry(core, from, member.node) {
-                later(core, core.now() + delay, member.node, wal);
+                // The log is one stream: nothing overtakes.
+                member.arrival = member.arrival.max(core.now() + delay);
+                later(core, member.arrival, member.node, wal);
             }
         }
     }
