@@ -8,7 +8,7 @@
 //! * A write that was proposed and lost its leader may still stand in a log that wins the next election: applied late.
 //! * A caller speaks with one member at a time and goes to another when that one is gone.
 //!
-//! All members share one [`store::Store`]: the state after the last committed entry. A member's own state is a prefix of
+//! All members share one store: the state after the last committed entry. A member's own state is a prefix of
 //! its history. Liveness is looked at every 100 ms for all members at once, where etcd sends heartbeats.
 //!
 //! Deliberately absent: changes of membership, authentication, and whatever of etcd's interface the door does not use.
