@@ -204,7 +204,10 @@ impl Client {
                 turn.arm_in(Timer::Welcome, WELCOME_PATIENCE);
             }
             network::Event::NotOpened { op, .. } if self.stage == Stage::Connecting(op) => self.turn_away(None, turn),
-            network::Event::Closed { connection, .. } if self.is_on(connection) => self.turn_away(None, turn),
+            network::Event::Closed { connection, reason } if self.is_on(connection) => {
+                let superseded = reason == CloseReason::Superseded;
+                self.turn_away(superseded.then_some(SUPERSEDED_PAUSE), turn);
+            }
             network::Event::Received { connection, payload, .. } if self.is_on(connection) => {
                 let frame = payload.as_bytes().and_then(|bytes| GatewayFrame::decode(bytes).ok());
                 match frame.and_then(|frame| frame.frame) {

@@ -122,6 +122,9 @@ pub enum CloseReason {
     Closed,
     /// The peer closed it because of what was sent on it.
     ProtocolError,
+    /// The peer closed it because another session has taken its place. Said with the close itself: what was sent on a stream
+    /// just before is overtaken by it.
+    Superseded,
     /// A send queue reached its bound.
     Overflow,
     /// This node has as many connections as [`crate::limits`] allows.

@@ -231,11 +231,15 @@ impl Gateway {
 
     /// Ends a session with a reason that the client is told.
     pub(super) fn deny(&mut self, connection: ConnectionId, reason: DeniedReason, turn: &mut Turn<'_, Submission>) {
-        if reason == DeniedReason::Superseded {
-            reached!(turn, "gateway.session-superseded");
-        }
+        let close = match reason {
+            DeniedReason::Superseded => {
+                reached!(turn, "gateway.session-superseded");
+                CloseReason::Superseded
+            }
+            _ => CloseReason::Closed,
+        };
         send(connection, StreamClass::Control, Frame::Denied(Denied { reason: reason.into() }), turn);
-        self.close(connection, CloseReason::Closed, turn);
+        self.close(connection, close, turn);
     }
 
     /// Closes a client's connection and forgets it.

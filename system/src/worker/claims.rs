@@ -445,7 +445,7 @@ impl Worker {
             match claim {
                 Ok(durable) if still => {
                     if let Some(served) = self.entities.get_mut(&authority.entity) {
-                        served.generation = served.generation.max(durable.generation);
+                        served.heard_of(durable.generation);
                         served.hit_points = durable.hit_points;
                     }
                 }

@@ -48,7 +48,7 @@ impl Worker {
             reached!(turn, "worker.stale-session-refused");
             return answer(call, PerformStatus::Superseded, None, turn);
         }
-        served.generation = generation;
+        served.heard_of(generation);
         let (number, digest) = (OpNumber(request.number), digest(&request.action));
         if number <= served.applied_through {
             return answer_stored(served, call, number, digest, turn);
@@ -282,7 +282,7 @@ impl Worker {
             }
             Verdict::StaleSession { current } => {
                 reached!(turn, "worker.stale-session-refused");
-                served.generation = served.generation.max(current);
+                served.heard_of(current);
                 answer(asked.call, PerformStatus::Superseded, None, turn);
             }
             Verdict::Gap { expected } => {

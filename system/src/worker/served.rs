@@ -140,6 +140,14 @@ impl Served {
         self.results.iter().find(|stored| stored.number == number)
     }
 
+    /// It has heard of a session, from whomever: a newer one numbers its movements anew.
+    pub(super) fn heard_of(&mut self, generation: Generation) {
+        if generation > self.generation {
+            self.generation = generation;
+            self.sequence = 0;
+        }
+    }
+
     /// Takes in a result that now stands in the ledger.
     pub(super) fn store(&mut self, number: OpNumber, digest: Digest, result: OpResult) {
         self.applied_through = self.applied_through.max(number);

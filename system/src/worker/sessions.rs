@@ -87,10 +87,7 @@ impl Worker {
             reached!(turn, "worker.stale-session-refused");
             AttachStatus::Superseded
         } else {
-            if generation > served.generation {
-                served.sequence = 0;
-            }
-            served.generation = generation;
+            served.heard_of(generation);
             let older = served.gateway.replace(connection).filter(|&older| older != connection);
             if let Some(older) = older {
                 release_to(older, served, ReleasedReason::Superseded, turn);
