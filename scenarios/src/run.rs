@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
             nodes,
             world,
             checkers: Checkers::new(&setup),
-            stopwatch: Stopwatch::default(),
+            stopwatch: Stopwatch::new(world::logged_in_twice(scenario, seed)),
             agenda,
             begun: BTreeSet::new(),
             going_on: BTreeMap::new(),

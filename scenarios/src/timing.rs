@@ -4,7 +4,7 @@
 //! Invariant: a moment is the run's own clock, never a node's.
 
 use crate::format::Timing;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use worldline_proto::{CharacterId, EntityId, Epoch, LeaseId, NodeId, OpNumber};
 use worldline_system::{
     history::{Entry, Note, What},
@@ -37,6 +37,8 @@ struct Failover {
 /// Measures a run.
 #[derive(Clone, Debug, Default)]
 pub struct Stopwatch {
+    /// Who is logged in twice, and so stays away for a while whenever the other one is there.
+    displaced: BTreeSet<CharacterId>,
     served: BTreeMap<EntityId, Served>,
     failovers: BTreeMap<EntityId, Failover>,
     /// When each player last saw its own character, by authority.
@@ -49,6 +51,12 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
+    /// Measures the operations of everybody but those who are logged in twice.
+    #[must_use]
+    pub fn new(displaced: BTreeSet<CharacterId>) -> Self {
+        Self { displaced, ..Self::default() }
+    }
+
     /// A fault has taken this node out: from now on what it served is lost until another serves it.
     pub fn lost(&mut self, node: NodeId, at: Instant) {
         for (&entity, &served) in &self.served {
@@ -118,7 +126,7 @@ impl Stopwatch {
                 }
             }
             Note::Confirmed { character, epoch, .. } => self.confirmed(character, epoch, at),
-            Note::Performed { character, number, .. } => {
+            Note::Performed { character, number, .. } if !self.displaced.contains(&character) => {
                 self.performed.entry((character, number)).or_insert(at);
             }
             Note::Acknowledged { character, number, .. } => {

@@ -6,9 +6,12 @@ use crate::{
     inject::Now,
     nodes::{Kind, Nodes, Player, Roles, character, players},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use worldline_proto::{
-    EntityId, EntityKind, LeaseId, NodeId,
+    CharacterId, EntityId, EntityKind, LeaseId, NodeId,
     token::{Claims, Key},
 };
 use worldline_sim::{
@@ -231,6 +234,14 @@ fn behaviour(scenario: &Scenario, number: u32, seed: u64) -> Behaviour {
         n if n < second + workload.double_login => Behaviour::DoubleLogin,
         _ => Behaviour::Conduct(Conduct::Honest),
     }
+}
+
+/// The characters whose players are logged in twice.
+#[must_use]
+pub fn logged_in_twice(scenario: &Scenario, seed: u64) -> BTreeSet<CharacterId> {
+    let numbers = players(scenario).map(|player| player.number);
+    let twice = numbers.filter(|&number| behaviour(scenario, number, seed) == Behaviour::DoubleLogin);
+    twice.map(character).collect()
 }
 
 /// All that the roles' configurations are made of.

@@ -6,7 +6,7 @@ use worldline_scenarios::{
     run::{self, Options},
 };
 
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=2;
 
 /// Runs a scenario of the catalogue as it is, and without its faults.
 fn with_and_without(name: &str, seed: u64) -> (RunResult, RunResult) {
