@@ -3,24 +3,27 @@
 //!
 //! Invariant: what is computed is a function of scenario, seed and options; wall time is only measured.
 
+mod ending;
+mod sinks;
+
 use crate::{
-    checkers::{self, Checkers, Facts, Setup, View},
+    checkers::{Checkers, Facts, Setup, View},
     draw::{self, Draw},
-    format::{FaultKind, Scenario, Timing},
+    format::{FaultKind, Scenario},
     inject::{Ending, Injection, injection},
-    nodes::{Kind, Nodes, character, players},
+    nodes::{Kind, Nodes},
     panics,
     timing::Stopwatch,
     view::{self, Ledger, Sets, Unwell},
     world::{self, World},
 };
+use sinks::Sinks;
 use std::collections::{BTreeMap, BTreeSet};
 use worldline_proto::NodeId;
-use worldline_reports::{FirstEvent, Miss, RunResult, State, Verdict, Violation};
+use worldline_reports::{FirstEvent, RunResult, Violation};
 use worldline_sim::{Fault, world::Step};
 use worldline_system::{
-    doors::ledger,
-    history::{Acceptance, Entry, EventId, Row, What},
+    history::{Entry, EventId, Row},
     time::{Duration, Instant},
 };
 
@@ -112,37 +115,6 @@ struct Run<'a> {
     entries: u64,
     sinks: Sinks,
     fresh: Vec<Entry>,
-}
-
-/// How often the sinks did what only a fault brings about. Told beside the probes of the roles.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sinks {
-    leases_ended: u64,
-    operations_fenced: u64,
-    operations_stored: u64,
-}
-
-impl Sinks {
-    fn on_entry(&mut self, entry: &Entry) {
-        match &entry.what {
-            What::Accepted(Acceptance::LeaseEnded { .. }) => self.leases_ended += 1,
-            What::Accepted(Acceptance::OperationPassed { verdict: ledger::Verdict::Fenced { .. }, .. }) => {
-                self.operations_fenced += 1;
-            }
-            What::Accepted(Acceptance::OperationPassed { verdict: ledger::Verdict::Stored(_), .. }) => {
-                self.operations_stored += 1;
-            }
-            _ => {}
-        }
-    }
-
-    fn probes(self) -> [(String, u64); 3] {
-        [
-            ("directory.lease-ended".into(), self.leases_ended),
-            ("ledger.operation-fenced".into(), self.operations_fenced),
-            ("ledger.operation-stored".into(), self.operations_stored),
-        ]
-    }
 }
 
 impl<'a> Run<'a> {
@@ -362,79 +334,4 @@ impl<'a> Run<'a> {
         }
         self.note_violation();
     }
-
-    fn result(mut self, seed: u64, wall_ns: u64) -> RunResult {
-        let spans = self.stopwatch.spans();
-        let nanos = |spans: &Vec<Duration>| spans.iter().map(|span| span.as_nanos()).collect();
-        let timings = spans.iter().map(|(timing, spans)| (timing.name().to_owned(), nanos(spans))).collect();
-        let misses = if self.finished && self.violation.is_none() { self.misses() } else { Vec::new() };
-        let probes = self.world.probes().map(|(name, count)| (name.to_owned(), count));
-        RunResult {
-            scenario: self.scenario.name.clone(),
-            seed,
-            hash: self.world.hash(),
-            events: self.world.events(),
-            entries: self.entries,
-            simulated_ns: self.world.now().as_nanos(),
-            wall_ns,
-            verdicts: self.checkers.verdicts().into_iter().map(verdict).collect(),
-            violation: self.violation.take(),
-            misses,
-            timings,
-            probes: probes.chain(self.sinks.probes()).collect(),
-        }
-    }
-
-    /// What did not come about: faults, budgets, progress after the heal.
-    fn misses(&self) -> Vec<Miss> {
-        let mut misses = Vec::new();
-        let mut miss = |name: &str, sentence| misses.push(Miss { name: name.to_owned(), sentence });
-        for index in 0..self.scenario.faults.len() {
-            if !self.begun.contains(&index) {
-                miss("fault", format!("fault {} of the file found no node to happen at", index + 1));
-            }
-        }
-        for budget in &self.scenario.budgets {
-            let (name, within) = (budget.timing.name(), budget.within);
-            match self.stopwatch.spans().get(&budget.timing).and_then(|spans| spans.iter().max()) {
-                Some(&worst) if worst > within => miss(name, format!("{name} took {worst}, its budget is {within}")),
-                Some(_) => {}
-                None => miss(name, format!("{name} has a budget and was never measured")),
-            }
-        }
-        let failovers = self.scenario.budgets.iter().any(|budget| budget.timing == Timing::Failover);
-        for character in self.stopwatch.unfinished().filter(|_| failovers) {
-            miss("failover", format!("the player of {character} never saw it again after its owner was lost"));
-        }
-        for sentence in self.stuck() {
-            miss("progress", sentence);
-        }
-        misses
-    }
-
-    /// Players for whom nothing has gone on since the heal.
-    fn stuck(&self) -> Vec<String> {
-        let Some(healed) = self.healed else { return Vec::new() };
-        let mut stuck = Vec::new();
-        for player in players(self.scenario) {
-            let character = character(player.number);
-            let since = |at: Option<Instant>| at.is_some_and(|at| at >= healed);
-            if self.scenario.workload.moves_per_second > 0 && !since(self.stopwatch.seen(character)) {
-                stuck.push(format!("the player of {character} has not seen it move since the heal"));
-            }
-            if self.scenario.workload.target.is_some() && !since(self.stopwatch.acknowledged(character)) {
-                stuck.push(format!("no operation of {character} was acknowledged since the heal"));
-            }
-        }
-        stuck
-    }
-}
-
-fn verdict((invariant, verdict): (checkers::Invariant, checkers::Verdict)) -> Verdict {
-    let state = match verdict {
-        checkers::Verdict::Held => State::Held,
-        checkers::Verdict::Broken => State::Broken,
-        checkers::Verdict::NotChecked(why) => State::NotChecked(why.to_owned()),
-    };
-    Verdict { id: invariant.id().to_owned(), sentence: invariant.sentence().to_owned(), state }
 }
