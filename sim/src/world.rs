@@ -1,23 +1,24 @@
 //! A world: the core, its roles and its services, stepped one event at a time.
 
+mod faults;
+mod outbox;
+
 use crate::{
     core::Core,
     directory,
-    fault::{Fault, Hold},
     hash::TraceHash,
     host::{Actor, Seat},
     item::{Item, Scheduled},
     ledger,
-    network::{connection::EndRef, link::Effect},
-    node::{NodeChange, NodeSpec, NodeState},
-    operations::{End, Kind},
+    network::connection::EndRef,
+    node::{NodeChange, NodeSpec},
 };
 use std::{hash::Hash, sync::Arc};
 use worldline_proto::{ConnectionId, NodeId, OpId};
 use worldline_system::{
     Outcome, Refusal,
-    doors::{self, Asked, Submission, network},
-    history::{Entry, EventId, Invocation, What},
+    doors::{self, Submission, network},
+    history::{Entry, EventId},
     time::{Duration, Instant},
 };
 
@@ -475,244 +476,6 @@ impl<A: Actor> World<A> {
         }
     }
 
-    /// Gives an outbox of several submissions, or one that a fault waits for, to the doors.
-    #[inline(never)]
-    fn flush(&mut self, node: NodeId) {
-        let mut outbox = std::mem::take(&mut self.outbox);
-        if self.core.nodes[node.0 as usize].undisturbed() {
-            for submission in outbox.drain(..) {
-                self.submit(node, submission);
-                // `Stopped` ends the process: what a role submits after it does not leave.
-                if !self.core.is_up(node) {
-                    break;
-                }
-            }
-        } else {
-            self.flush_disturbed(node, &mut outbox);
-        }
-        outbox.clear();
-        self.outbox = outbox;
-    }
-
-    /// An outbox that a fault waits for.
-    #[cold]
-    fn flush_disturbed(&mut self, node: NodeId, outbox: &mut Vec<Submission>) {
-        let cold = &mut self.core.nodes[node.0 as usize].cold;
-        let held = match cold.hold {
-            Some(Hold::Any) => outbox.iter().any(is_for_door),
-            Some(Hold::LedgerCommit) => outbox.iter().any(is_commit),
-            None => false,
-        };
-        if held {
-            cold.hold = None;
-            for submission in outbox.drain(..) {
-                if !is_for_door(&submission) {
-                    self.submit(node, submission);
-                } else if self.register(node, &submission) {
-                    self.core.nodes[node.0 as usize].cold.held.push(submission);
-                }
-            }
-            self.pause(node);
-            return;
-        }
-        for submission in outbox.drain(..) {
-            let cold = &mut self.core.nodes[node.0 as usize].cold;
-            if let Some(left) = &mut cold.crash_after
-                && is_for_door(&submission)
-            {
-                if *left == 0 {
-                    self.crash(node);
-                    break;
-                }
-                *left -= 1;
-            }
-            self.submit(node, submission);
-            if !self.core.is_up(node) {
-                break;
-            }
-        }
-    }
-
-    /// One submission, from the outbox to its door.
-    #[inline(always)]
-    fn submit(&mut self, node: NodeId, submission: Submission) {
-        match submission {
-            Submission::Network(network::Submission::Datagram { connection, payload }) => {
-                self.core.send_datagram(node, connection, payload);
-            }
-            other => self.submit_rarer(node, other),
-        }
-    }
-
-    #[inline(never)]
-    fn submit_rarer(&mut self, node: NodeId, submission: Submission) {
-        if self.register(node, &submission) {
-            self.transmit(node, submission);
-        }
-    }
-
-    /// Reserves the slot of the answer and writes the history. `false` where the operation was refused for want of a slot.
-    fn register(&mut self, node: NodeId, submission: &Submission) -> bool {
-        let core = &mut self.core;
-        match submission {
-            Submission::Network(network::Submission::Connect { op, .. }) => {
-                core.reserve(node, *op, Instant::from_nanos(u64::MAX), Kind::Connect)
-            }
-            Submission::Network(network::Submission::Call(call)) => {
-                core.reserve(node, call.op, call.deadline, Kind::Call { via: None })
-            }
-            Submission::Directory(Asked { op, deadline, submission }) => {
-                core.invoked(node, *op, Invocation::Directory(submission.clone()));
-                core.reserve(node, *op, *deadline, Kind::Directory(submission.into()))
-            }
-            Submission::Ledger(Asked { op, deadline, submission }) => {
-                core.invoked(node, *op, Invocation::Ledger(submission.clone()));
-                core.reserve(node, *op, *deadline, Kind::Ledger(submission.into()))
-            }
-            _ => true,
-        }
-    }
-
-    fn transmit(&mut self, node: NodeId, submission: Submission) {
-        let core = &mut self.core;
-        match submission {
-            Submission::Arm { key, at } => core.arm(node, key, at),
-            Submission::Disarm(key) => core.disarm(node, key),
-            Submission::Note(note) => core.record(node, What::Noted(*note)),
-            Submission::Stopped => {
-                core.end_process(node, NodeState::Stopped, What::Stopped, Some(network::CloseReason::Closed));
-                self.changed(node, NodeChange::Crashed { power: false });
-            }
-            Submission::Network(what) => match what {
-                network::Submission::Datagram { connection, payload } => core.send_datagram(node, connection, payload),
-                network::Submission::Send { connection, class, payload } => core.send(node, connection, class, payload),
-                network::Submission::Connect { op, to } => core.connect(node, op, to),
-                network::Submission::Close { connection, reason } => core.close(node, connection, reason),
-                network::Submission::Call(call) => core.call(node, call),
-                network::Submission::Reply { call, outcome } => core.reply(node, call, outcome),
-            },
-            Submission::Directory(Asked { op, deadline, submission }) => match &mut self.directory {
-                Some(model) => model.submit(core, node, op, core.due(node, deadline), submission),
-                None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
-            },
-            Submission::Ledger(Asked { op, deadline, submission }) => match &mut self.ledger {
-                Some(model) => model.submit(core, node, op, core.due(node, deadline), submission),
-                None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
-            },
-        }
-    }
-
-    /// Does this to the world, now: an event with an id of its own and no cause.
-    pub fn inject(&mut self, fault: Fault) -> Step {
-        let node = fault.node().unwrap_or_default();
-        let (cause, kind) = (EventId::default(), StepKind::Fault);
-        self.begin(cause, node, kind);
-        fault.hash(&mut self.core.hash);
-        let text = if self.tracing { format!("{fault:?}") } else { String::new() };
-        if !self.actors.is_empty() {
-            let what = if fault == Fault::Heal { What::Healed } else { What::FaultInjected(self.faults) };
-            self.core.record(node, what);
-        }
-        self.faults += u32::from(fault != Fault::Heal);
-        self.apply(fault);
-        Step { id: self.core.event, cause, at: self.core.now, node, kind, text }
-    }
-
-    fn apply(&mut self, fault: Fault) {
-        let core = &mut self.core;
-        match fault {
-            Fault::Crash { node } => self.crash(node),
-            Fault::Kill { node } => self.kill(node),
-            Fault::Stop { node } => {
-                if core.is_up(node) {
-                    core.tell(node, doors::Event::Stop);
-                }
-            }
-            Fault::Restart { node } => {
-                if core.is_up(node) {
-                    self.kill(node);
-                }
-                self.start(node);
-            }
-            Fault::Pause { node } => self.pause(node),
-            Fault::Resume { node } => self.resume(node),
-            Fault::Slow { node, permille } => core.nodes[node.0 as usize].slow_permille = permille,
-            Fault::CrashAfterSubmissions { node, n } => core.await_outbox(node, Some(n), None),
-            Fault::HoldOutbox { node, which } => core.await_outbox(node, None, Some(which)),
-            Fault::Clock { node, fault } => core.clock_fault(node, fault),
-            Fault::Cut { id, from, to, both } => core.disturb(id, &from, &to, both, Effect::Cut),
-            Fault::Degrade { id, from, to, both, loss_permille, duplicate_permille, delay, jitter } => {
-                let effect = Effect::Degrade { loss_permille, duplicate_permille, delay, jitter };
-                core.disturb(id, &from, &to, both, effect);
-            }
-            Fault::Uncut { id } => core.network.disturbances.retain(|disturbance| disturbance.id != id),
-            Fault::Directory(fault) => {
-                if let Some(model) = &mut self.directory {
-                    model.inject(core, fault);
-                }
-            }
-            Fault::Ledger(fault) => {
-                if let Some(model) = &mut self.ledger {
-                    model.inject(core, fault);
-                }
-            }
-            Fault::Heal => self.heal(),
-        }
-    }
-
-    fn heal(&mut self) {
-        self.core.network.disturbances.clear();
-        for node in (0..self.actors.len() as u32).map(NodeId) {
-            self.core.heal(node);
-            self.resume(node);
-        }
-        if let Some(model) = &mut self.directory {
-            model.heal(&mut self.core);
-        }
-        if let Some(model) = &mut self.ledger {
-            model.heal(&mut self.core);
-        }
-    }
-
-    fn crash(&mut self, node: NodeId) {
-        if self.core.is_up(node) {
-            self.core.crash(node);
-            self.changed(node, NodeChange::Crashed { power: true });
-        }
-    }
-
-    fn kill(&mut self, node: NodeId) {
-        if self.core.is_up(node) {
-            self.core.end_process(node, NodeState::Stopped, What::Crashed, Some(network::CloseReason::Reset));
-            self.changed(node, NodeChange::Crashed { power: false });
-        }
-    }
-
-    fn pause(&mut self, node: NodeId) {
-        if self.core.pause(node) {
-            self.changed(node, NodeChange::Paused);
-        }
-    }
-
-    fn resume(&mut self, node: NodeId) {
-        if !self.core.resume(node) {
-            return;
-        }
-        self.changed(node, NodeChange::Resumed);
-        for submission in std::mem::take(&mut self.core.nodes[node.0 as usize].cold.held) {
-            self.transmit(node, submission);
-        }
-    }
-
-    fn changed(&mut self, node: NodeId, change: NodeChange) {
-        if let Some(model) = &mut self.directory {
-            model.on_node(&mut self.core, node, change);
-        }
-        if let Some(model) = &mut self.ledger {
-            model.on_node(&mut self.core, node, change);
-        }
-    }
-
     /// What waits for something that will not come. Empty in a world that has been left alone for long enough.
     #[must_use]
     pub fn leaks(&self) -> Vec<Leak> {
@@ -728,12 +491,4 @@ fn fold_payload(hash: &mut TraceHash, payload: &network::Payload) {
         network::Payload::Shared(bytes) => hash.bytes(bytes),
         network::Payload::Inline(bytes) => hash.bytes(bytes.as_bytes()),
     }
-}
-
-fn is_for_door(submission: &Submission) -> bool {
-    matches!(submission, Submission::Network(_) | Submission::Directory(_) | Submission::Ledger(_))
-}
-
-fn is_commit(submission: &Submission) -> bool {
-    matches!(submission, Submission::Ledger(Asked { submission: doors::ledger::Submission::Commit(_), .. }))
 }
