@@ -20,6 +20,7 @@ use worldline_system::{
 
 /// Something that is going to happen at a node.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(crate) struct Scheduled {
     /// The event during which it was scheduled.
     pub cause: EventId,

@@ -73,22 +73,23 @@ pub enum NodeState {
     Running,
 }
 
-/// What the kernel keeps for a node. What every event needs comes first.
+/// What the kernel keeps for a node. What every event needs comes first, in one cache line.
 #[derive(Clone)]
+#[repr(C, align(64))]
 pub(crate) struct Node {
-    pub incarnation: Incarnation,
-    pub state: NodeState,
-    /// Nothing stands between an event and the role: running, idle, inbox empty, no fault waiting for its outbox.
-    pub plain: bool,
-    pub actor: bool,
     pub clock: Clock,
     pub ends: Vec<End>,
+    pub incarnation: Incarnation,
+    /// Nothing stands between an event and the role: running, idle, inbox empty, no fault waiting for its outbox.
+    pub plain: bool,
+    pub state: NodeState,
+    pub actor: bool,
+    pub cold: Box<Cold>,
     pub busy_until: Instant,
     pub slow_permille: u32,
     pub place: Place,
     /// Connections opened and accepted so far, over all incarnations: a number is never used again.
     pub connections: u32,
-    pub cold: Box<Cold>,
 }
 
 /// What most events do not need.

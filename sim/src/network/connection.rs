@@ -63,6 +63,7 @@ pub(crate) enum EndState {
 
 /// One end of a connection: one cache line.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(crate) struct End {
     /// Zero while nobody uses this place.
     pub number: u32,
@@ -85,7 +86,7 @@ pub(crate) struct End {
     pub streams: Option<Box<Streams>>,
 }
 
-const _: () = assert!(size_of::<End>() <= 72);
+const _: () = assert!(size_of::<End>() == 64, "one cache line");
 
 impl Core {
     fn add_end(&mut self, node: NodeId, peer: NodeId, kind: EndKind, state: EndState) -> Option<EndRef> {

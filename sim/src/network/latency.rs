@@ -109,7 +109,7 @@ const SELF_US: u32 = 15;
 /// One way over a player's line, in µs, in the order of [`LastMile`].
 const LAST_MILE_US: [u32; 3] = [2_000, 6_000, 20_000];
 /// The mean of a line's jitter, in µs.
-const LAST_MILE_JITTER_US: [u32; 3] = [300, 1_500, 6_000];
+const LAST_MILE_JITTER_US: [u16; 3] = [300, 1_500, 6_000];
 
 /// What links of one class lose and double, in 2^-20.
 #[derive(Clone, Copy)]
@@ -138,7 +138,7 @@ const JITTER: [u32; 65] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     pub base_us: u32,
-    pub jitter_us: u32,
+    pub jitter_us: u16,
     /// Index into [`RATES`].
     pub class: u8,
 }
@@ -149,7 +149,7 @@ impl Link {
         let mut link = match (round_trip_ms, from.access, to.access) {
             (0, Access::Zone(a), Access::Zone(b)) if a == b => Self { base_us: ZONE_US, jitter_us: 25, class: 0 },
             (0, _, _) => Self { base_us: ZONES_US, jitter_us: 60, class: 0 },
-            (ms, _, _) => Self { base_us: ms * 500, jitter_us: 100 + ms * 4, class: 1 },
+            (ms, _, _) => Self { base_us: ms * 500, jitter_us: 100 + ms as u16 * 4, class: 1 },
         };
         for access in [from.access, to.access] {
             if let Access::Player(line) = access {
