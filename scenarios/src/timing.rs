@@ -7,7 +7,8 @@ use crate::format::Timing;
 use std::collections::{BTreeMap, BTreeSet};
 use worldline_proto::{CharacterId, EntityId, Epoch, LeaseId, NodeId, OpNumber};
 use worldline_system::{
-    history::{Entry, Note, What},
+    doors::directory::{Change, Key, Record, Value},
+    history::{Acceptance, Entry, Note, What},
     time::{Duration, Instant},
 };
 
@@ -81,6 +82,14 @@ impl Stopwatch {
         match &entry.what {
             What::Noted(note) => self.on_note(entry.node, entry.at, note),
             What::Crashed => self.lost(entry.node, entry.at),
+            // The record itself, and not the note of who wrote it: the answer that tells him may be lost.
+            What::Accepted(Acceptance::DirectoryChanged { changes, .. }) => {
+                for change in changes.iter() {
+                    if let Change::Put(Record { key: Key::Owner(entity), value: Value::Owner(owner), .. }) = change {
+                        self.on_owner(*entity, owner.lease, entry.at);
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -115,16 +124,6 @@ impl Stopwatch {
                 });
                 self.spans.entry(Timing::Detect).or_default().extend(spans);
             }
-            Note::TookOver { entity, from, .. } => {
-                if let Some(failover) = self.failovers.get_mut(&entity)
-                    && from == Some(failover.lost.lease)
-                    && failover.reassigned.is_none()
-                {
-                    failover.reassigned = Some(at);
-                    let from = failover.detected;
-                    self.span(Timing::Reassign, from, at);
-                }
-            }
             Note::Confirmed { character, epoch, .. } => self.confirmed(character, epoch, at),
             Note::Performed { character, number, .. } if !self.displaced.contains(&character) => {
                 self.performed.entry((character, number)).or_insert(at);
@@ -136,6 +135,18 @@ impl Stopwatch {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// An entity's record names this owner.
+    fn on_owner(&mut self, entity: EntityId, lease: LeaseId, at: Instant) {
+        if let Some(failover) = self.failovers.get_mut(&entity)
+            && lease != failover.lost.lease
+            && failover.reassigned.is_none()
+        {
+            failover.reassigned = Some(at);
+            let from = failover.detected;
+            self.span(Timing::Reassign, from, at);
         }
     }
 
@@ -188,8 +199,12 @@ impl Stopwatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use worldline_proto::Incarnation;
-    use worldline_system::{doors::ledger::Authority, history::EventId, rules::space::Position};
+    use worldline_proto::{Incarnation, Nonce, Revision};
+    use worldline_system::{
+        doors::{directory::Ownership, ledger::Authority},
+        history::EventId,
+        rules::space::Position,
+    };
 
     const WORKERS: [NodeId; 2] = [NodeId(1), NodeId(2)];
 
@@ -211,6 +226,15 @@ mod tests {
         watch.on_entry(&Entry { at: at(seconds), local, node, incarnation, event, what: What::Noted(note) });
     }
 
+    /// The directory takes in a record that names this owner.
+    fn named(watch: &mut Stopwatch, seconds: u64, entity: EntityId, owner: u64) {
+        let value = Value::Owner(Ownership { lease: lease(owner), epoch: Epoch(1), nonce: Nonce(1) });
+        let record = Record { key: Key::Owner(entity), value, mod_revision: Revision(2), lease: None };
+        let what = Acceptance::DirectoryChanged { revision: Revision(2), changes: [Change::Put(record)].into() };
+        let (local, node, incarnation, event) = (at(seconds), NodeId(5), Incarnation(1), EventId(seconds));
+        watch.on_entry(&Entry { at: at(seconds), local, node, incarnation, event, what: What::Accepted(what) });
+    }
+
     #[test]
     fn a_crash_is_measured_in_its_parts() {
         let (mut watch, player) = (Stopwatch::default(), NodeId(9));
@@ -221,12 +245,7 @@ mod tests {
         watch.lost(WORKERS[0], at(10));
         noted(&mut watch, 11, player, confirmed(1)); // Still under way when the owner died.
         noted(&mut watch, 20, NodeId(5), Note::FoundDead { lease: lease(11), orphans: 1 });
-        noted(
-            &mut watch,
-            21,
-            NodeId(5),
-            Note::TookOver { entity: character.entity(), from: Some(lease(11)), to: lease(12) },
-        );
+        named(&mut watch, 21, character.entity(), 12);
         noted(&mut watch, 23, WORKERS[1], serving(character.entity(), 2, 12));
         noted(&mut watch, 27, player, confirmed(2));
         noted(&mut watch, 28, player, confirmed(2));
