@@ -8,6 +8,7 @@
 pub mod catalogue;
 pub mod checkers;
 pub mod cli;
+pub mod cost;
 mod draw;
 pub mod format;
 mod inject;

@@ -1,8 +1,9 @@
 //! The world that a scenario describes. The only place that knows how a role is configured.
 
 use crate::{
+    cost,
     draw::{self, Draw},
-    format::{Boss, FaultKind, Place, Scenario},
+    format::{Boss, Place, Scenario},
     inject::Now,
     nodes::{Kind, Nodes, Player, Roles, character, players},
 };
@@ -18,7 +19,7 @@ use worldline_sim::{
     Actor, Seat, directory, host, ledger,
     network::latency::{City, LastMile},
     node::NodeSpec,
-    world::{Config, Cost},
+    world::Config,
 };
 use worldline_system::{
     client::{self, Client, Conduct},
@@ -53,15 +54,6 @@ const CHARACTER_BALANCE: i64 = 100;
 /// Where a clock is kept right by NTP: drift in parts a million, and how far the wall clock is off.
 const NTP_DRIFT_PPM: u64 = 50;
 const NTP_OFFSET_NS: u64 = 20_000_000;
-/// What an event costs a node in a scenario that slows one down. Elsewhere handling is free.
-const COST: Cost = Cost {
-    timer: Duration::from_micros(20),
-    message: Duration::from_micros(10),
-    call: Duration::from_micros(30),
-    directory: Duration::from_micros(50),
-    ledger: Duration::from_micros(50),
-};
-
 /// Who plays in a world. Mostly clients: the larger roles are boxed, so that a node of a client stays small.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every node is a client, and one box less is one cache miss less")]
@@ -120,8 +112,18 @@ fn region_id(index: usize) -> RegionId {
 /// A world at its beginning, with every process started.
 #[must_use]
 pub fn build(scenario: &Scenario, nodes: &Nodes, seed: u64) -> World {
-    let slow = scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Slow(..)));
-    let mut world = World::new(Config { seed, hooks: true, cost: slow.then_some(COST) });
+    build_with(scenario, nodes, seed, |role| role)
+}
+
+/// The same world, each of its roles inside something: a measurement, say.
+#[must_use]
+pub fn build_with<A: Actor>(
+    scenario: &Scenario,
+    nodes: &Nodes,
+    seed: u64,
+    inside: impl Fn(Cast) -> A,
+) -> worldline_sim::World<A> {
+    let mut world = worldline_sim::World::new(Config { seed, hooks: true });
     let stage = Stage::of(scenario, nodes, seed);
     let mut start = Vec::new();
     for (id, node) in nodes.iter() {
@@ -129,7 +131,7 @@ pub fn build(scenario: &Scenario, nodes: &Nodes, seed: u64) -> World {
         let added = match stage.role(node.kind) {
             None => world.add_member(spec),
             Some(role) => {
-                let added = world.add_node(spec, role);
+                let added = world.add_node(spec, inside(role));
                 if !matches!(node.kind, Kind::Double(_, number) if !stage.logs_in_twice(number)) {
                     start.push(added);
                 }
@@ -164,6 +166,7 @@ fn spec(name: String, id: NodeId, kind: Kind, place: Place, seed: u64) -> NodeSp
     NodeSpec {
         drift_ppm: either_way(Draw::ClockDrift, NTP_DRIFT_PPM) as i32,
         wall_off_ns: either_way(Draw::WallClock, NTP_OFFSET_NS),
+        cost: cost::of(kind),
         ..NodeSpec::new(name, at)
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     network::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, Network, connection::End},
     node::{Node, NodeState, connection_id},
     queue::Queue,
-    world::{Cost, Leak},
+    world::Leak,
 };
 use worldline_proto::{Incarnation, NodeId, OpId};
 use worldline_system::{
@@ -60,7 +60,6 @@ pub struct Core {
     pub(crate) nodes: Vec<Node>,
     pub(crate) network: Network,
     pub(crate) counters: Counters,
-    pub(crate) cost: Option<Cost>,
     pub(crate) desks: Vec<Desk>,
     pub(crate) hooks: HookBoard,
     pub(crate) history: Vec<Entry>,
@@ -80,7 +79,6 @@ impl Core {
             nodes: Vec::new(),
             network: Network::default(),
             counters: Counters::default(),
-            cost: None,
             desks: Vec::new(),
             hooks: HookBoard::new(keyed),
             history: Vec::new(),

@@ -191,12 +191,11 @@ impl Core {
 
     /// Takes away all but what the caller sees to: paused nodes and the services.
     pub(crate) fn heal(&mut self, node: NodeId) {
-        let charged = self.cost.is_some();
         self.clock_fault(node, ClockFault::Unfreeze);
         let entry = &mut self.nodes[node.0 as usize];
         entry.slow_permille = 1_000;
         entry.cold.crash_after = None;
         entry.cold.hold = None;
-        entry.settle(charged);
+        entry.settle();
     }
 }

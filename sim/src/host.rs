@@ -26,6 +26,26 @@ pub struct Seat<'a> {
     pub(crate) foreign: &'a mut bool,
 }
 
+impl Seat<'_> {
+    /// The same seat, lent to somebody inside.
+    pub fn lend(&mut self) -> Seat<'_> {
+        Seat {
+            now: self.now,
+            unix_now: self.unix_now,
+            desk: self.desk,
+            hooks: self.hooks,
+            outbox: self.outbox,
+            foreign: self.foreign,
+        }
+    }
+
+    /// How many submissions the event has left so far.
+    #[must_use]
+    pub fn submissions(&self) -> usize {
+        self.outbox.len()
+    }
+}
+
 /// Lets a role take one event. One that the role has no variant for goes back to the kernel: a call is refused as
 /// malformed, anything else is dropped.
 #[inline]

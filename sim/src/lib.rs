@@ -10,6 +10,7 @@
 
 pub mod clock;
 pub mod core;
+pub mod cost;
 pub mod directory;
 pub mod entropy;
 pub mod fault;
@@ -29,11 +30,12 @@ pub mod world;
 
 pub use crate::{
     core::Core,
+    cost::{Charge, Cost},
     entropy::Purpose,
     fault::{ClockFault, Fault, Hold},
     host::{Actor, Seat, Solo, host},
     item::ServiceItem,
     network::latency::{Access, City, LastMile, Place},
     node::{NodeChange, NodeSpec, NodeState},
-    world::{Config, Cost, Leak, Step, StepKind, World},
+    world::{Config, Leak, Step, StepKind, World},
 };

@@ -6,6 +6,7 @@
 use crate::{
     clock::{Clock, Timers},
     core::Core,
+    cost::Cost,
     item::{Item, Scheduled},
     network::{
         call::{Channel, Served},
@@ -34,13 +35,15 @@ pub struct NodeSpec {
     pub drift_ppm: i32,
     /// How far its wall clock is off at the beginning, in ns.
     pub wall_off_ns: i64,
+    /// What handling an event costs it. `None` is nothing.
+    pub cost: Option<Cost>,
 }
 
 impl NodeSpec {
     /// A node with clocks that are right.
     #[must_use]
     pub fn new(name: impl Into<String>, place: Place) -> Self {
-        Self { name: name.into(), place, drift_ppm: 0, wall_off_ns: 0 }
+        Self { name: name.into(), place, drift_ppm: 0, wall_off_ns: 0, cost: None }
     }
 }
 
@@ -117,6 +120,8 @@ pub(crate) struct Cold {
     pub hops: Vec<(NodeId, u32)>,
     pub channels: Vec<(NodeId, Channel)>,
     pub served: BTreeMap<u64, Served>,
+    /// What handling an event costs.
+    pub cost: Option<Cost>,
     pub calls_served: u64,
     /// Typed messages sent so far, for the sample that is encoded.
     pub typed_messages: u64,
@@ -129,10 +134,10 @@ impl Node {
     }
 
     /// Recomputes whether an event may go straight to the role.
-    pub(crate) fn settle(&mut self, charged: bool) {
+    pub(crate) fn settle(&mut self) {
         self.plain = self.state == NodeState::Running
             && self.actor
-            && !charged
+            && self.cold.cost.is_none()
             && self.cold.inbox.is_empty()
             && self.cold.crash_after.is_none()
             && self.cold.hold.is_none();
@@ -191,6 +196,7 @@ impl Core {
                 hops: Vec::new(),
                 channels: Vec::new(),
                 served: BTreeMap::new(),
+                cost: spec.cost,
                 calls_served: 0,
                 typed_messages: 0,
             }),
@@ -200,13 +206,12 @@ impl Core {
 
     /// Begins a new incarnation. Its first event is `Started`.
     pub(crate) fn begin(&mut self, node: NodeId) {
-        let charged = self.cost.is_some();
         let entry = &mut self.nodes[node.0 as usize];
         assert!(!entry.is_up(), "a node starts when it is down");
         entry.incarnation = Incarnation(entry.incarnation.0 + 1);
         entry.state = NodeState::Running;
         entry.busy_until = self.now;
-        entry.settle(charged);
+        entry.settle();
         let incarnation = entry.incarnation;
         let desk = &mut self.desks[node.0 as usize];
         *desk = Desk { node, incarnation, operations: 0, entropy: self.keyed.stream(node, incarnation) };
@@ -283,7 +288,7 @@ impl Core {
 
     /// Charges a turn's time and sees to it that a node with a full inbox comes to it.
     pub(crate) fn after_turn(&mut self, node: NodeId, spent: Duration) {
-        let (now, charged) = (self.now, self.cost.is_some());
+        let now = self.now;
         let entry = &mut self.nodes[node.0 as usize];
         if entry.state != NodeState::Running {
             return;
@@ -294,7 +299,7 @@ impl Core {
             let at = entry.busy_until;
             self.push(at, node, Item::Wake);
         }
-        self.nodes[node.0 as usize].settle(charged);
+        self.nodes[node.0 as usize].settle();
     }
 
     /// Whether this may be handled now. If not it waits in the inbox, or is shed where that is full.

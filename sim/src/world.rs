@@ -29,35 +29,6 @@ pub struct Config {
     pub seed: u64,
     /// Whether hooks may be active.
     pub hooks: bool,
-    /// What handling an event costs a node. `None` is nothing.
-    pub cost: Option<Cost>,
-}
-
-/// Simulated time that a node spends on an event, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// A timer, or the start.
-    pub timer: Duration,
-    /// A datagram or a stream message.
-    pub message: Duration,
-    /// Any other event of the network.
-    pub call: Duration,
-    /// News or an answer of the directory.
-    pub directory: Duration,
-    /// An answer of the ledger.
-    pub ledger: Duration,
-}
-
-impl Cost {
-    fn of(&self, event: &doors::Event) -> Duration {
-        match event {
-            doors::Event::Started | doors::Event::Timer(_) | doors::Event::Stop => self.timer,
-            doors::Event::Network(network::Event::Datagram { .. } | network::Event::Received { .. }) => self.message,
-            doors::Event::Network(_) => self.call,
-            doors::Event::Directory(_) => self.directory,
-            doors::Event::Ledger(_) => self.ledger,
-        }
-    }
 }
 
 /// What kind of event a step was.
@@ -149,7 +120,6 @@ impl<A: Actor> World<A> {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let mut core = Core::new(config.seed);
-        core.cost = config.cost;
         if config.hooks {
             core.hooks.enable();
         }
@@ -449,10 +419,9 @@ impl<A: Actor> World<A> {
             doors::Event::Network(network::Event::Called { call, .. }) => Some(*call),
             _ => None,
         };
-        let spent = match &core.cost {
-            Some(cost) => cost.of(&event) * u64::from(core.nodes[at].slow_permille) / 1_000,
-            None => Duration::ZERO,
-        };
+        let entry = &core.nodes[at];
+        let charged = if entry.plain { None } else { entry.cold.cost };
+        let charge = charged.map(|cost| cost.of(&event));
         let mut foreign = false;
         let seat = Seat {
             now,
@@ -463,8 +432,12 @@ impl<A: Actor> World<A> {
             foreign: &mut foreign,
         };
         actor.deliver(event, seat);
+        let spent = charge.map_or(Duration::ZERO, |charge| {
+            let slow = u64::from(self.core.nodes[at].slow_permille);
+            (charge.event + charge.submission * self.outbox.len() as u64) * slow / 1_000
+        });
         if foreign && let Some(call) = called {
-            core.reply(node, call, Box::new(Outcome::Refused(Refusal::Malformed)));
+            self.core.reply(node, call, Box::new(Outcome::Refused(Refusal::Malformed)));
         }
         if self.outbox.len() > 1 || !self.core.nodes[at].undisturbed() {
             self.flush(node);

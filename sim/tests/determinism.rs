@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use worldline_proto::NodeId;
-use worldline_sim::{City, Config, Cost, Fault, NodeSpec, Place, Solo, World};
+use worldline_sim::{Charge, City, Config, Cost, Fault, NodeSpec, Place, Solo, World};
 use worldline_system::{
     doors::network::StreamClass,
     time::{Duration, Instant},
@@ -137,11 +137,13 @@ fn every_event_has_the_id_of_an_earlier_cause() {
 #[test]
 fn a_busy_node_takes_its_time_and_a_slow_one_more_of_it() {
     let run = |permille| {
-        let cost = Some(Cost { message: Duration::from_micros(100), ..Cost::default() });
-        let mut world: Stage = World::new(Config { seed: 1, cost, ..Config::default() });
+        let message = Charge { event: Duration::from_micros(100), ..Charge::default() };
+        let cost = Some(Cost { message, ..Cost::default() });
+        let mut world: Stage = World::new(Config { seed: 1, ..Config::default() });
         let script = [(ms(0), Act::Connect(NodeId(1))), (ms(1_000), Act::All((0..100).map(Act::Datagram).collect()))];
         for puppet in [Puppet::new(script), Puppet::silent()] {
-            let node = world.add_node(NodeSpec::new("puppet", Place::zone(City::Oregon, 0)), Solo(puppet));
+            let spec = NodeSpec { cost, ..NodeSpec::new("puppet", Place::zone(City::Oregon, 0)) };
+            let node = world.add_node(spec, Solo(puppet));
             world.start(node);
         }
         world.inject(Fault::Slow { node: NodeId(1), permille });
