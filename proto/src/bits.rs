@@ -60,43 +60,44 @@ impl AsRef<[u8]> for Frame {
     }
 }
 
+/// The widest field that is written or read at once: with up to seven bits that wait, it fills a word.
+const WIDTH_MAX: u32 = 56;
+
 /// Writes one frame.
 #[derive(Debug)]
 pub(crate) struct BitWriter {
     bytes: [u8; FRAME_BYTES],
-    at: usize,
+    len: usize,
+    /// Bits that do not fill a byte yet, the latest lowest. What stands above them has been written.
+    waiting: u64,
+    waiting_bits: u32,
 }
 
 impl BitWriter {
     pub(crate) const fn new() -> Self {
-        Self { bytes: [0; FRAME_BYTES], at: 0 }
+        Self { bytes: [0; FRAME_BYTES], len: 0, waiting: 0, waiting_bits: 0 }
     }
 
     /// Writes the low `width` bits of `value`, the highest of them first.
     pub(crate) fn bits(&mut self, value: u64, width: u32) {
-        debug_assert!(width <= 64 && (width == 64 || value >> width == 0), "{value} fits into {width} bits");
-        let mut left = width;
-        while left > 0 {
-            let free = 8 - (self.at % 8) as u32;
-            let take = free.min(left);
-            left -= take;
-            let chunk = (value >> left) as u8 & (0xFF >> (8 - take));
-            self.bytes[self.at / 8] |= chunk << (free - take);
-            self.at += take as usize;
+        debug_assert!(width <= WIDTH_MAX && value >> width == 0, "{value} fits into {width} bits");
+        self.waiting = self.waiting << width | value;
+        self.waiting_bits += width;
+        while self.waiting_bits >= 8 {
+            self.waiting_bits -= 8;
+            self.bytes[self.len] = (self.waiting >> self.waiting_bits) as u8;
+            self.len += 1;
         }
     }
 
     /// Writes `value` in groups of `width` bits, the lowest first; each says first whether another follows.
     pub(crate) fn groups(&mut self, mut value: u64, width: u32) {
-        loop {
-            let rest = value >> width;
-            self.bits(u64::from(rest != 0), 1);
-            self.bits(value & ((1 << width) - 1), width);
-            if rest == 0 {
-                return;
-            }
-            value = rest;
+        let mask = (1 << width) - 1;
+        while value > mask {
+            self.bits(1 << width | value & mask, width + 1);
+            value >>= width;
         }
+        self.bits(value, width + 1);
     }
 
     /// Writes a signed number in groups, its sign folded into the lowest bit: small magnitudes are short.
@@ -105,8 +106,9 @@ impl BitWriter {
     }
 
     /// Pads the last byte with zero bits.
-    pub(crate) fn finish(self) -> Frame {
-        Frame { len: self.at.div_ceil(8) as u8, bytes: self.bytes }
+    pub(crate) fn finish(mut self) -> Frame {
+        self.bits(0, (8 - self.waiting_bits) % 8);
+        Frame { len: self.len as u8, bytes: self.bytes }
     }
 }
 
@@ -122,18 +124,20 @@ impl<'a> BitReader<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// The next `width` bits, at most 64.
+    /// The next `width` bits, from one to [`WIDTH_MAX`].
     pub(crate) fn bits(&mut self, width: u32) -> Result<u64, BadFrame> {
-        let mut value = 0;
-        let mut left = width;
-        while left > 0 {
-            let byte = *self.bytes.get(self.at / 8).ok_or(BadFrame::Truncated)?;
-            let held = 8 - (self.at % 8) as u32;
-            let take = held.min(left);
-            value = value << take | u64::from(byte >> (held - take) & (0xFF >> (8 - take)));
-            left -= take;
-            self.at += take as usize;
+        debug_assert!((1..=WIDTH_MAX).contains(&width), "{width} bits are read at once");
+        let end = self.at + width as usize;
+        if end > self.bytes.len() * 8 {
+            return Err(BadFrame::Truncated);
         }
+        let rest = &self.bytes[self.at / 8..];
+        let word = rest.first_chunk().map_or_else(
+            || rest.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)) << (64 - 8 * rest.len()),
+            |chunk| u64::from_be_bytes(*chunk),
+        );
+        let value = word << (self.at % 8) >> (64 - width);
+        self.at = end;
         Ok(value)
     }
 
@@ -141,8 +145,8 @@ impl<'a> BitReader<'a> {
     pub(crate) fn groups(&mut self, width: u32) -> Result<u64, BadFrame> {
         let (mut value, mut shift) = (0, 0);
         loop {
-            let more = self.bits(1)? == 1;
-            let group = self.bits(width)?;
+            let read = self.bits(width + 1)?;
+            let (more, group) = (read >> width == 1, read & ((1 << width) - 1));
             let fits = shift < 64 && group << shift >> shift == group;
             if !fits || (group == 0 && shift > 0 && !more) {
                 return Err(BadFrame::Number);
@@ -168,8 +172,11 @@ impl<'a> BitReader<'a> {
 
     /// Nothing may follow but the zero bits that fill the last byte.
     pub(crate) fn finish(mut self) -> Result<(), BadFrame> {
-        let left = self.bytes.len() * 8 - self.at;
-        if left >= 8 || self.bits(left as u32)? != 0 { Err(BadFrame::Trailing) } else { Ok(()) }
+        match self.bytes.len() * 8 - self.at {
+            0 => Ok(()),
+            left @ 1..8 if self.bits(left as u32)? == 0 => Ok(()),
+            _ => Err(BadFrame::Trailing),
+        }
     }
 }
 
