@@ -58,7 +58,7 @@ counters! {
 }
 
 /// The logical address of a process. `real/` resolves it to a host and a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u32);
 
 impl fmt::Display for NodeId {
@@ -72,7 +72,7 @@ impl fmt::Display for NodeId {
 pub struct Incarnation(pub u32);
 
 /// An operation that a role has submitted and that will be answered once: unique over all incarnations of its node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpId {
     /// Which life of the node asked.
     pub incarnation: Incarnation,
@@ -86,10 +86,23 @@ impl fmt::Display for OpId {
     }
 }
 
+/// In a trace a name says more than its numbers.
+macro_rules! debug_as_displayed {
+    ($($name:ident)*) => {$(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    )*};
+}
+
+debug_as_displayed!(NodeId OpId LeaseId EntityId CharacterId);
+
 /// A lease, and so the identity of the process that holds it: drawn anew at every start. A host name is only an address.
 ///
 /// In 1..=`i64::MAX`, since etcd keeps lease ids as signed integers and reads zero as "choose one for me".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(NonZeroU64);
 
 impl LeaseId {
@@ -141,7 +154,7 @@ impl EntityKind {
 }
 
 /// An entity of the world. Written `boss-1`, `character-42`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntityId(NonZeroU64);
 
 /// An entity's number has 56 bits; the kind has the other eight.
@@ -222,7 +235,7 @@ impl FromStr for EntityId {
 }
 
 /// A player's character. It is an entity; the type says that it can hold a session and number operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CharacterId(EntityId);
 
 impl CharacterId {

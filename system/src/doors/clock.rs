@@ -4,8 +4,14 @@
 //! any time after it.
 
 /// Names a timer of one role: a kind in the high byte and a number of 56 bits below. A role wraps it in an enum of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimerKey(pub u64);
+
+impl core::fmt::Debug for TimerKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}.{}", self.kind(), self.number())
+    }
+}
 
 impl TimerKey {
     /// The timer of this kind and number. The number is cut to 56 bits.
