@@ -246,7 +246,7 @@ impl Orchestrator {
             }
         }
         let assignments = self.survey.assignments(&self.config.map, &self.roster);
-        for group in assignments.chunk_by(|a, b| (a.from, a.to) == (b.from, b.to)) {
+        for group in assignments.chunk_by(|a, b| a.leases() == b.leases()) {
             for chunk in group.chunks(self.chunk) {
                 if self.takeovers.len() >= TAKEOVERS {
                     return;

@@ -30,6 +30,13 @@ pub(super) struct Assignment {
     pub to: LeaseId,
 }
 
+impl Assignment {
+    /// From whom to whom: those of one pair share a transaction, whatever the revisions of their records.
+    pub fn leases(&self) -> (Option<LeaseId>, LeaseId) {
+        (self.from.map(|(lease, _)| lease), self.to)
+    }
+}
+
 impl Survey {
     pub fn take_in(&mut self, records: &[Record]) {
         for record in records {
@@ -79,7 +86,7 @@ impl Survey {
                 to,
             });
         }
-        assignments.sort_by_key(|a| (a.from.map(|(lease, _)| lease), a.to, a.entity));
+        assignments.sort_by_key(|a| (a.leases(), a.entity));
         assignments
     }
 
@@ -169,6 +176,18 @@ mod tests {
         survey.take_in(&[worker(3, 1)]);
         let assignments = survey.assignments(&map, &roster);
         assert_eq!(assignments, [Assignment { entity: npc(1), from: None, epoch: Epoch(0), to: lease(3) }]);
+    }
+
+    #[test]
+    fn orphans_of_one_owner_share_a_transaction_whatever_the_revisions_of_their_records() {
+        let map = Map::new(1, BTreeMap::new());
+        let entities: Vec<EntityId> = (0..100).map(npc).collect();
+        let mut survey = Survey::default();
+        survey.take_in(&[worker(1, 0)]);
+        let record = |&e: &EntityId| Record { mod_revision: Revision(100 + e.number() % 7), ..owned(e, 9) };
+        survey.take_in(&entities.iter().map(record).collect::<Vec<_>>());
+        let assignments = survey.assignments(&map, &roster(&entities, &map, 0));
+        assert_eq!(assignments.chunk_by(|a, b| a.leases() == b.leases()).count(), 1);
     }
 
     #[test]
