@@ -46,7 +46,7 @@ use operations::Operations;
 use prost::Message as _;
 use walk::Walk;
 use worldline_proto::{
-    CharacterId, ConnectionId, EntityId, Epoch, Generation, NodeId, OpId, OpNumber,
+    CharacterId, ConnectionId, EntityId, Epoch, Generation, NodeId, OpId, OpNumber, Version,
     client::{ClientFrame, Denied, DeniedReason, GatewayFrame, Hello, client_frame, gateway_frame},
     movement::Update,
 };
@@ -129,7 +129,8 @@ pub struct Client {
     gateway: usize,
     backoff: Backoff,
     generation: Generation,
-    epoch: Epoch,
+    /// The newest state that was taken in: an older one was overtaken on its way.
+    seen: (Epoch, Version),
     joined_before: bool,
     walk: Walk,
     operations: Operations,
@@ -147,7 +148,7 @@ impl Client {
             gateway: 0,
             backoff: Backoff::default(),
             generation: Generation(0),
-            epoch: Epoch(0),
+            seen: (Epoch(0), Version(0)),
             joined_before: false,
             walk: Walk::default(),
             operations: Operations::default(),
@@ -295,11 +296,11 @@ impl Client {
     /// A datagram of the gateway: authoritative state. One that does not decode is dropped; it may be any noise.
     fn on_update(&mut self, payload: &Payload, turn: &mut Turn<'_, Submission>) {
         let Some(update) = payload.as_bytes().and_then(|bytes| Update::decode(bytes).ok()) else { return };
-        let epoch = Epoch(update.epoch);
-        if EntityId::from_raw(update.entity) != Some(self.config.character.entity()) || epoch < self.epoch {
+        let (epoch, version) = (Epoch(update.epoch), Version(update.version));
+        if EntityId::from_raw(update.entity) != Some(self.config.character.entity()) || (epoch, version) <= self.seen {
             return;
         }
-        self.epoch = epoch;
+        self.seen = (epoch, version);
         if self.walk.reconcile(&update) {
             let (character, sequence) = (self.config.character, update.sequence);
             turn.note(Note::Confirmed { character, epoch, sequence });

@@ -46,9 +46,7 @@ impl Operations {
     /// A session begins: the ledger has results up to `applied_through`. Whatever this process has not sent itself goes on
     /// behind that.
     pub fn resume(&mut self, applied_through: OpNumber) {
-        if self.pending.is_empty() {
-            self.last = self.last.max(applied_through);
-        }
+        self.last = self.last.max(applied_through);
         for pending in &mut self.pending {
             pending.sent = None;
         }
