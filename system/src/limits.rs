@@ -51,7 +51,7 @@ pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(2);
 /// How long a renewal may take before another is tried.
 pub const RENEWAL_PATIENCE: Duration = Duration::from_millis(1_500);
-/// How often an orchestrator looks for orphans, and a worker for records that name it.
+/// How often an orchestrator looks for orphans.
 pub const SCAN_PERIOD: Duration = Duration::from_secs(1);
 /// A worker's tick: 60 Hz.
 pub const TICK: Duration = Duration::from_nanos(16_666_667);

@@ -38,8 +38,11 @@ pub(super) struct Claims {
     steps: BTreeMap<OpId, u64>,
     scan: Option<Scan>,
     watch: Option<OpId>,
-    /// Fences that a resumption passes again.
+    /// Fences that a resumption passes again: those asked for, and those that it must ask for again.
     resuming: BTreeMap<OpId, Vec<Authority>>,
+    unpassed: Vec<Authority>,
+    /// Watches and scans that came to nothing, in a row.
+    backoff: Backoff,
 }
 
 #[derive(Clone, Debug)]
@@ -123,7 +126,11 @@ impl Worker {
         match answer {
             Answer::Read(outcome) => self.on_page(op, outcome, turn),
             Answer::Transacted(outcome) => self.on_recorded(op, outcome, turn),
-            Answer::Watching(Outcome::Refused(_) | Outcome::Unknown) if self.claims.watch == Some(op) => {
+            Answer::Watching(Outcome::Done(())) if self.claims.watch == Some(op) => self.claims.backoff.reset(),
+            Answer::Watching(Outcome::Refused(_)) => self.on_gap(op, turn),
+            // It may stand: it is ended, so that the directory does not report to nobody.
+            Answer::Watching(Outcome::Unknown) => {
+                turn.directory(directory::Submission::Unwatch(op), limits::DIRECTORY_PATIENCE);
                 self.on_gap(op, turn);
             }
             _ => {}
@@ -140,7 +147,7 @@ impl Worker {
                 }
             }
             // `Unknown` may have happened and a refusal has not: either way the same transaction is right.
-            _ => turn.arm_in(Timer::Register, limits::RETRY_MIN),
+            _ => self.arm_later(Timer::Register, turn),
         }
     }
 
@@ -157,8 +164,8 @@ impl Worker {
         let Some(mut scan) = self.claims.scan.take_if(|scan| scan.op == op) else { return };
         let lease = self.lease();
         let Outcome::Done(page) = outcome else {
-            turn.arm_in(Timer::Scan, limits::RETRY_MIN);
-            return;
+            // A read: refused and `Unknown` alike leave nothing behind.
+            return self.arm_later(Timer::Scan, turn);
         };
         for record in &page.records {
             if let Some((entity, owner)) = ownership(record)
@@ -231,13 +238,19 @@ impl Worker {
         self.begin_groups(turn);
     }
 
-    /// The watch has missed something: read again and watch anew.
+    /// The watch has missed something, or does not stand: read again and watch anew.
     pub(super) fn on_gap(&mut self, watch: OpId, turn: &mut Turn<'_, Submission>) {
         if self.claims.watch == Some(watch) {
             self.claims.watch = None;
             self.routes.clear();
-            self.scan(turn);
+            self.arm_later(Timer::Scan, turn);
         }
+    }
+
+    /// Tries again after a while that grows with every failure in a row.
+    fn arm_later(&mut self, timer: Timer, turn: &mut Turn<'_, Submission>) {
+        let wait = self.claims.backoff.fail(turn.entropy());
+        turn.arm_in(timer, wait);
     }
 
     /// Compares a record with what is held.
@@ -417,13 +430,19 @@ impl Worker {
     }
 
     /// Passes the fence again for everything held, at the same epochs: the last step of a resumption.
-    pub(super) fn pass_fence_again(&mut self, turn: &mut Turn<'_, Submission>) {
-        let (true, Some(lease)) = (self.valid(turn.now()), self.lease()) else { return };
-        let held: Vec<Authority> = self.entities.values().map(|served| served.authority).collect();
-        if held.is_empty() {
+    pub(super) fn pass_fences_again(&mut self, turn: &mut Turn<'_, Submission>) {
+        self.claims.resuming.clear();
+        self.claims.unpassed = self.entities.values().map(|served| served.authority).collect();
+        if self.claims.unpassed.is_empty() {
             return self.resumed(turn);
         }
-        for chunk in held.chunks(limits::CLAIM_ENTITIES) {
+        self.pass_fence(turn);
+    }
+
+    /// Asks for the fences that are not passed yet.
+    pub(super) fn pass_fence(&mut self, turn: &mut Turn<'_, Submission>) {
+        let (true, Some(lease)) = (self.valid(turn.now()), self.lease()) else { return };
+        for chunk in core::mem::take(&mut self.claims.unpassed).chunks(limits::CLAIM_ENTITIES) {
             let entities = chunk.iter().map(|authority| (authority.entity, authority.epoch)).collect();
             let op = turn.ledger(ledger::Submission::Claim { lease, entities }, limits::LEDGER_PATIENCE);
             self.claims.resuming.insert(op, chunk.to_vec());
@@ -437,9 +456,11 @@ impl Worker {
         turn: &mut Turn<'_, Submission>,
     ) {
         let Outcome::Done(claims) = outcome else {
-            turn.arm_in(Timer::Resume, limits::RETRY_MIN);
-            return;
+            // Refused has not happened; `Unknown` may have, and then the same claim passes again for the same lease.
+            self.claims.unpassed.extend(authorities);
+            return self.arm_later(Timer::Resume, turn);
         };
+        self.claims.backoff.reset();
         for (authority, claim) in authorities.iter().zip(claims) {
             let still = self.entities.get(&authority.entity).is_some_and(|served| served.authority == *authority);
             match claim {
@@ -456,7 +477,10 @@ impl Worker {
                 Ok(_) | Err(_) => {}
             }
         }
-        if self.claims.resuming.is_empty() && self.phase == Phase::Resuming(Resuming::Fencing) {
+        if self.claims.resuming.is_empty()
+            && self.claims.unpassed.is_empty()
+            && self.phase == Phase::Resuming(Resuming::Fencing)
+        {
             self.resumed(turn);
         }
     }

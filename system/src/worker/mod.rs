@@ -276,7 +276,7 @@ impl Worker {
                 return;
             }
             self.phase = Phase::Resuming(Resuming::Fencing);
-            self.pass_fence_again(turn);
+            self.pass_fences_again(turn);
         }
     }
 
@@ -320,7 +320,7 @@ impl Worker {
             }
             Timer::Resume => {
                 if self.phase == Phase::Resuming(Resuming::Fencing) {
-                    self.pass_fence_again(turn);
+                    self.pass_fence(turn);
                 }
             }
         }
