@@ -11,7 +11,7 @@ use crate::{
 };
 use alloc::{sync::Arc, vec::Vec};
 use worldline_proto::{
-    CallId, CharacterId, EntityId, OpId,
+    CallId, CharacterId, EntityId, OpId, OpNumber,
     server::{ApplyEffectReply, ApplyEffectStatus, Reply},
 };
 
@@ -119,9 +119,10 @@ impl Worker {
         }
         for ((operation, requester), verdict) in batch.operations.iter().zip(requesters).zip(&committed.verdicts) {
             self.take_in_target(operation, *verdict);
+            self.take_in_fence(operation, *verdict, turn);
             match requester {
                 Requester::Head => self.conclude(operation.authority[0], operation.number, *verdict, turn),
-                Requester::Call(call) => self.answer_effect(call, operation, *verdict, turn),
+                Requester::Call(call) => wire::reply(call, Reply::ApplyEffect(wire::verdict_to_reply(*verdict)), turn),
             }
         }
         self.drain(turn);
@@ -143,18 +144,28 @@ impl Worker {
         }
         for (operation, verdict) in batch.operations.iter().zip(&committed.verdicts) {
             self.take_in_target(operation, *verdict);
-            if let Verdict::Fenced { entity, highest } = *verdict
-                && let Some(&authority) = operation.authority.iter().find(|authority| authority.entity == entity)
-            {
-                self.fenced_if_held(authority, highest, turn);
-            }
-            let Some(served) = self.entities.get_mut(&operation.character.entity()) else { continue };
-            if served.authority == operation.authority[0] {
-                served.head.take_if(|head| head.asked.number == operation.number);
-                if let Verdict::Applied(result) | Verdict::Stored(result) = *verdict {
-                    served.store(operation.number, operation.digest, result);
-                }
-            }
+            self.take_in_fence(operation, *verdict, turn);
+            self.take_in_result(operation.authority[0], operation.number, *verdict);
+        }
+    }
+
+    /// Ends a character's head without telling its player: asked again, it is answered from the stored result, if there is
+    /// one.
+    pub(super) fn take_in_result(&mut self, holding: ledger::Authority, number: OpNumber, verdict: Verdict) {
+        let held = self.entities.get_mut(&holding.entity).filter(|served| served.authority == holding);
+        let Some(served) = held else { return };
+        let Some(head) = served.head.take_if(|head| head.asked.number == number) else { return };
+        if let Verdict::Applied(result) | Verdict::Stored(result) = verdict {
+            served.store(number, head.asked.digest, result);
+        }
+    }
+
+    /// Ends the holding that an operation was refused under. A later holding of the same entity goes on.
+    fn take_in_fence(&mut self, operation: &Operation, verdict: Verdict, turn: &mut Turn<'_, Submission>) {
+        if let Verdict::Fenced { entity, highest } = verdict
+            && let Some(&authority) = operation.authority.iter().find(|authority| authority.entity == entity)
+        {
+            self.fenced_if_held(authority, highest, turn);
         }
     }
 
@@ -168,30 +179,18 @@ impl Worker {
         }
     }
 
-    fn fenced_if_held(
+    /// A write under this authority was refused because the fence stands higher.
+    pub(super) fn fenced_if_held(
         &mut self,
         authority: ledger::Authority,
         highest: worldline_proto::Epoch,
         turn: &mut Turn<'_, Submission>,
     ) {
         if self.entities.get(&authority.entity).is_some_and(|served| served.authority == authority) {
-            self.fenced(authority.entity, highest, turn);
+            reached!(turn, "worker.commit-refused-by-fence");
+            self.told(authority.entity, highest);
+            self.drop_entity(authority.entity, turn);
         }
-    }
-
-    fn answer_effect(
-        &mut self,
-        call: CallId,
-        operation: &Operation,
-        verdict: Verdict,
-        turn: &mut Turn<'_, Submission>,
-    ) {
-        if let Verdict::Fenced { entity, highest } = verdict
-            && let Some(&authority) = operation.authority.iter().find(|authority| authority.entity == entity)
-        {
-            self.fenced_if_held(authority, highest, turn);
-        }
-        wire::reply(call, Reply::ApplyEffect(wire::verdict_to_reply(verdict)), turn);
     }
 
     /// An entity is no longer held: what waits for it and was never submitted has certainly not happened.

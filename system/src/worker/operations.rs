@@ -61,6 +61,7 @@ impl Worker {
             if known.digest != digest {
                 return refuse(call, Refusal::Busy, turn);
             }
+            known.generation = generation;
             let older = core::mem::replace(&mut known.call, call);
             return refuse(older, Refusal::Busy, turn);
         }
@@ -94,7 +95,14 @@ impl Worker {
             Ok(effect) => effect,
             Err(refusal) => Effect::Refuse(refusal),
         };
-        let mut authority = vec![served.authority];
+        let authority = served.authority;
+        self.execute(asked, effect, authority, turn);
+    }
+
+    /// Makes a decided operation its character's head and brings it to where its target is owned.
+    fn execute(&mut self, asked: Asked, effect: Effect, holding: Authority, turn: &mut Turn<'_, Submission>) {
+        let Some(character) = CharacterId::from_entity(holding.entity) else { return };
+        let mut authority = vec![holding];
         let target = match effect {
             Effect::Attack { target, .. } => Some(target),
             Effect::Refuse(_) => None,
@@ -107,9 +115,10 @@ impl Worker {
         };
         let here = matches!(course, Course::Here);
         let (number, generation, digest) = (asked.number, asked.generation, asked.digest);
-        if let Some(served) = self.entities.get_mut(&character.entity()) {
-            served.head = Some(Head { asked, effect: effect.clone(), course });
-        }
+        let Some(served) = self.entities.get_mut(&holding.entity).filter(|served| served.authority == holding) else {
+            return;
+        };
+        served.head = Some(Head { asked, effect: effect.clone(), course });
         if here {
             let operation = Operation { character, generation, number, digest, authority, effect };
             self.queue.push_back(Queued { operation, requester: Requester::Head });
@@ -205,6 +214,9 @@ impl Worker {
                 self.routes.forget(target);
                 self.forward_later(character, turn);
             }
+            Some(Verdict::Fenced { highest, .. }) => self.fenced_if_held(authority, highest, turn),
+            // It stands in the ledger, but this worker may not say so now.
+            Some(verdict) if !self.acts(turn.now()) => self.take_in_result(authority, number, verdict),
             Some(verdict) => self.conclude(authority, number, verdict, turn),
             None => {
                 self.routes.forget(target);
@@ -238,13 +250,15 @@ impl Worker {
             queued.operation.character == operation.character && queued.operation.number == operation.number
         };
         if let Some(queued) = self.queue.iter_mut().find(same) {
+            let (waiting, asked) = (queued.operation.authority[0], operation.authority[0]);
+            let (Requester::Call(older), true) = (queued.requester, asked.epoch >= waiting.epoch) else {
+                // What waits is of a later owner of the attacker, which may be this worker itself: a call that was overtaken
+                // must not take its place.
+                return refuse(call, Refusal::Busy, turn);
+            };
             // A resend of what still waits: what is asked now is what counts.
-            queued.operation = operation;
-            let older = core::mem::replace(&mut queued.requester, Requester::Call(call));
-            if let Requester::Call(older) = older {
-                refuse(older, Refusal::Busy, turn);
-            }
-            return;
+            *queued = Queued { operation, requester: Requester::Call(call) };
+            return refuse(older, Refusal::Busy, turn);
         }
         if self.queue.len() >= limits::WORKER_QUEUE {
             return refuse(call, Refusal::Busy, turn);
@@ -261,11 +275,11 @@ impl Worker {
         turn: &mut Turn<'_, Submission>,
     ) {
         let Some(served) = self.entities.get_mut(&authority.entity) else { return };
-        if served.authority != authority || served.head.as_ref().is_none_or(|head| head.asked.number != number) {
+        if served.authority != authority {
             // It was decided under a holding that is over. The old owner stays silent.
             return;
         }
-        let Some(Head { asked, .. }) = served.head.take() else { return };
+        let Some(Head { asked, effect, .. }) = served.head.take_if(|head| head.asked.number == number) else { return };
         match verdict {
             Verdict::Applied(result) | Verdict::Stored(result) => {
                 served.store(number, asked.digest, result);
@@ -280,6 +294,11 @@ impl Worker {
                 served.applied_through = served.applied_through.max(number);
                 answer(asked.call, PerformStatus::Forgotten, None, turn);
             }
+            // Whoever waits for it by now is the newest session: it was submitted for the one before, and so nothing of it
+            // has happened.
+            Verdict::StaleSession { current } if asked.generation == current => {
+                return self.execute(asked, effect, authority, turn);
+            }
             Verdict::StaleSession { current } => {
                 reached!(turn, "worker.stale-session-refused");
                 served.heard_of(current);
@@ -293,19 +312,13 @@ impl Worker {
                     answer(behind.call, PerformStatus::Gap, None, turn);
                 }
             }
-            // The fence is no answer to a client: what is fenced is dropped, and the new owner answers the resend.
-            Verdict::Fenced { entity, highest } => return self.fenced(entity, highest, turn),
+            // The fence is no answer to a client. The character's own has been dropped by now, and its new owner answers the
+            // resend; a target that was lost has another owner.
+            Verdict::Fenced { .. } => return self.execute(asked, effect, authority, turn),
         }
         if let Some(character) = CharacterId::from_entity(authority.entity) {
             self.begin_next(character, turn);
         }
-    }
-
-    /// A write was refused because an entity's fence stands higher.
-    pub(super) fn fenced(&mut self, entity: EntityId, highest: Epoch, turn: &mut Turn<'_, Submission>) {
-        reached!(turn, "worker.commit-refused-by-fence");
-        self.told(entity, highest);
-        self.drop_entity(entity, turn);
     }
 }
 
@@ -317,8 +330,11 @@ fn decide(
     turn: &mut Turn<'_, Submission>,
 ) -> Result<Effect, RuleRefusal> {
     let target = wire::attack_target(&asked.action)?;
-    attack::may_strike(served.position, served.cooldown_end, map.boss(target), turn.unix_now())?;
-    served.cooldown_end = turn.unix_now() + attack::COOLDOWN;
+    let now = turn.unix_now();
+    // Another owner's clock, or this one's before it was set back, is no reason to rest for longer than a blow costs.
+    served.cooldown_end = served.cooldown_end.min(now + attack::COOLDOWN);
+    attack::may_strike(served.position, served.cooldown_end, map.boss(target), now)?;
+    served.cooldown_end = now + attack::COOLDOWN;
     Ok(Effect::Attack { target, blow: attack::roll(turn.entropy()) })
 }
 

@@ -22,6 +22,8 @@ use worldline_system::{
 pub struct Bench<R> {
     pub role: R,
     pub now: Instant,
+    /// By how much its wall clock is behind its monotonic one.
+    pub wall_behind: Duration,
     pub outbox: Vec<Submission>,
     desk: Desk,
 }
@@ -33,12 +35,12 @@ where
     pub fn new(role: R) -> Self {
         let entropy = Entropy::from_seed([5; 32]);
         let desk = Desk { node: NodeId(1), incarnation: Incarnation(1), operations: 0, entropy };
-        Self { role, now: Instant::from_nanos(1_000_000_000), outbox: Vec::new(), desk }
+        Self { role, now: Instant::from_nanos(1_000_000_000), wall_behind: Duration::ZERO, outbox: Vec::new(), desk }
     }
 
     pub fn give(&mut self, event: Event) {
         self.outbox.clear();
-        let unix_now = UnixTime::from_nanos(self.now.as_nanos());
+        let unix_now = UnixTime::from_nanos((self.now - self.wall_behind).as_nanos());
         let mut hooks = NoHooks;
         let mut turn = Turn::new(self.now, unix_now, &mut self.desk, &mut hooks, &mut self.outbox);
         self.role.on_event(event.try_into().expect("a door that the role uses"), &mut turn);
