@@ -7,7 +7,7 @@ use prost::Message as _;
 use worldline_proto::{
     CharacterId, ConnectionId, EntityId, Epoch, Generation, LeaseId, NodeId, Nonce, OpId, OpNumber, Revision,
     client::{ClientFrame, DeniedReason, GatewayFrame, Hello, Perform, client_frame, gateway_frame},
-    movement::Update,
+    movement::{Input, Update},
     server::{AttachReply, AttachStatus, PeerMessage, Reply, Request, State, peer_message},
     token::{Claims, Key},
 };
@@ -79,6 +79,11 @@ impl Bench<Gateway> {
 
     /// From hello to welcome, at the owner with lease 11.
     fn play(&mut self) {
+        let attach = self.play_until_attach();
+        self.attached(attach, 0);
+    }
+
+    fn play_until_attach(&mut self) -> OpId {
         self.hello(KEY, u64::MAX);
         let (login, _) = self.asked_ledger().remove(0);
         let session = Login { generation: Generation(6), applied_through: OpNumber(2) };
@@ -94,9 +99,21 @@ impl Bench<Gateway> {
         self.network(FromNetwork::Opened { op, connection: LINK });
         let (attach, request) = self.called().remove(0);
         assert!(matches!(request, Request::Attach(request) if request.generation == 6));
+        attach
+    }
+
+    /// The owner has taken the session; its last state had this version.
+    fn attached(&mut self, attach: OpId, version: u64) {
         let status = AttachStatus::Attached.into();
-        let reply = AttachReply { status, epoch: 4, applied_through: 2, ..Default::default() };
+        let reply = AttachReply { status, epoch: 4, applied_through: 2, version, ..Default::default() };
         self.network(FromNetwork::Answered { op: attach, outcome: Outcome::Done(Reply::Attach(reply)).into() });
+    }
+
+    /// The directory tells again where the owner lives.
+    fn reconnect(&mut self) -> Vec<ToNetwork> {
+        let (found, _) = self.asked_directory().remove(0);
+        self.directory(found, Told::Got(Outcome::Done((Some(owner(11, 2)), Revision(5)))));
+        self.asked_network()
     }
 
     fn state(&mut self, epoch: u64, version: u64) {
@@ -179,6 +196,42 @@ fn a_new_owner_in_the_directory_moves_the_session_and_tells_its_client() {
     let (_, sought) = bench.asked_directory().remove(0);
     let wanted = At::Worker(LeaseId::from_bits(22));
     assert!(matches!(sought, ToDirectory::Get { key, .. } if key == wanted), "where the new owner lives");
+}
+
+#[test]
+fn a_session_that_was_attached_over_a_link_that_is_gone_attaches_again() {
+    let mut bench = gateway();
+    let attach = bench.play_until_attach();
+    bench.network(FromNetwork::Closed { connection: LINK, reason: CloseReason::IdleTimeout });
+    bench.attached(attach, 0);
+    assert!(bench.told_client().is_empty(), "its states would go nowhere");
+    bench.pass(limits::RETRY_MAX);
+    let connects = |s: &ToNetwork| matches!(s, ToNetwork::Connect { to: WORKER, .. });
+    assert!(bench.asked_network().iter().any(connects), "it opens another: {:?}", bench.outbox);
+}
+
+#[test]
+fn what_was_overtaken_by_an_attachment_is_neither_shown_nor_passed_on() {
+    let mut bench = gateway();
+    let attach = bench.play_until_attach();
+    bench.state(4, 19);
+    assert!(bench.updates().is_empty(), "it is not attached yet");
+    bench.attached(attach, 20);
+    bench.state(4, 20);
+    assert!(bench.updates().is_empty(), "it left before the session came");
+    bench.state(4, 21);
+    assert_eq!(bench.updates().len(), 1);
+    let mut passed = |sequence| {
+        let payload = Payload::from(&*Input { sequence, x_mm: 0, y_mm: 0 }.encode());
+        bench.network(FromNetwork::Datagram { connection: CLIENT, payload });
+        bench.asked_network().len()
+    };
+    assert_eq!((passed(2), passed(2), passed(1), passed(3)), (1, 0, 0, 1), "each input once, and forwards only");
+    bench.network(FromNetwork::Closed { connection: LINK, reason: CloseReason::IdleTimeout });
+    let [ToNetwork::Connect { op, .. }] = bench.reconnect()[..] else { panic!("it opens a link again") };
+    bench.network(FromNetwork::Opened { op, connection: ConnectionId(3) });
+    let (_, request) = bench.called().remove(0);
+    assert!(matches!(request, Request::Attach(request) if request.inputs_through == 3));
 }
 
 #[test]

@@ -7,22 +7,28 @@ use std::{collections::BTreeMap, sync::Arc};
 use worldline_proto::{
     CallId, CharacterId, ConnectionId, EntityId, EntityKind, Epoch, Generation, LeaseId, NodeId, Nonce, OpId, OpNumber,
     Revision,
-    server::{AttachRequest, PerformRequest, PerformStatus, Reply, Request},
+    server::{
+        ApplyEffectReply, ApplyEffectRequest, ApplyEffectStatus, AttachReply, AttachRequest, AttachStatus, Moved,
+        PeerMessage, PerformRequest, PerformStatus, ReleasedReason, Reply, Request, peer_message::Message,
+    },
 };
 use worldline_system::{
     Outcome, Refusal,
     doors::{
         directory::{
             Answer as Told, Consistency, Key, Ownership, Page, Record, RegionId, Submission as ToDirectory, Transacted,
-            Value, Write,
+            Value, Worker as Registered, Write,
         },
-        ledger::{Answer, Batch, Committed, Durable, OpResult, Submission as ToLedger, Verdict},
-        network::Event as FromNetwork,
+        ledger::{Answer, Batch, Committed, Durable, Effect, OpResult, RuleRefusal, Submission as ToLedger, Verdict},
+        network::{Event as FromNetwork, Payload, Submission as ToNetwork},
     },
     history::Note,
     lease::LeaseTimes,
     limits,
-    rules::space::{Boss, Map},
+    rules::{
+        attack::COOLDOWN,
+        space::{Boss, Map},
+    },
     wire,
     worker::{Config, Phase, Worker},
 };
@@ -32,6 +38,7 @@ const LINK: ConnectionId = ConnectionId(1);
 /// The worker's timers, by kind.
 const LEASE: u8 = 0;
 const TICK: u8 = 3;
+const SCAN: u8 = 4;
 
 fn boss() -> EntityId {
     EntityId::new(EntityKind::Boss, 1).expect("in range")
@@ -91,9 +98,49 @@ impl Bench<Worker> {
     }
 
     fn perform(&mut self, call: u64, number: u64, target: EntityId) {
+        self.perform_in_session(1, call, number, target);
+    }
+
+    fn perform_in_session(&mut self, generation: u64, call: u64, number: u64, target: EntityId) {
         let character = character().entity().get();
         let action = wire::encode_attack(target);
-        self.call(call, Request::Perform(PerformRequest { character, generation: 1, number, action }));
+        self.call(call, Request::Perform(PerformRequest { character, generation, number, action }));
+    }
+
+    /// The ledger executes the batch in flight with this verdict on each of its operations.
+    fn commit(&mut self, op: OpId, batch: &Batch, verdict: Verdict) {
+        let checkpoints = batch.checkpoints.iter().map(|_| Ok(())).collect();
+        let committed = Committed { verdicts: vec![verdict; batch.operations.len()], checkpoints };
+        self.ledger(op, Answer::Committed(Outcome::Done(committed)));
+    }
+
+    /// Its lease has run out by its own clock, and is renewed late: it reads its records and finds these.
+    fn renew_late(&mut self, records: Vec<Record>) {
+        self.now = self.now + LeaseTimes::default().ttl;
+        self.timer(LEASE);
+        let (renewal, _) = self.asked_directory().remove(0);
+        self.directory(renewal, Told::KeptAlive(Outcome::Done(LeaseTimes::default().ttl)));
+        let (scan, _) = self.asked_directory().remove(0);
+        self.directory(scan, Told::Read(Outcome::Done(Page { records, revision: Revision(20), more: false })));
+    }
+
+    fn record(&self, entity: EntityId, revision: u64, nonce: u64) -> Record {
+        let value = Value::Owner(Ownership { lease: self.lease(), epoch: Epoch(5), nonce: Nonce(nonce) });
+        Record { key: Key::Owner(entity), value, mod_revision: Revision(revision), lease: None }
+    }
+
+    fn move_to(&mut self, generation: u64, sequence: u32) {
+        let character = character().entity().get();
+        let message = Some(Message::Moved(Moved { character, generation, sequence, ..Default::default() }));
+        self.network(FromNetwork::Datagram { connection: LINK, payload: PeerMessage { message }.into() });
+    }
+
+    fn told_gateway(&self) -> Vec<Message> {
+        let message = |s: ToNetwork| match s {
+            ToNetwork::Send { connection: LINK, payload: Payload::Peer(message), .. } => message.message,
+            _ => None,
+        };
+        self.asked_network().into_iter().filter_map(message).collect()
     }
 
     /// Ticks until a batch leaves.
@@ -233,7 +280,7 @@ fn past_its_lease_a_worker_is_silent_and_a_late_renewal_brings_it_back_at_the_sa
     assert_eq!(bench.role.phase(), Phase::Suspended, "the first event after it tells, whichever it is");
     assert_eq!(bench.replies(), [(CallId(1), Outcome::Refused(Refusal::NotServing))]);
     assert!(bench.asked_ledger().is_empty());
-    let attach = AttachRequest { character: character().entity().get(), generation: 2 };
+    let attach = AttachRequest { character: character().entity().get(), generation: 2, ..Default::default() };
     bench.call(2, Request::Attach(attach));
     assert_eq!(bench.replies(), [(CallId(2), Outcome::Refused(Refusal::NotServing))]);
 
@@ -290,4 +337,173 @@ fn a_refusal_by_the_fence_is_no_answer_and_ends_the_holding() {
     bench.ledger(op, Answer::Committed(Outcome::Done(Committed { verdicts: vec![fenced], checkpoints })));
     assert!(bench.replies().is_empty(), "the old owner stays silent");
     assert!(bench.role.served().all(|served| served.authority().entity == boss()));
+}
+
+#[test]
+fn a_resend_of_a_newer_session_is_not_answered_for_the_older_one() {
+    let mut bench = worker();
+    bench.serve(&[boss(), character().entity()]);
+    bench.perform(1, 1, boss());
+    let (op, batch) = bench.tick_to_commit();
+    bench.perform_in_session(2, 2, 1, boss());
+    assert_eq!(bench.replies(), [(CallId(1), Outcome::Refused(Refusal::Busy))], "the newest call waits for the answer");
+    bench.commit(op, &batch, Verdict::StaleSession { current: Generation(2) });
+    assert!(bench.replies().is_empty(), "the session that asks is the highest: it must not hear that it is not");
+    let (op, again) = bench.tick_to_commit();
+    assert_eq!(again.operations[0].generation, Generation(2));
+    assert_eq!(again.operations[0].effect, batch.operations[0].effect, "decided once");
+    bench.commit(op, &again, Verdict::Applied(hit()));
+    assert!(matches!(&bench.replies()[..], [(CallId(2), reply)] if status(reply) == PerformStatus::Stored));
+}
+
+#[test]
+fn a_forwarded_effect_that_was_overtaken_does_not_take_the_place_of_what_the_owner_has_queued() {
+    let mut bench = worker();
+    bench.serve(&[boss(), character().entity()]);
+    bench.perform(1, 1, boss());
+    let late = ApplyEffectRequest {
+        character: character().entity().get(),
+        generation: 1,
+        number: 1,
+        digest: vec![0; 16],
+        epoch: 4,
+        lease: 77,
+        target: boss().get(),
+        damage: 80,
+        experience: 40,
+        bounty: 3,
+    };
+    bench.call(2, Request::ApplyEffect(late));
+    assert_eq!(bench.replies(), [(CallId(2), Outcome::Refused(Refusal::Busy))], "of an owner that was replaced");
+    let (op, batch) = bench.tick_to_commit();
+    assert_eq!(batch.operations[0].authority[0].epoch, Epoch(5));
+    bench.commit(op, &batch, Verdict::Applied(hit()));
+    assert!(matches!(&bench.replies()[..], [(CallId(1), reply)] if status(reply) == PerformStatus::Stored));
+}
+
+#[test]
+fn a_refusal_under_an_earlier_holding_does_not_end_the_later_one() {
+    let mut bench = worker();
+    bench.serve(&[boss(), character().entity()]);
+    bench.perform(1, 1, boss());
+    let (op, batch) = bench.tick_to_commit();
+    // Meanwhile the boss's record is written anew, and the same worker claims it again.
+    bench.timer(SCAN);
+    let (scan, _) = bench.asked_directory().remove(0);
+    let records = vec![bench.record(boss(), 30, 7), bench.record(character().entity(), 12, 0)];
+    bench.directory(scan, Told::Read(Outcome::Done(Page { records, revision: Revision(31), more: false })));
+    let raise = bench.asked_directory().into_iter().find(|(_, s)| matches!(s, ToDirectory::Transact(_)));
+    let done = Transacted { succeeded: true, revision: Revision(32), otherwise: Vec::new() };
+    bench.directory(raise.expect("it claims").0, Told::Transacted(Outcome::Done(done)));
+    let (claim, _) = bench.asked_ledger().remove(0);
+    bench.ledger(claim, Answer::Claimed(Outcome::Done(vec![Ok(Box::new(durable(boss())))])));
+
+    bench.commit(op, &batch, Verdict::Fenced { entity: boss(), highest: Epoch(6) });
+    assert_eq!(bench.role.served().count(), 2, "both are held");
+    let (_, again) = bench.tick_to_commit();
+    let authority = again.operations[0].authority.iter().find(|authority| authority.entity == boss());
+    assert_eq!(authority.map(|authority| authority.epoch), Some(Epoch(6)), "the blow lands under the new holding");
+}
+
+#[test]
+fn a_resumption_waits_for_every_fence() {
+    let mut bench = worker();
+    let npcs: Vec<EntityId> = (1..=300).filter_map(|n| EntityId::new(EntityKind::Npc, n)).collect();
+    bench.join(&npcs);
+    let raises = bench.asked_directory().into_iter().filter(|(_, s)| matches!(s, ToDirectory::Transact(_)));
+    for (raise, _) in raises.collect::<Vec<_>>() {
+        let done = Transacted { succeeded: true, revision: Revision(12), otherwise: Vec::new() };
+        bench.directory(raise, Told::Transacted(Outcome::Done(done)));
+        let (claim, ToLedger::Claim { entities, .. }) = bench.asked_ledger().remove(0) else { panic!("it claims") };
+        let held = entities.iter().map(|&(entity, _)| Ok(Box::new(durable(entity)))).collect();
+        bench.ledger(claim, Answer::Claimed(Outcome::Done(held)));
+    }
+    bench.renew_late(npcs.iter().map(|&npc| bench.record(npc, 12, 0)).collect());
+    let claims = bench.asked_ledger();
+    let [(first, ToLedger::Claim { entities, .. }), (second, ToLedger::Claim { entities: others, .. })] = &claims[..]
+    else {
+        panic!("two claims: {claims:?}")
+    };
+    let held = |entities: &[(EntityId, Epoch)]| {
+        let durables = entities.iter().map(|&(entity, _)| Ok(Box::new(durable(entity)))).collect();
+        Answer::Claimed(Outcome::Done(durables))
+    };
+    bench.ledger(*first, Answer::Claimed(Outcome::Unknown));
+    let armed = std::mem::take(&mut bench.outbox);
+    bench.ledger(*second, held(others));
+    assert!(matches!(bench.role.phase(), Phase::Resuming(_)), "the first has not passed");
+    bench.outbox = armed;
+    bench.pass(limits::RETRY_MIN);
+    let again = bench.asked_ledger();
+    assert!(matches!(&again[..], [(_, ToLedger::Claim { entities: same, .. })] if same == entities), "only those");
+    bench.ledger(again[0].0, held(entities));
+    assert_eq!(bench.role.phase(), Phase::Active);
+}
+
+#[test]
+fn a_silent_worker_does_not_pass_on_what_a_targets_owner_tells_it() {
+    let mut bench = worker();
+    bench.serve(&[character().entity()]);
+    bench.perform(1, 1, boss());
+    let (owner, _) = bench.asked_directory().remove(0);
+    let lease = LeaseId::from_bits(22);
+    let value = Value::Owner(Ownership { lease, epoch: Epoch(3), nonce: Nonce(1) });
+    let record = Record { key: Key::Owner(boss()), value, mod_revision: Revision(8), lease: None };
+    bench.directory(owner, Told::Got(Outcome::Done((Some(record), Revision(13)))));
+    let (lives, _) = bench.asked_directory().remove(0);
+    let value = Value::Worker(Registered { node: NodeId(9), region: RegionId(0) });
+    let record = Record { key: Key::Worker(lease), value, mod_revision: Revision(7), lease: Some(lease) };
+    bench.directory(lives, Told::Got(Outcome::Done((Some(record), Revision(13)))));
+    let ToNetwork::Call(call) = bench.asked_network().remove(0) else { panic!("it forwards the blow") };
+    let (status_, result) = (ApplyEffectStatus::Applied.into(), Some(wire::result_to_wire(hit())));
+    let applied = Reply::ApplyEffect(ApplyEffectReply { status: status_, result, ..Default::default() });
+
+    bench.now = bench.now + LeaseTimes::default().ttl;
+    bench.network(FromNetwork::Answered { op: call.op, outcome: Outcome::Done(applied).into() });
+    assert_eq!(bench.role.phase(), Phase::Suspended);
+    assert!(bench.replies().is_empty() && !bench.notes().iter().any(|note| matches!(note, Note::AnswerSent { .. })));
+
+    bench.renew_late(vec![bench.record(character().entity(), 12, 0)]);
+    let (claim, _) = bench.asked_ledger().remove(0);
+    bench.ledger(claim, Answer::Claimed(Outcome::Done(vec![Ok(Box::new(durable(character().entity())))])));
+    bench.perform(2, 1, boss());
+    assert!(
+        matches!(&bench.replies()[..], [(CallId(2), reply)] if status(reply) == PerformStatus::Stored),
+        "asked again"
+    );
+}
+
+#[test]
+fn a_gateway_whose_session_is_not_attached_here_is_told_and_no_input_counts_twice() {
+    let mut bench = worker();
+    bench.serve(&[boss(), character().entity()]);
+    bench.move_to(1, 1);
+    let told = bench.told_gateway();
+    let [Message::Released(released)] = &told[..] else { panic!("it is sent to look again: {told:?}") };
+    assert_eq!(released.reason, i32::from(ReleasedReason::NotOwner));
+    let attach = AttachRequest { character: character().entity().get(), generation: 1, inputs_through: 7 };
+    bench.call(1, Request::Attach(attach));
+    let attached = |reply: &AttachReply| reply.status == i32::from(AttachStatus::Attached);
+    assert!(matches!(&bench.replies()[..], [(_, Outcome::Done(Reply::Attach(reply)))] if attached(reply)));
+    let moved = |bench: &Bench<Worker>| bench.notes().iter().filter(|n| matches!(n, Note::Moved { .. })).count();
+    bench.move_to(1, 7);
+    assert_eq!(moved(&bench), 0, "the owner before may have taken it in");
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_keep_a_weapon_at_rest() {
+    let mut bench = worker();
+    bench.serve(&[boss(), character().entity()]);
+    bench.perform(1, 1, boss());
+    let (op, batch) = bench.tick_to_commit();
+    bench.commit(op, &batch, Verdict::Applied(hit()));
+    bench.wall_behind = worldline_system::time::Duration::from_millis(900);
+    bench.perform(2, 2, boss());
+    let (op, batch) = bench.tick_to_commit();
+    assert!(matches!(batch.operations[0].effect, Effect::Refuse(RuleRefusal::Cooldown)));
+    bench.commit(op, &batch, Verdict::Applied(OpResult::Refused(RuleRefusal::Cooldown)));
+    bench.now = bench.now + COOLDOWN;
+    bench.perform(3, 3, boss());
+    let (_, batch) = bench.tick_to_commit();
+    assert!(matches!(batch.operations[0].effect, Effect::Attack { .. }), "it has rested for as long as a blow costs");
 }

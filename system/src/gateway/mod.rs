@@ -25,7 +25,7 @@ use crate::{
 };
 use alloc::{collections::BTreeMap, vec::Vec};
 use links::Links;
-use session::Session;
+use session::{Session, Stage};
 use worldline_proto::{CharacterId, ConnectionId, NodeId, OpId, OpNumber, token};
 
 role_sums! {
@@ -103,7 +103,16 @@ pub struct Gateway {
     watching: Watching,
     logins: BTreeMap<OpId, ConnectionId>,
     attaches: BTreeMap<OpId, ConnectionId>,
-    performs: BTreeMap<OpId, (ConnectionId, OpNumber)>,
+    performs: BTreeMap<OpId, Performing>,
+}
+
+/// An operation of a player that waits for its owner's answer.
+#[derive(Clone, Copy, Debug)]
+struct Performing {
+    connection: ConnectionId,
+    number: OpNumber,
+    /// The owner that was asked.
+    node: NodeId,
 }
 
 impl Gateway {
@@ -148,9 +157,11 @@ impl Gateway {
         self.watching = Watching::Yes(turn.directory(submission, limits::DIRECTORY_PATIENCE));
         // What has changed before the watch stood is read again, session by session.
         self.routes.clear();
-        let playing: Vec<CharacterId> = self.characters.keys().copied().collect();
-        for character in playing {
-            self.routes.look_up(character.entity(), turn);
+        let players: Vec<ConnectionId> = self.characters.values().copied().collect();
+        for connection in players {
+            if matches!(self.sessions.get(&connection), Some(Session { stage: Stage::Playing { .. }, .. })) {
+                self.read_route_again(connection, turn);
+            }
         }
     }
 
@@ -170,7 +181,10 @@ impl Gateway {
                 }
                 match *answer {
                     _ if self.watching == Watching::Reading(op) => self.on_revision(&answer, turn),
-                    Answer::Watching(Outcome::Refused(_) | Outcome::Unknown) if self.watching == Watching::Yes(op) => {
+                    Answer::Watching(Outcome::Refused(_)) if self.watching == Watching::Yes(op) => self.on_gap(turn),
+                    // It may stand: it is ended, so that the directory does not report to nobody.
+                    Answer::Watching(Outcome::Unknown) if self.watching == Watching::Yes(op) => {
+                        turn.directory(directory::Submission::Unwatch(op), limits::DIRECTORY_PATIENCE);
                         self.on_gap(turn);
                     }
                     _ => {}

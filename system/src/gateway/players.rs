@@ -1,7 +1,7 @@
 //! What players send, and what their owners send back.
 
 use super::{
-    GREETING_PATIENCE, Gateway, PERFORMS_IN_FLIGHT, Submission, Timer,
+    GREETING_PATIENCE, Gateway, PERFORMS_IN_FLIGHT, Performing, Submission, Timer,
     session::{Session, Stage, send},
 };
 use crate::{
@@ -164,21 +164,23 @@ impl Gateway {
             action: perform.action,
         };
         let op = turn.call(node, Request::Perform(request), limits::CALL_PATIENCE);
-        self.performs.insert(op, (connection, OpNumber(perform.number)));
+        self.performs.insert(op, Performing { connection, number: OpNumber(perform.number), node });
     }
 
     fn on_performed(&mut self, op: OpId, outcome: Outcome<Reply>, turn: &mut Turn<'_, Submission>) {
-        let Some((connection, number)) = self.performs.remove(&op) else { return };
+        let Some(Performing { connection, number, node }) = self.performs.remove(&op) else { return };
         let Some(session) = self.sessions.get(&connection) else { return };
         let entity = session.character.entity();
+        // A session may have moved on by now; what its owner before says of the route is of no interest then.
+        let there = matches!(session.stage, Stage::Playing { node: n, .. } if n == node);
         let reply = match outcome {
             Outcome::Done(Reply::Perform(reply)) => reply,
             // It may have happened: the client asks again, and a stored result answers it. The owner may be gone.
-            Outcome::Unknown => {
+            Outcome::Unknown if there => {
                 self.routes.forget(entity);
-                return self.routes.look_up(entity, turn);
+                return self.read_route_again(connection, turn);
             }
-            Outcome::Refused(_) | Outcome::Done(_) => return,
+            Outcome::Unknown | Outcome::Refused(_) | Outcome::Done(_) => return,
         };
         match PerformStatus::try_from(reply.status) {
             Ok(PerformStatus::Stored) => self.answer(connection, number, reply, turn),
@@ -187,13 +189,16 @@ impl Gateway {
                 self.answer(connection, number, PerformReply { result: Some(result), ..reply }, turn);
             }
             Ok(PerformStatus::Superseded) => self.deny(connection, DeniedReason::Superseded, turn),
-            Ok(PerformStatus::NotOwner) => {
+            Ok(PerformStatus::NotOwner) if there => {
                 crate::reached!(turn, "gateway.redirected");
                 self.routes.forget(entity);
                 self.seek(connection, turn);
             }
             // The client sends what is missing again, in order; what is forgotten it has long been told.
-            Ok(PerformStatus::Gap | PerformStatus::Forgotten | PerformStatus::Unspecified) | Err(_) => {}
+            Ok(
+                PerformStatus::NotOwner | PerformStatus::Gap | PerformStatus::Forgotten | PerformStatus::Unspecified,
+            )
+            | Err(_) => {}
         }
     }
 
@@ -218,6 +223,10 @@ impl Gateway {
         }
         let Stage::Playing { node, .. } = session.stage else { return };
         let Some(link) = self.links.get(node) else { return };
+        if input.sequence <= session.inputs_through {
+            return;
+        }
+        session.inputs_through = input.sequence;
         let moved = Moved {
             character: session.character.entity().get(),
             generation: session.generation.0,
@@ -254,11 +263,12 @@ impl Gateway {
         Some((connection, self.sessions.get_mut(&connection)?))
     }
 
-    /// State is accepted only forwards: an owner that was replaced may still speak.
+    /// State is accepted only forwards: an owner that was replaced may still speak. What comes before a session was ever
+    /// attached is meant for the one before it.
     fn on_state(&mut self, state: &State, turn: &mut Turn<'_, Submission>) {
         let Some((connection, session)) = self.session_of(state.entity) else { return };
         let (epoch, version) = (Epoch(state.epoch), Version(state.version));
-        if (epoch, version) <= session.seen {
+        if !session.welcomed || (epoch, version) <= session.seen {
             return;
         }
         session.seen = (epoch, version);

@@ -32,11 +32,14 @@ pub(super) struct Session {
     /// Kept over resubmissions of the same login.
     nonce: Nonce,
     backoff: Backoff,
-    welcomed: bool,
+    /// Whether an owner has taken it once, and its client knows.
+    pub welcomed: bool,
     /// Whether the client was last told that its owner is silent.
     suspended: bool,
     /// The newest state that was passed on: an older one is refused.
     pub seen: (Epoch, Version),
+    /// The last movement input that was passed on: an older one was overtaken, or is doubled.
+    pub inputs_through: u32,
     budget: u64,
     budget_at: Instant,
 }
@@ -49,7 +52,7 @@ pub(super) enum Stage {
     /// Its owner is looked up, or the link to it is opened.
     Seeking,
     /// Its owner is asked to take it.
-    Attaching { node: NodeId, lease: Option<LeaseId> },
+    Attaching { op: OpId, node: NodeId, link: ConnectionId, lease: Option<LeaseId> },
     /// Its owner serves it.
     Playing { node: NodeId, lease: Option<LeaseId> },
 }
@@ -65,6 +68,7 @@ impl Session {
             welcomed: false,
             suspended: false,
             seen: (Epoch(0), Version(0)),
+            inputs_through: 0,
             budget: FRAMES_PER_SECOND,
             budget_at: now,
         }
@@ -90,9 +94,21 @@ impl Gateway {
         match session.stage {
             Stage::LoggingIn => self.log_in(connection, turn),
             Stage::Seeking => self.seek(connection, turn),
-            // An answer is on its way, or all is well.
-            Stage::Attaching { .. } | Stage::Playing { .. } => {}
+            // An answer is on its way.
+            Stage::Attaching { .. } => {}
+            Stage::Playing { .. } => self.read_route_again(connection, turn),
         }
+    }
+
+    /// Reads who owns the character of a session that plays, until the directory has said it.
+    pub(super) fn read_route_again(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let entity = session.character.entity();
+        if self.routes.get(entity).is_some() {
+            return session.backoff.reset();
+        }
+        self.routes.look_up(entity, turn);
+        self.retry(connection, turn);
     }
 
     fn log_in(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
@@ -141,29 +157,35 @@ impl Gateway {
             self.routes.look_up(entity, turn);
             return self.retry(connection, turn);
         };
-        if self.links.get(node).is_none() {
+        let Some(link) = self.links.get(node) else {
             self.links.connect(node, turn);
             return self.retry(connection, turn);
-        }
+        };
         let lease = self.routes.owner(entity).map(|owner| owner.lease);
-        session.stage = Stage::Attaching { node, lease };
-        let request = AttachRequest { character: entity.get(), generation: session.generation.0 };
+        let (generation, inputs_through) = (session.generation.0, session.inputs_through);
+        let request = AttachRequest { character: entity.get(), generation, inputs_through };
         let op = turn.call(node, Request::Attach(request), limits::CALL_PATIENCE);
+        session.stage = Stage::Attaching { op, node, link, lease };
         self.attaches.insert(op, connection);
     }
 
     pub(super) fn on_attached(&mut self, op: OpId, outcome: Outcome<Reply>, turn: &mut Turn<'_, Submission>) {
         let Some(connection) = self.attaches.remove(&op) else { return };
         let Some(session) = self.sessions.get_mut(&connection) else { return };
-        let Stage::Attaching { node, lease } = session.stage else { return };
+        let Stage::Attaching { op: awaited, node, link, lease } = session.stage else { return };
+        if awaited != op {
+            return;
+        }
         let entity = session.character.entity();
         session.stage = Stage::Seeking;
         match outcome {
             Outcome::Done(Reply::Attach(reply)) => match AttachStatus::try_from(reply.status) {
+                // The owner sends its states on the link that stood when it was asked. That is gone: once more, on another.
+                Ok(AttachStatus::Attached) if self.links.get(node) != Some(link) => self.retry(connection, turn),
                 Ok(AttachStatus::Attached) => {
                     session.stage = Stage::Playing { node, lease };
                     session.backoff.reset();
-                    session.seen = session.seen.max((Epoch(reply.epoch), Version(0)));
+                    session.seen = session.seen.max((Epoch(reply.epoch), Version(reply.version)));
                     self.welcome(connection, &reply, turn);
                 }
                 Ok(AttachStatus::Superseded) => self.deny(connection, DeniedReason::Superseded, turn),

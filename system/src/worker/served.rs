@@ -33,6 +33,8 @@ pub struct Served {
     pub(super) speed: SpeedBudget,
     /// The last movement input of this session that was looked at.
     pub(super) sequence: u32,
+    /// Inputs up to here were passed on before its session came here: another owner may have taken them in.
+    pub(super) inputs_through: u32,
     /// Where its player is.
     pub(super) gateway: Option<ConnectionId>,
     /// Whether its state has changed since it last left.
@@ -96,6 +98,7 @@ impl Served {
             checkpoint_due: now,
             speed: SpeedBudget::full(now),
             sequence: 0,
+            inputs_through: 0,
             gateway: None,
             stale: false,
             head: None,
@@ -144,7 +147,7 @@ impl Served {
     pub(super) fn heard_of(&mut self, generation: Generation) {
         if generation > self.generation {
             self.generation = generation;
-            self.sequence = 0;
+            (self.sequence, self.inputs_through) = (0, 0);
         }
     }
 

@@ -92,6 +92,7 @@ impl Worker {
             if let Some(older) = older {
                 release_to(older, served, ReleasedReason::Superseded, turn);
             }
+            served.inputs_through = served.inputs_through.max(request.inputs_through);
             served.stale = true;
             AttachStatus::Attached
         };
@@ -102,6 +103,7 @@ impl Worker {
             applied_through: served.applied_through.0,
             x_mm: served.position.x_mm,
             y_mm: served.position.y_mm,
+            version: served.version.0,
         };
         wire::reply(call, Reply::Attach(reply), turn);
     }
@@ -110,15 +112,19 @@ impl Worker {
         if self.phase != Phase::Active || !self.acts(turn.now()) {
             return;
         }
-        let served = EntityId::from_raw(moved.character).and_then(|entity| self.entities.get_mut(&entity));
-        let Some(served) = served else { return };
         let generation = Generation(moved.generation);
+        let served = EntityId::from_raw(moved.character).and_then(|entity| self.entities.get_mut(&entity));
+        let attached = |served: &&mut Served| served.generation >= generation;
+        let Some(served) = served.filter(attached) else { return send_back(connection, moved, turn) };
         if generation < served.generation {
             reached!(turn, "worker.stale-session-refused");
             return;
         }
-        if generation > served.generation || served.gateway != Some(connection) || moved.sequence <= served.sequence {
-            // Not attached yet, or a doubled or overtaken datagram: movement is applied at most once.
+        if served.gateway != Some(connection) {
+            return send_back(connection, moved, turn);
+        }
+        if moved.sequence <= served.sequence.max(served.inputs_through) {
+            // A doubled or overtaken datagram: movement is applied at most once.
             return;
         }
         served.sequence = moved.sequence;
@@ -176,6 +182,14 @@ impl Worker {
 fn release_to(connection: ConnectionId, served: &Served, reason: ReleasedReason, turn: &mut Turn<'_, Submission>) {
     let released =
         Released { character: served.authority.entity.get(), generation: served.generation.0, reason: reason.into() };
+    send_control(connection, PeerMessage { message: Some(Message::Released(released)) }, turn);
+}
+
+/// A gateway believes that a session is attached here, and it is not: what told it so was overtaken or lost with a
+/// connection. It looks for the owner and attaches again.
+fn send_back(connection: ConnectionId, moved: &Moved, turn: &mut Turn<'_, Submission>) {
+    let &Moved { character, generation, .. } = moved;
+    let released = Released { character, generation, reason: ReleasedReason::NotOwner.into() };
     send_control(connection, PeerMessage { message: Some(Message::Released(released)) }, turn);
 }
 
