@@ -18,7 +18,7 @@ pub struct ReplayArguments {
     #[arg(value_name = "NAME|FAILURE")]
     target: String,
     /// The seed; a failure brings its own
-    #[arg(long, value_name = "N", value_parser = usage::seed)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = usage::seed)]
     seed: Option<u64>,
     /// Stop at this moment of the run, such as 12.5s
     #[arg(long, value_name = "MOMENT", value_parser = usage::moment)]

@@ -29,13 +29,13 @@ pub struct RunArguments {
     #[arg(required = true, value_name = "NAME|FILE")]
     scenarios: Vec<String>,
     /// Seeds of each scenario
-    #[arg(long, value_name = "N", default_value_t = SEEDS, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = SEEDS, allow_negative_numbers = true, value_parser = usage::seeds)]
     seeds: u64,
     /// Begin at the seed that a revision (or any text) stands for, instead of at 1
     #[arg(long, value_name = "REV")]
     seed_from: Option<String>,
     /// Run exactly this seed
-    #[arg(long, value_name = "N", value_parser = usage::seed, conflicts_with_all = ["seeds", "seed_from", "shard"])]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = usage::seed, conflicts_with_all = ["seeds", "seed_from", "shard"])]
     seed: Option<u64>,
     /// Run only the I-th of N equal parts
     #[arg(long, value_name = "I/N", value_parser = usage::shard)]

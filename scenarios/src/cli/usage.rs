@@ -32,6 +32,15 @@ pub fn seed(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
 }
 
+/// The most seeds of one run.
+const SEEDS_MAX: u64 = 1_000_000;
+
+/// Reads a number of seeds.
+pub fn seeds(text: &str) -> Result<u64, String> {
+    let seeds = text.parse().ok().filter(|seeds| (1..=SEEDS_MAX).contains(seeds));
+    seeds.ok_or_else(|| format!("expected a whole number from 1 to {SEEDS_MAX}"))
+}
+
 /// Reads a moment of a run in nanoseconds: `12.5s`, `300ms`, `1m`.
 pub fn moment(text: &str) -> Result<u64, String> {
     format::moment(text).map(|duration| duration.as_nanos())
