@@ -5,6 +5,7 @@ use worldline_proto::{CharacterId, EntityId, Generation, NodeId, OpNumber};
 use worldline_system::{
     doors::directory::RegionId,
     history::{Entry, Note, What},
+    time::{Duration, Instant},
 };
 
 /// L1. Looks at every queue of every sample.
@@ -43,19 +44,35 @@ impl Checker for BoundedQueues {
 #[derive(Clone, Debug, Default)]
 struct Waiting {
     character: Option<CharacterId>,
-    /// Its last session.
+    /// Its last session, and since when.
     joined: Generation,
+    since: Instant,
     numbers: Vec<OpNumber>,
 }
 
+/// The clients of one character.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Players {
+    #[default]
+    None,
+    One(NodeId),
+    Several,
+}
+
+/// How long a client may take, once it has its place back, to be answered what it had asked before.
+const BACK: Duration = Duration::from_secs(3);
+
 /// L4. Follows what every living client has sent, and asks at the end of a settled run who is still waiting. A client whose
-/// place another one has taken since waits rightly: it has been told to stay away.
+/// place another one has taken since waits rightly: it has been told to stay away. So does one that has only just got its
+/// place back from another.
 #[derive(Clone, Debug)]
 pub struct NothingStuck {
     entities: Vec<EntityId>,
     clients: Table<NodeId, Waiting>,
     /// The highest session of each character that a client has joined.
     sessions: Table<CharacterId, Generation>,
+    /// Which client plays a character, or that several do.
+    players: Table<CharacterId, Players>,
     owners: Owners,
     regions: Table<EntityId, Option<RegionId>>,
     checked: bool,
@@ -80,6 +97,7 @@ impl Checker for NothingStuck {
             entities: setup.rows.iter().map(|row| row.entity).collect(),
             clients: Table::default(),
             sessions: Table::default(),
+            players: Table::default(),
             owners: Owners::default(),
             regions: Table::default(),
             checked: false,
@@ -96,7 +114,14 @@ impl Checker for NothingStuck {
                 }
             }
             What::Noted(Note::Joined { character, generation }) => {
-                self.clients.slot(entry.node).joined = *generation;
+                let waiting = self.clients.slot(entry.node);
+                (waiting.joined, waiting.since) = (*generation, entry.at);
+                let players = self.players.slot(*character);
+                *players = match *players {
+                    Players::None => Players::One(entry.node),
+                    Players::One(node) if node == entry.node => Players::One(node),
+                    Players::One(_) | Players::Several => Players::Several,
+                };
                 let highest = self.sessions.slot(*character);
                 *highest = (*highest).max(*generation);
             }
@@ -130,7 +155,9 @@ impl Checker for NothingStuck {
         for waiting in self.clients.values() {
             let Some(character) = waiting.character else { continue };
             let superseded = self.sessions.get(character).is_some_and(|&highest| highest > waiting.joined);
-            if let Some(number) = waiting.numbers.first().filter(|_| !superseded) {
+            let shared = self.players.get(character) == Some(&Players::Several);
+            let just_back = shared && view.at.since(waiting.since) < BACK;
+            if let Some(number) = waiting.numbers.first().filter(|_| !superseded && !just_back) {
                 let n = waiting.numbers.len();
                 breach!("{character} still waits for {n} operations, the first of them {number}");
             }
@@ -209,6 +236,9 @@ mod tests {
         let joined = |generation| What::Noted(Note::Joined { character: hero(), generation: Generation(generation) });
         assert!(ends(&[(3, 9, performed(2, 2)), (4, 8, joined(2))], &[], true), "another client has taken its place");
         assert!(!ends(&[(3, 9, performed(2, 2)), (4, 9, joined(2))], &[], true), "it has come again, and still waits");
+        let back = |at| [(3, 9, performed(2, 2)), (4, 8, joined(2)), (at, 9, joined(3))];
+        assert!(ends(&back(8_000), &[], true), "it has only just got its place back");
+        assert!(!ends(&back(5_000), &[], true), "it has had its place back for long");
         let leak = Leak { node: NodeId(1), what: "an operation past its deadline".into() };
         assert!(!ends(&[], &[leak], true));
         let dropped = What::Noted(Note::Dropped { authority: authority(boss(), 1, 1) });

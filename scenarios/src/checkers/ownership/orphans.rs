@@ -10,6 +10,9 @@ use worldline_system::{
     time::{Duration, Instant},
 };
 
+/// An owner passes the fence at least every five seconds by its own clock; twice that is recent.
+const HEARD: Duration = Duration::from_secs(10);
+
 /// What is known of one entity.
 #[derive(Clone, Copy, Debug, Default)]
 struct Watched {
@@ -132,7 +135,9 @@ impl Checker for NoOrphans {
                 watched.fine = view.at;
                 continue;
             }
-            if server.is_some_and(|(worker, _)| worker.able) {
+            // One that a fault has made unwell and that the ledger hears from all the same is an owner.
+            let heard = view.at.since(watched.passed_fence) <= HEARD;
+            if server.is_some_and(|(worker, _)| worker.able || heard) {
                 watched.fine = view.at;
             }
             let alone = view.at.since(watched.fine);
