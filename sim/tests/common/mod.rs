@@ -114,7 +114,7 @@ impl Puppet {
                 }
             }
             Act::Call(to, patience) => {
-                let request = AttachRequest { character: 7, generation: u64::from(nth) };
+                let request = AttachRequest { character: 7, generation: u64::from(nth), ..AttachRequest::default() };
                 turn.call(*to, Request::Attach(request), *patience);
             }
             Act::Arm(key, span) => turn.arm_in(TimerKey::new(OWN, *key), *span),
