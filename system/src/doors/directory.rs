@@ -311,9 +311,3 @@ pub enum Event {
         cause: GapCause,
     },
 }
-
-/// Serves this door to the nodes of a world.
-pub trait Directory {
-    /// Takes one submission. It is answered under `op` unless the asking incarnation ends first.
-    fn submit(&mut self, from: NodeId, op: OpId, submission: Submission);
-}

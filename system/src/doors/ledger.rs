@@ -14,9 +14,7 @@ use crate::{
     time::UnixTime,
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use worldline_proto::{
-    CharacterId, Digest, EntityId, Epoch, Generation, LeaseId, NodeId, Nonce, OpId, OpNumber, Version,
-};
+use worldline_proto::{CharacterId, Digest, EntityId, Epoch, Generation, LeaseId, Nonce, OpId, OpNumber, Version};
 
 /// The right to write an entity: who claims to own it, since which epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -275,10 +273,4 @@ pub struct Event {
     pub op: OpId,
     /// Its end.
     pub answer: Box<Answer>,
-}
-
-/// Serves this door to the nodes of a world.
-pub trait Ledger {
-    /// Takes one submission. It is answered under `op` unless the asking incarnation ends first.
-    fn submit(&mut self, from: NodeId, op: OpId, submission: Submission);
 }
