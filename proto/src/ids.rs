@@ -11,6 +11,7 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         pub struct $name(pub u64);
 
         impl $name {
@@ -59,6 +60,7 @@ counters! {
 
 /// The logical address of a process. `real/` resolves it to a host and a port.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NodeId(pub u32);
 
 impl fmt::Display for NodeId {
@@ -69,10 +71,12 @@ impl fmt::Display for NodeId {
 
 /// How often a node has started. Answers die with the incarnation that asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Incarnation(pub u32);
 
 /// An operation that a role has submitted and that will be answered once: unique over all incarnations of its node.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct OpId {
     /// Which life of the node asked.
     pub incarnation: Incarnation,
@@ -125,6 +129,29 @@ impl LeaseId {
 impl fmt::Display for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Why a text is no lease's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLeaseName(pub String);
+
+impl fmt::Display for BadLeaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` names no lease: expected 16 hexadecimal digits, not all zero, the first below 8", self.0)
+    }
+}
+
+impl core::error::Error for BadLeaseName {}
+
+impl FromStr for LeaseId {
+    type Err = BadLeaseName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let bits = if text.len() == 16 && digits { u64::from_str_radix(text, 16).ok() } else { None };
+        let id = bits.filter(|&bits| i64::try_from(bits).is_ok()).and_then(NonZeroU64::new);
+        id.map(Self).ok_or_else(|| BadLeaseName(text.into()))
     }
 }
 
@@ -261,6 +288,14 @@ impl CharacterId {
     }
 }
 
+impl FromStr for CharacterId {
+    type Err = BadEntityName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().ok().and_then(Self::from_entity).ok_or_else(|| BadEntityName(text.into()))
+    }
+}
+
 impl From<CharacterId> for EntityId {
     fn from(character: CharacterId) -> Self {
         character.0
@@ -281,6 +316,56 @@ impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+/// Why a text is no digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadDigest(pub String);
+
+impl fmt::Display for BadDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is no digest: expected 32 hexadecimal digits", self.0)
+    }
+}
+
+impl core::error::Error for BadDigest {}
+
+impl FromStr for Digest {
+    type Err = BadDigest;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let bits = if text.len() == 32 && digits { u128::from_str_radix(text, 16).ok() } else { None };
+        bits.map(|bits| Self(bits.to_be_bytes())).ok_or_else(|| BadDigest(text.into()))
+    }
+}
+
+/// In JSON an id is the name that an operator knows it by.
+#[cfg(feature = "serde")]
+mod named {
+    use super::{CharacterId, Digest, EntityId, LeaseId};
+    use alloc::string::{String, ToString};
+    use core::str::FromStr;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    macro_rules! by_name {
+        ($($id:ident)*) => {$(
+            impl Serialize for $id {
+                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    serializer.serialize_str(&self.to_string())
+                }
+            }
+
+            impl<'de> Deserialize<'de> for $id {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    let text = String::deserialize(deserializer)?;
+                    Self::from_str(&text).map_err(D::Error::custom)
+                }
+            }
+        )*};
+    }
+
+    by_name!(EntityId CharacterId LeaseId Digest);
 }
 
 #[cfg(test)]

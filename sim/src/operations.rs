@@ -7,10 +7,11 @@ use crate::{core::Core, item::Item, network::connection::EndRef};
 use std::mem::Discriminant;
 use worldline_proto::{NodeId, OpId};
 use worldline_system::{
-    Outcome, Refusal,
+    Refusal,
     doors::{self, directory, ledger, network},
     history::{Completion, Invocation, What},
     limits,
+    outcome::End,
     time::Instant,
 };
 
@@ -30,99 +31,8 @@ pub(crate) enum Kind {
     Call {
         via: Option<EndRef>,
     },
-    Directory(Ask),
-    Ledger(Ask),
-}
-
-/// Which answer an operation on a service has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ask {
-    Grant,
-    KeepAlive,
-    Revoke,
-    Transact,
-    Read,
-    Get,
-    Watch,
-    Unwatch,
-    Login,
-    Claim,
-    Commit,
-    Roster,
-}
-
-impl From<&directory::Submission> for Ask {
-    fn from(submission: &directory::Submission) -> Self {
-        use directory::Submission as S;
-        match submission {
-            S::Grant { .. } => Self::Grant,
-            S::KeepAlive(_) => Self::KeepAlive,
-            S::Revoke(_) => Self::Revoke,
-            S::Transact(_) => Self::Transact,
-            S::Read { .. } => Self::Read,
-            S::Get { .. } => Self::Get,
-            S::Watch { .. } => Self::Watch,
-            S::Unwatch(_) => Self::Unwatch,
-        }
-    }
-}
-
-impl From<&ledger::Submission> for Ask {
-    fn from(submission: &ledger::Submission) -> Self {
-        use ledger::Submission as S;
-        match submission {
-            S::Login { .. } => Self::Login,
-            S::Claim { .. } => Self::Claim,
-            S::Commit(_) => Self::Commit,
-            S::Roster { .. } => Self::Roster,
-        }
-    }
-}
-
-impl Ask {
-    /// The directory's answer of this kind with an outcome that carries no result.
-    fn directory(self, end: End) -> directory::Answer {
-        use directory::Answer as A;
-        match self {
-            Self::Grant => A::Granted(end.into()),
-            Self::KeepAlive => A::KeptAlive(end.into()),
-            Self::Revoke => A::Revoked(end.into()),
-            Self::Transact => A::Transacted(end.into()),
-            Self::Read => A::Read(end.into()),
-            Self::Get => A::Got(end.into()),
-            Self::Watch => A::Watching(end.into()),
-            Self::Unwatch => A::Unwatched(end.into()),
-            Self::Login | Self::Claim | Self::Commit | Self::Roster => unreachable!("the ledger's"),
-        }
-    }
-
-    /// The ledger's answer of this kind with an outcome that carries no result.
-    fn ledger(self, end: End) -> ledger::Answer {
-        use ledger::Answer as A;
-        match self {
-            Self::Login => A::LoggedIn(end.into()),
-            Self::Claim => A::Claimed(end.into()),
-            Self::Commit => A::Committed(end.into()),
-            Self::Roster => A::Roster(end.into()),
-            _ => unreachable!("the directory's"),
-        }
-    }
-}
-
-/// An outcome without a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Refused(Refusal),
-    Unknown,
-}
-
-impl<T> From<End> for Outcome<T> {
-    fn from(end: End) -> Self {
-        match end {
-            End::Refused(refusal) => Self::Refused(refusal),
-            End::Unknown => Self::Unknown,
-        }
-    }
+    Directory(directory::Ask),
+    Ledger(ledger::Ask),
 }
 
 impl Core {
@@ -198,12 +108,12 @@ impl Core {
             }
             Kind::Call { .. } => doors::Event::Network(network::Event::Answered { op, outcome: Box::new(end.into()) }),
             Kind::Directory(ask) => {
-                let answer = ask.directory(end);
+                let answer = ask.ended(end);
                 self.record(node, What::Completed(op, Box::new(Completion::Directory(answer.clone()))));
                 doors::Event::Directory(directory::Event::Answered { op, answer: Box::new(answer) })
             }
             Kind::Ledger(ask) => {
-                let answer = ask.ledger(end);
+                let answer = ask.ended(end);
                 self.record(node, What::Completed(op, Box::new(Completion::Ledger(answer.clone()))));
                 doors::Event::Ledger(ledger::Event { op, answer: Box::new(answer) })
             }
@@ -228,7 +138,7 @@ impl Core {
     pub fn answer_directory(&mut self, to: NodeId, op: OpId, answer: directory::Answer) {
         let Some(pending) = self.take_pending(to, op) else { return };
         let Kind::Directory(ask) = pending.kind else { panic!("{op} of {to} is no operation on the directory") };
-        assert!(same_kind(&ask.directory(End::Unknown), &answer), "the answer to {ask:?} cannot be {answer:?}");
+        assert!(same_kind(&ask.ended(End::Unknown), &answer), "the answer to {ask:?} cannot be {answer:?}");
         self.record(to, What::Completed(op, Box::new(Completion::Directory(answer.clone()))));
         self.tell(to, doors::Event::Directory(directory::Event::Answered { op, answer: Box::new(answer) }));
     }
@@ -237,7 +147,7 @@ impl Core {
     pub fn answer_ledger(&mut self, to: NodeId, op: OpId, answer: ledger::Answer) {
         let Some(pending) = self.take_pending(to, op) else { return };
         let Kind::Ledger(ask) = pending.kind else { panic!("{op} of {to} is no operation on the ledger") };
-        assert!(same_kind(&ask.ledger(End::Unknown), &answer), "the answer to {ask:?} cannot be {answer:?}");
+        assert!(same_kind(&ask.ended(End::Unknown), &answer), "the answer to {ask:?} cannot be {answer:?}");
         self.record(to, What::Completed(op, Box::new(Completion::Ledger(answer.clone()))));
         self.tell(to, doors::Event::Ledger(ledger::Event { op, answer: Box::new(answer) }));
     }

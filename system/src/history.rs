@@ -22,6 +22,7 @@ use worldline_proto::{
 
 /// An event of a run: its place in the order of all events. Zero is the beginning itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EventId(pub u64);
 
 impl core::fmt::Display for EventId {
@@ -32,6 +33,7 @@ impl core::fmt::Display for EventId {
 
 /// One line of the history.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Entry {
     /// When, by the run's own clock: in the simulator its virtual time, in a drill the collector's.
     pub at: Instant,
@@ -49,6 +51,7 @@ pub struct Entry {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum What {
     /// A process has started.
     Started,
@@ -72,6 +75,7 @@ pub enum What {
 
 /// An operation as it was submitted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Invocation {
     /// To the directory.
     Directory(directory::Submission),
@@ -81,6 +85,7 @@ pub enum Invocation {
 
 /// An operation's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Completion {
     /// By the directory.
     Directory(directory::Answer),
@@ -90,6 +95,7 @@ pub enum Completion {
 
 /// What a role says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Note {
     /// Worker: it has a new identity, and will act until `ttl - margin` after sending each acknowledged renewal.
     Identity {
@@ -251,6 +257,7 @@ pub enum Note {
 
 /// What a sink accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Acceptance {
     /// The directory committed a revision.
     DirectoryChanged {
@@ -321,6 +328,7 @@ pub enum Acceptance {
 
 /// The durable fields of an entity after a write, and the fence under which it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Row {
     /// Which.
     pub entity: EntityId,

@@ -5,6 +5,7 @@ use worldline_proto::{Epoch, Revision};
 
 /// The end of an operation, as far as its caller can know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Outcome<T> {
     /// It happened, and this is what came of it.
     Done(T),
@@ -25,8 +26,27 @@ impl<T> Outcome<T> {
     }
 }
 
+/// The end of an operation that came to no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It certainly did not happen.
+    Refused(Refusal),
+    /// It may have happened, or may yet.
+    Unknown,
+}
+
+impl<T> From<End> for Outcome<T> {
+    fn from(end: End) -> Self {
+        match end {
+            End::Refused(refusal) => Self::Refused(refusal),
+            End::Unknown => Self::Unknown,
+        }
+    }
+}
+
 /// Why an operation certainly did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Refusal {
     /// It never left: nobody there, no route, no connection, or the deadline had passed before it could be sent.
     Unreachable,

@@ -9,6 +9,7 @@ use core::{
 
 /// A span of time, in nanoseconds. Arithmetic saturates: a span is never negative and never wraps.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Duration(u64);
 
 impl fmt::Debug for Duration {
@@ -124,6 +125,7 @@ macro_rules! points {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         pub struct $name(u64);
 
         impl fmt::Debug for $name {

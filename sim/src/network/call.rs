@@ -7,11 +7,7 @@ use super::{
     connection::{EndKind, EndRef},
     frame::Body,
 };
-use crate::{
-    core::Core,
-    node::NodeState,
-    operations::{End, Kind},
-};
+use crate::{core::Core, node::NodeState, operations::Kind};
 use worldline_proto::{
     CallId, NodeId, OpId,
     server::{Reply, Request},
@@ -23,6 +19,7 @@ use worldline_system::{
         network::{Call, Event},
     },
     limits,
+    outcome::End,
 };
 
 /// A caller's channel to one callee.

@@ -5,13 +5,14 @@ use crate::{
     fault::Hold,
     host::Actor,
     node::{NodeChange, NodeState},
-    operations::{End, Kind},
+    operations::Kind,
 };
 use worldline_proto::NodeId;
 use worldline_system::{
     Refusal,
     doors::{self, Asked, Submission, network},
     history::{Invocation, What},
+    outcome::End,
     time::Instant,
 };
 

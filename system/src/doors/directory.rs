@@ -10,17 +10,22 @@
 //!
 //! Keys and values are typed here; `real/` writes them as paths and JSON that an operator can read.
 
-use crate::{outcome::Outcome, time::Duration};
+use crate::{
+    outcome::{End, Outcome},
+    time::Duration,
+};
 use alloc::{sync::Arc, vec::Vec};
 use core::fmt;
 use worldline_proto::{EntityId, Epoch, LeaseId, NodeId, Nonce, OpId, Revision};
 
 /// A region of the world: an index into the scenario's or the deployment's list of regions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RegionId(pub u8);
 
 /// A key of the directory. Keys of one kind are contiguous and ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Key {
     /// `/worldline/leader/orchestrator`: who leads the orchestrators.
     Leader,
@@ -42,6 +47,7 @@ impl fmt::Display for Key {
 
 /// A kind of key, for reading and watching all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Family {
     /// Only [`Key::Leader`].
     Leader,
@@ -65,6 +71,7 @@ impl Key {
 
 /// What stands under a key. The variant always matches the key's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Value {
     /// Under [`Key::Leader`].
     Leader(Leader),
@@ -76,6 +83,7 @@ pub enum Value {
 
 /// The leading orchestrator. The key goes with its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Leader {
     /// Its address.
     pub node: NodeId,
@@ -85,6 +93,7 @@ pub struct Leader {
 
 /// A living worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Worker {
     /// Its address.
     pub node: NodeId,
@@ -94,6 +103,7 @@ pub struct Worker {
 
 /// Who owns an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ownership {
     /// The owner's identity.
     pub lease: LeaseId,
@@ -105,6 +115,7 @@ pub struct Ownership {
 
 /// A key with its value and the revision that wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
     /// The key.
     pub key: Key,
@@ -118,6 +129,7 @@ pub struct Record {
 
 /// A condition of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Compare {
     /// The key does not exist.
     Absent(Key),
@@ -139,6 +151,7 @@ impl Compare {
 
 /// A change that a transaction makes if all its conditions hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Write {
     /// Put a value, attached to a lease or to none.
     Put {
@@ -155,6 +168,7 @@ pub enum Write {
 
 /// An atomic compare-and-write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Transaction {
     /// All must hold.
     pub compares: Vec<Compare>,
@@ -166,6 +180,7 @@ pub struct Transaction {
 
 /// What came of a transaction that was executed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Transacted {
     /// Whether the conditions held and the writes were made.
     pub succeeded: bool,
@@ -177,6 +192,7 @@ pub struct Transacted {
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Consistency {
     /// Sees everything acknowledged before it was asked; needs a quorum.
     Linearizable,
@@ -186,6 +202,7 @@ pub enum Consistency {
 
 /// A page of records of one family, in key order, at one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Page {
     /// The records.
     pub records: Vec<Record>,
@@ -197,6 +214,7 @@ pub struct Page {
 
 /// What a role may submit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Submission {
     /// Create a lease under an id that the caller chose.
     Grant {
@@ -245,6 +263,7 @@ pub enum Submission {
 
 /// What came of a submission; the variant matches it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Answer {
     /// Of [`Submission::Grant`].
     Granted(Outcome<()>),
@@ -264,8 +283,62 @@ pub enum Answer {
     Unwatched(Outcome<()>),
 }
 
+/// Which kind of submission an operation is, and so which answer it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// [`Submission::Grant`].
+    Grant,
+    /// [`Submission::KeepAlive`].
+    KeepAlive,
+    /// [`Submission::Revoke`].
+    Revoke,
+    /// [`Submission::Transact`].
+    Transact,
+    /// [`Submission::Read`].
+    Read,
+    /// [`Submission::Get`].
+    Get,
+    /// [`Submission::Watch`].
+    Watch,
+    /// [`Submission::Unwatch`].
+    Unwatch,
+}
+
+impl From<&Submission> for Ask {
+    fn from(submission: &Submission) -> Self {
+        match submission {
+            Submission::Grant { .. } => Self::Grant,
+            Submission::KeepAlive(_) => Self::KeepAlive,
+            Submission::Revoke(_) => Self::Revoke,
+            Submission::Transact(_) => Self::Transact,
+            Submission::Read { .. } => Self::Read,
+            Submission::Get { .. } => Self::Get,
+            Submission::Watch { .. } => Self::Watch,
+            Submission::Unwatch(_) => Self::Unwatch,
+        }
+    }
+}
+
+impl Ask {
+    /// The answer of an operation that ended without a result.
+    #[must_use]
+    pub fn ended(self, end: End) -> Answer {
+        match self {
+            Self::Grant => Answer::Granted(end.into()),
+            Self::KeepAlive => Answer::KeptAlive(end.into()),
+            Self::Revoke => Answer::Revoked(end.into()),
+            Self::Transact => Answer::Transacted(end.into()),
+            Self::Read => Answer::Read(end.into()),
+            Self::Get => Answer::Got(end.into()),
+            Self::Watch => Answer::Watching(end.into()),
+            Self::Unwatch => Answer::Unwatched(end.into()),
+        }
+    }
+}
+
 /// A change that a watch reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Change {
     /// A key has a new value.
     Put(Record),
@@ -275,6 +348,7 @@ pub enum Change {
 
 /// Why a watch ended and its reader must read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum GapCause {
     /// The revision it would have gone on from has been compacted away.
     Compacted,
@@ -286,6 +360,7 @@ pub enum GapCause {
 
 /// What a role may be told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Event {
     /// The answer to an operation.
     Answered {

@@ -9,7 +9,7 @@
 //! Deliberately absent: a worker's absolute values. Durable fields change by keyed increments and transfers only.
 
 use crate::{
-    outcome::{Outcome, Refusal},
+    outcome::{End, Outcome, Refusal},
     rules::{attack::Blow, space::Position},
     time::UnixTime,
 };
@@ -18,6 +18,7 @@ use worldline_proto::{CharacterId, Digest, EntityId, Epoch, Generation, LeaseId,
 
 /// The right to write an entity: who claims to own it, since which epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Authority {
     /// The entity.
     pub entity: EntityId,
@@ -29,6 +30,7 @@ pub struct Authority {
 
 /// What an operation does, as its owner decided it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Effect {
     /// A hit. The ledger takes at most the hit points that are left, and pays experience and bounty only for a living
     /// target.
@@ -44,6 +46,7 @@ pub enum Effect {
 
 /// Why the rules of the game refuse an operation. Such a refusal is a result like any other: stored, then answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum RuleRefusal {
     /// The weapon is not ready yet.
     Cooldown,
@@ -59,6 +62,7 @@ pub enum RuleRefusal {
 
 /// One operation of a player, keyed by (character, number).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Operation {
     /// Whose.
     pub character: CharacterId,
@@ -76,6 +80,7 @@ pub struct Operation {
 
 /// An entity's checkpointed state. Accepted only at the current fence and with a version above the stored one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Checkpoint {
     /// Who writes it.
     pub authority: Authority,
@@ -87,6 +92,7 @@ pub struct Checkpoint {
 
 /// The checkpointed class of an entity's state: at most [`crate::limits::CHECKPOINT_PERIOD`] of it is lost at a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Checkpointed {
     /// Where it stands.
     pub position: Position,
@@ -96,6 +102,7 @@ pub struct Checkpointed {
 
 /// What one worker commits in one transaction. Refusals are per operation: one does not touch another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Batch {
     /// In the order of their execution.
     pub operations: Vec<Operation>,
@@ -105,6 +112,7 @@ pub struct Batch {
 
 /// The stored result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum OpResult {
     /// The blow landed.
     Hit {
@@ -125,6 +133,7 @@ pub enum OpResult {
 
 /// What the ledger made of one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Verdict {
     /// It took effect now.
     Applied(OpResult),
@@ -155,6 +164,7 @@ pub enum Verdict {
 
 /// What the ledger made of a batch, entry by entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Committed {
     /// One for each operation.
     pub verdicts: Vec<Verdict>,
@@ -164,6 +174,7 @@ pub struct Committed {
 
 /// The durable state of an entity, as its claim returns it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Durable {
     /// Which.
     pub entity: EntityId,
@@ -185,6 +196,7 @@ pub struct Durable {
 
 /// A result under its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StoredResult {
     /// The operation.
     pub number: OpNumber,
@@ -196,6 +208,7 @@ pub struct StoredResult {
 
 /// What a login returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Login {
     /// The new session's generation: the highest.
     pub generation: Generation,
@@ -205,6 +218,7 @@ pub struct Login {
 
 /// What a role may submit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Submission {
     /// Begin a session: increments the character's generation, unless the last login had the same nonce, which then
     /// returns its generation again. Refused as `Malformed` for an unknown character.
@@ -235,6 +249,7 @@ pub enum Submission {
 
 /// What an entity is pinned or drawn to, for whoever assigns owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RosterEntry {
     /// Which.
     pub entity: EntityId,
@@ -246,6 +261,7 @@ pub struct RosterEntry {
 
 /// A page of the roster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Roster {
     /// In id order.
     pub entries: Vec<RosterEntry>,
@@ -255,6 +271,7 @@ pub struct Roster {
 
 /// What came of a submission; the variant matches it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Answer {
     /// Of [`Submission::Login`].
     LoggedIn(Outcome<Login>),
@@ -266,8 +283,46 @@ pub enum Answer {
     Roster(Outcome<Roster>),
 }
 
+/// Which kind of submission an operation is, and so which answer it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// [`Submission::Login`].
+    Login,
+    /// [`Submission::Claim`].
+    Claim,
+    /// [`Submission::Commit`].
+    Commit,
+    /// [`Submission::Roster`].
+    Roster,
+}
+
+impl From<&Submission> for Ask {
+    fn from(submission: &Submission) -> Self {
+        match submission {
+            Submission::Login { .. } => Self::Login,
+            Submission::Claim { .. } => Self::Claim,
+            Submission::Commit(_) => Self::Commit,
+            Submission::Roster { .. } => Self::Roster,
+        }
+    }
+}
+
+impl Ask {
+    /// The answer of an operation that ended without a result.
+    #[must_use]
+    pub fn ended(self, end: End) -> Answer {
+        match self {
+            Self::Login => Answer::LoggedIn(end.into()),
+            Self::Claim => Answer::Claimed(end.into()),
+            Self::Commit => Answer::Committed(end.into()),
+            Self::Roster => Answer::Roster(end.into()),
+        }
+    }
+}
+
 /// What a role may be told: the answer to an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Event {
     /// Which operation.
     pub op: OpId,

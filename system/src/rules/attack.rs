@@ -19,6 +19,7 @@ pub const BOUNTY: i64 = 3;
 
 /// What one blow is worth before the ledger applies it to what is left of its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Blow {
     /// Hit points it takes at most.
     pub damage: u32,

@@ -6,6 +6,7 @@ use worldline_proto::EntityId;
 
 /// A place, in millimetres from the middle of the world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Position {
     /// Eastwards.
     pub x_mm: i64,

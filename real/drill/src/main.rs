@@ -1,0 +1,3 @@
+//! `drill`: a scenario file on real processes.
+
+fn main() {}

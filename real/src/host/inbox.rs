@@ -1,0 +1,217 @@
+//! Where the events of a role wait for its thread: bounded, and an answer is never shed.
+//!
+//! * An answer has a slot from the moment its operation was submitted; so has the end of a connection or of a watch.
+//! * Unsolicited input has [`limits::INBOX`] slots. A datagram or a call that finds none is shed and counted; a stream waits
+//!   ([`Inbox::deliver`]), so that its flow control stops the peer.
+//! * News of watches have [`limits::WATCH_CREDITS`] slots; who finds none ends the watch with a gap.
+//!
+//! Events come out in the order in which they went in.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+use worldline_proto::OpId;
+use worldline_system::{doors::Event, limits};
+
+/// The role has stopped: nobody takes events any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+/// What waits, and what its slot is.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// The answer to an operation.
+    Answer(OpId, Event),
+    /// Input that had to find a free slot.
+    Unsolicited(Event),
+    /// News of a watch.
+    News(Event),
+    /// What has a slot of its own.
+    Reserved(Event),
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    room: Semaphore,
+    credits: Semaphore,
+    shed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    closed: bool,
+}
+
+/// The way to a role. Clones lead to the same one.
+#[derive(Clone, Debug)]
+pub struct Inbox(Arc<Shared>);
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self(Arc::new(Shared {
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            room: Semaphore::new(limits::INBOX),
+            credits: Semaphore::new(limits::WATCH_CREDITS),
+            shed: AtomicU64::new(0),
+        }))
+    }
+}
+
+impl Inbox {
+    /// The answer to an operation. Never shed; dropped where the operation has ended.
+    pub fn answer(&self, op: OpId, event: Event) {
+        self.push(Item::Answer(op, event));
+    }
+
+    /// What has a slot of its own: that a connection was accepted or has ended, that a watch has a gap, that the process shall
+    /// stop. The caller sees to it that there is a bounded number of these.
+    pub fn reserved(&self, event: Event) {
+        self.push(Item::Reserved(event));
+    }
+
+    /// Unsolicited input: `false` where it was shed.
+    #[must_use]
+    pub fn offer(&self, event: Event) -> bool {
+        let Ok(slot) = self.0.room.try_acquire() else {
+            self.0.shed.fetch_add(1, Ordering::Relaxed);
+            return false;
+        };
+        slot.forget();
+        self.push(Item::Unsolicited(event));
+        true
+    }
+
+    /// Unsolicited input that must not be lost: waits for a slot.
+    ///
+    /// # Errors
+    /// The role has stopped.
+    pub async fn deliver(&self, event: Event) -> Result<(), Closed> {
+        let slot = self.0.room.acquire().await.map_err(|_| Closed)?;
+        slot.forget();
+        self.push(Item::Unsolicited(event));
+        Ok(())
+    }
+
+    /// News of a watch: `false` where its reader has not kept up, and the watch must end with a gap.
+    #[must_use]
+    pub fn news(&self, event: Event) -> bool {
+        let Ok(credit) = self.0.credits.try_acquire() else {
+            self.0.shed.fetch_add(1, Ordering::Relaxed);
+            return false;
+        };
+        credit.forget();
+        self.push(Item::News(event));
+        true
+    }
+
+    /// How many events were shed for want of a slot.
+    #[must_use]
+    pub fn shed(&self) -> u64 {
+        self.0.shed.load(Ordering::Relaxed)
+    }
+
+    /// How many events wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue().items.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes the next event, waiting for it at most so long.
+    pub(crate) fn take(&self, patience: Duration) -> Option<Item> {
+        let wait = |queue: &mut Queue| queue.items.is_empty() && !queue.closed;
+        let waited = self.0.filled.wait_timeout_while(self.queue(), patience, wait);
+        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let item = queue.items.pop_front()?;
+        match item {
+            Item::Unsolicited(_) => self.0.room.add_permits(1),
+            Item::News(_) => self.0.credits.add_permits(1),
+            Item::Answer(..) | Item::Reserved(_) => {}
+        }
+        Some(item)
+    }
+
+    /// Nobody takes events any more: what waits is dropped, who waits is told.
+    pub(crate) fn close(&self) {
+        let mut queue = self.queue();
+        queue.closed = true;
+        queue.items.clear();
+        self.0.room.close();
+        self.0.credits.close();
+    }
+
+    fn push(&self, item: Item) {
+        let mut queue = self.queue();
+        if !queue.closed {
+            queue.items.push_back(item);
+            self.0.filled.notify_one();
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Nothing panics while it holds the lock: what is inside is whole.
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use worldline_proto::Incarnation;
+
+    const OP: OpId = OpId { incarnation: Incarnation(1), counter: 1 };
+
+    #[test]
+    fn a_full_inbox_sheds_input_and_never_an_answer() {
+        let inbox = Inbox::default();
+        assert!((0..limits::INBOX).all(|_| inbox.offer(Event::Started)));
+        assert!(!inbox.offer(Event::Started));
+        assert_eq!(inbox.shed(), 1);
+        inbox.answer(OP, Event::Stop);
+        assert_eq!(inbox.len(), limits::INBOX + 1);
+        assert!(matches!(inbox.take(Duration::ZERO), Some(Item::Unsolicited(Event::Started))));
+        assert!(inbox.offer(Event::Started), "the slot is free again");
+    }
+
+    #[test]
+    fn a_reader_without_credits_is_told_and_gets_them_back() {
+        let inbox = Inbox::default();
+        assert!((0..limits::WATCH_CREDITS).all(|_| inbox.news(Event::Started)));
+        assert!(!inbox.news(Event::Started));
+        assert!(inbox.offer(Event::Started), "other input has slots of its own");
+        assert!(inbox.take(Duration::ZERO).is_some());
+        assert!(inbox.news(Event::Started));
+    }
+
+    #[tokio::test]
+    async fn a_stream_waits_for_a_slot_and_hears_that_the_role_has_stopped() {
+        let inbox = Inbox::default();
+        while inbox.offer(Event::Started) {}
+        let waiting = tokio::spawn({
+            let inbox = inbox.clone();
+            async move { (inbox.deliver(Event::Stop).await, inbox.deliver(Event::Stop).await) }
+        });
+        assert!(inbox.take(Duration::ZERO).is_some());
+        while inbox.len() < limits::INBOX {
+            tokio::task::yield_now().await;
+        }
+        inbox.close();
+        assert_eq!(waiting.await.expect("runs"), (Ok(()), Err(Closed)));
+        assert!(inbox.is_empty());
+    }
+}

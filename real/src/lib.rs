@@ -1,0 +1,21 @@
+//! Worldline on real services: the same roles, unchanged, on QUIC, gRPC, etcd and PostgreSQL.
+//!
+//! A role's thread ([`host`]) takes events out of its [`Inbox`] and hands what the role submits to the adapters of its doors:
+//! [`network`] (quinn and tonic), [`directory`] (etcd), [`ledger`] (PostgreSQL). Each door has the same file name as in
+//! `sim/`. Adapters are tasks on tokio: they turn a submission into a call and what comes of it into an event.
+//!
+//! Invariants:
+//! * Every operation is answered once, at the latest at its deadline; its answer's slot is reserved when it is submitted.
+//! * `Refused` is certainty that nothing happened. Whatever an adapter cannot be sure of is `Unknown`.
+//! * What a role submits is in the history before it leaves the process.
+//!
+//! Must never be here: a rule of the game, a decision that belongs to a role, a simulator.
+
+pub mod clock;
+pub mod entropy;
+pub mod history;
+pub mod hooks;
+pub mod host;
+pub mod ready;
+
+pub use host::{Doors, Host, Inbox};

@@ -1,0 +1,3 @@
+//! `worldlined`: one binary, a subcommand a role.
+
+fn main() {}

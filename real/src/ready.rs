@@ -1,0 +1,55 @@
+//! Whether a process can do its work, and if not, what it waits for: `/ready` and the log say so.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// What a process needs, by name, and what is wrong with each. Clones share one list.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Option<String>>>>);
+
+impl Readiness {
+    /// `need` is as it should be.
+    pub fn fulfilled(&self, need: &'static str) {
+        if self.set(need, None) {
+            tracing::info!(need, "ready");
+        }
+    }
+
+    /// `need` is missing: what is wrong, where, and what would be right. Logged when it is news.
+    pub fn missing(&self, need: &'static str, problem: impl ToString) {
+        let problem = problem.to_string();
+        if self.set(need, Some(problem.clone())) {
+            tracing::warn!(need, problem, "not ready");
+        }
+    }
+
+    /// What is missing, by need. Empty: the process is ready.
+    #[must_use]
+    pub fn problems(&self) -> BTreeMap<&'static str, String> {
+        let needs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        needs.iter().filter_map(|(need, problem)| Some((*need, problem.clone()?))).collect()
+    }
+
+    /// Whether this was news.
+    fn set(&self, need: &'static str, problem: Option<String>) -> bool {
+        let mut needs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        needs.insert(need, problem.clone()).as_ref() != Some(&problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_ready_when_nothing_is_missing() {
+        let ready = Readiness::default();
+        ready.missing("ledger", "nobody answers at 127.0.0.1:5432");
+        ready.fulfilled("directory");
+        assert_eq!(ready.problems(), BTreeMap::from([("ledger", "nobody answers at 127.0.0.1:5432".to_owned())]));
+        ready.fulfilled("ledger");
+        assert!(ready.problems().is_empty());
+    }
+}
