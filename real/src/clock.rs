@@ -39,11 +39,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_monotonic_clock_is_the_kernels_uptime() {
-        let uptime = std::fs::read_to_string("/proc/uptime").expect("linux tells its uptime");
-        let seconds: f64 = uptime.split(' ').next().and_then(|text| text.parse().ok()).expect("a number first");
-        let here = now().as_nanos() as f64 / 1e9;
-        assert!((here - seconds).abs() < 5.0, "{here} s here, {seconds} s in /proc/uptime");
-        assert!(now() >= now() - Duration::from_nanos(1));
+    fn the_monotonic_clock_counts_sleep_and_never_goes_back() {
+        let awake = nanos(clock_gettime(ClockId::Monotonic));
+        let (first, second) = (now(), now());
+        assert!(first.as_nanos() >= awake, "the time since the start is at least the time awake");
+        assert!(second >= first);
+    }
+
+    #[test]
+    fn what_has_passed_is_no_wait() {
+        assert_eq!(until(now() - Duration::from_secs(1)), std::time::Duration::ZERO);
+        let ahead = until(now() + Duration::from_secs(60));
+        assert!(ahead > std::time::Duration::from_secs(59) && ahead <= std::time::Duration::from_secs(60));
     }
 }

@@ -324,3 +324,6 @@ pub fn desk(node: NodeId) -> io::Result<Desk> {
     let incarnation = next_life(clock::unix_now());
     Ok(Desk { node, incarnation, operations: 0, entropy: crate::entropy::fresh()? })
 }
+
+#[cfg(test)]
+mod tests;
