@@ -26,7 +26,7 @@ use worldline_proto::{Incarnation, NodeId, OpId};
 use worldline_system::{
     Desk, Outcome, Refusal, Role, Turn,
     doors::{Asked, Event, Submission, directory, ledger, network},
-    history::{Completion, Entry, EventId, Invocation, What},
+    history::{Completion, Entry, EventId, Invocation, Note, What},
     outcome::End,
     time::{Duration, Instant, UnixTime},
 };
@@ -48,6 +48,10 @@ pub trait Doors: Send {
     fn directory(&mut self, asked: Asked<directory::Submission>);
     /// To the ledger.
     fn ledger(&mut self, asked: Asked<ledger::Submission>);
+    /// What the role says of itself, before anything of the same turn leaves. Nothing may come of it but a measurement.
+    fn note(&mut self, note: &Note) {
+        let _ = note;
+    }
 }
 
 /// A number for the life that begins now: above that of every earlier life, as long as the wall clock was not set back.
@@ -253,10 +257,11 @@ impl<R: Role, D: Doors> Running<R, D> {
                 }
                 _ => {}
             }
-            if let Submission::Note(note) = submission
-                && self.host.history.is_some()
-            {
-                self.record(now, What::Noted((**note).clone()));
+            if let Submission::Note(note) = submission {
+                self.host.doors.note(note);
+                if self.host.history.is_some() {
+                    self.record(now, What::Noted((**note).clone()));
+                }
             }
         }
         outbox.retain(|submission| !matches!(submission, Submission::Note(_)));
