@@ -16,6 +16,7 @@ pub mod entropy;
 pub mod history;
 pub mod hooks;
 pub mod host;
+pub mod ledger;
 pub mod ready;
 
 pub use host::{Doors, Host, Inbox};
