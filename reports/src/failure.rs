@@ -36,7 +36,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The failure of `run`. `None` if it held.
+    /// The failure of `run`. `None` if it held, or if no seed can bring it back: what ran on real processes.
     #[must_use]
     pub fn of(run: &RunResult, revision: &str, text: &str, all: bool) -> Option<Self> {
         let (what, sentence, event) = match (&run.violation, run.misses.first()) {
@@ -46,12 +46,13 @@ impl Failure {
             (None, Some(miss)) => (miss.name.clone(), miss.sentence.clone(), None),
             (None, None) => return None,
         };
+        let hash = run.hash()?;
         Some(Self {
             format: FORMAT,
             scenario: run.scenario.clone(),
             seed: run.seed,
             revision: revision.to_owned(),
-            hash: run.hash,
+            hash,
             all,
             outcome: run.outcome(),
             what,

@@ -36,6 +36,12 @@ fn test_suite(scenario: &ScenarioResult, revision: &str, command: &dyn Fn(&RunRe
 fn test_case(run: &RunResult, command: &dyn Fn(&RunResult) -> String) -> TestCase {
     let status = match run.outcome() {
         Outcome::Held => TestCaseStatus::success(),
+        Outcome::Unprovoked => {
+            let mut status = TestCaseStatus::skipped();
+            let why: Vec<_> = run.skipped().iter().map(|one| format!("fault {}: {}", one.fault, one.why)).collect();
+            status.set_message(why.join("; "));
+            status
+        }
         _ => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
             let (kind, message) = match (&run.violation, run.misses.first()) {

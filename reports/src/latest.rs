@@ -1,6 +1,6 @@
 //! `reports/latest/result.json`: a suite without its samples, for whoever reads results by program.
 
-use crate::{Outcome, Quantiles, ScenarioResult, State, SuiteResult};
+use crate::{Outcome, Quantiles, ScenarioResult, Skipped, Source, State, SuiteResult};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -32,9 +32,15 @@ struct Scenario<'a> {
 #[derive(Serialize)]
 struct Run<'a> {
     seed: u64,
-    hash: String,
+    /// `simulator` or `drill`.
+    source: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
+    /// Faults of the file that a drill did not provoke.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    skipped: &'a [Skipped],
     events: u64,
-    simulated_ns: u64,
+    span_ns: u64,
     outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     invariant: Option<&'a str>,
@@ -68,9 +74,14 @@ fn scenario(result: &ScenarioResult) -> Scenario<'_> {
     let timings = names.filter_map(|name| Some((name, result.quantiles(name)?))).collect();
     let runs = result.runs.iter().map(|run| Run {
         seed: run.seed,
-        hash: format!("{:016x}", run.hash),
+        source: match run.source {
+            Source::Simulator { .. } => "simulator",
+            Source::Drill { .. } => "drill",
+        },
+        hash: run.hash().map(|hash| format!("{hash:016x}")),
+        skipped: run.skipped(),
         events: run.events,
-        simulated_ns: run.simulated_ns,
+        span_ns: run.span_ns,
         outcome: run.outcome(),
         invariant: run.violation.as_ref().map(|violation| violation.invariant.as_str()),
         first_event: run.violation.as_ref().map(|violation| violation.event.id),

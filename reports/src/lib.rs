@@ -12,5 +12,6 @@ pub mod terminal;
 pub use failure::Failure;
 pub use quantiles::Quantiles;
 pub use result::{
-    FirstEvent, Miss, Nondeterminism, Outcome, RunResult, ScenarioResult, State, SuiteResult, Verdict, Violation,
+    FirstEvent, Miss, Nondeterminism, Outcome, RunResult, ScenarioResult, Skipped, Source, State, SuiteResult, Verdict,
+    Violation,
 };

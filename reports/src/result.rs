@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 pub enum Outcome {
     /// Every invariant that was checked held, every budget was kept.
     Held,
+    /// Nothing broke, but of the scenario's faults none could be provoked: nothing is known of what it is about.
+    Unprovoked,
     /// A budget was missed, or something made no progress after the heal.
     Missed,
     /// An invariant broke.
@@ -27,6 +29,7 @@ impl Outcome {
             Self::Broken => 1,
             Self::Missed => 2,
             Self::NotDeterministic => 3,
+            Self::Unprovoked => 4,
         }
     }
 }
@@ -87,6 +90,34 @@ pub struct Miss {
     pub sentence: String,
 }
 
+/// A fault of a scenario that a drill did not provoke.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Which of the file, counted from 1.
+    pub fault: usize,
+    /// What it is, and why not.
+    pub why: String,
+}
+
+/// What a run ran on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The simulator: the same seed gives the same run.
+    Simulator {
+        /// The trace hash, folded over every event that was delivered.
+        #[serde(with = "crate::failure::hex")]
+        hash: u64,
+    },
+    /// Real processes and services: no two runs are the same, and a hash would mean nothing.
+    Drill {
+        /// How many faults of the file were provoked.
+        provoked: usize,
+        /// Those that were not.
+        skipped: Vec<Skipped>,
+    },
+}
+
 /// One seed of one scenario.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunResult {
@@ -94,16 +125,15 @@ pub struct RunResult {
     pub scenario: String,
     /// The seed.
     pub seed: u64,
-    /// The trace hash, folded over every event that was delivered.
-    #[serde(with = "crate::failure::hex")]
-    pub hash: u64,
-    /// Events delivered.
+    /// What it ran on.
+    pub source: Source,
+    /// Events delivered; of a drill, the lines of its history.
     pub events: u64,
     /// Lines of history.
     pub entries: u64,
-    /// Simulated time, in nanoseconds.
-    pub simulated_ns: u64,
-    /// Wall time that it took, in nanoseconds. The one figure that two equal runs do not share.
+    /// How long it was by its own clock, in nanoseconds: simulated time, or in a drill the time that passed.
+    pub span_ns: u64,
+    /// Wall time that it took, in nanoseconds. The one figure that two equal simulated runs do not share.
     pub wall_ns: u64,
     /// One for each invariant.
     pub verdicts: Vec<Verdict>,
@@ -124,7 +154,28 @@ impl RunResult {
         match (&self.violation, self.misses.is_empty()) {
             (Some(_), _) => Outcome::Broken,
             (None, false) => Outcome::Missed,
-            (None, true) => Outcome::Held,
+            (None, true) => match &self.source {
+                Source::Drill { provoked: 0, skipped } if !skipped.is_empty() => Outcome::Unprovoked,
+                _ => Outcome::Held,
+            },
+        }
+    }
+
+    /// The trace hash. `None` for what ran on real processes.
+    #[must_use]
+    pub const fn hash(&self) -> Option<u64> {
+        match self.source {
+            Source::Simulator { hash } => Some(hash),
+            Source::Drill { .. } => None,
+        }
+    }
+
+    /// The faults that were not provoked.
+    #[must_use]
+    pub fn skipped(&self) -> &[Skipped] {
+        match &self.source {
+            Source::Simulator { .. } => &[],
+            Source::Drill { skipped, .. } => skipped,
         }
     }
 }
@@ -187,7 +238,7 @@ impl ScenarioResult {
     /// Simulated seconds in a second of wall time, over all runs.
     #[must_use]
     pub fn simulated_per_wall(&self) -> f64 {
-        self.per_wall_second(|run| run.simulated_ns as f64 / 1e9)
+        self.per_wall_second(|run| run.span_ns as f64 / 1e9)
     }
 
     fn per_wall_second(&self, what: impl Fn(&RunResult) -> f64) -> f64 {
@@ -226,5 +277,39 @@ impl SuiteResult {
             }
         }
         probes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(source: Source, misses: Vec<Miss>) -> RunResult {
+        RunResult {
+            scenario: "swing".into(),
+            seed: 1,
+            source,
+            events: 1,
+            entries: 1,
+            span_ns: 1,
+            wall_ns: 1,
+            verdicts: Vec::new(),
+            violation: None,
+            misses,
+            timings: BTreeMap::new(),
+            probes: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_drill_that_provoked_nothing_has_not_held() {
+        let skipped = || vec![Skipped { fault: 1, why: "clock-drift: no process can be given another clock".into() }];
+        let of = |provoked, skipped| run(Source::Drill { provoked, skipped }, Vec::new()).outcome();
+        assert_eq!(of(0, skipped()), Outcome::Unprovoked);
+        assert_eq!(of(1, skipped()), Outcome::Held);
+        assert_eq!(of(0, Vec::new()), Outcome::Held, "a scenario without faults");
+        let miss = vec![Miss { name: "progress".into(), sentence: "stuck".into() }];
+        assert_eq!(run(Source::Drill { provoked: 0, skipped: skipped() }, miss).outcome(), Outcome::Missed);
+        assert_eq!(run(Source::Simulator { hash: 7 }, Vec::new()).hash(), Some(7));
     }
 }

@@ -50,6 +50,12 @@ pub fn span(ns: u64) -> String {
     format!("{value:.digits$} {unit}")
 }
 
+/// A trace hash; what ran on real processes has none.
+#[must_use]
+pub fn hash(hash: Option<u64>) -> String {
+    hash.map_or_else(|| "none".into(), |hash| format!("{hash:016x}"))
+}
+
 /// A large number for a reader.
 #[must_use]
 pub fn count(n: f64) -> String {
@@ -126,7 +132,11 @@ fn timings(scenario: &ScenarioResult) -> Vec<String> {
 }
 
 fn verdict(scenario: &ScenarioResult) -> String {
-    let parts = [(scenario.count(Outcome::Broken), "broken"), (scenario.count(Outcome::Missed), "missed")];
+    let parts = [
+        (scenario.count(Outcome::Broken), "broken"),
+        (scenario.count(Outcome::Missed), "missed"),
+        (scenario.count(Outcome::Unprovoked), "not provoked"),
+    ];
     let words: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
     match (scenario.nondeterminism.is_some(), words.is_empty()) {
         (true, _) => "not deterministic".into(),
@@ -138,9 +148,10 @@ fn verdict(scenario: &ScenarioResult) -> String {
 fn summary(suite: &SuiteResult, colour: Colour) -> String {
     let runs: usize = suite.scenarios.iter().map(|scenario| scenario.runs.len()).sum();
     let events: u64 = suite.scenarios.iter().flat_map(|scenario| &scenario.runs).map(|run| run.events).sum();
-    let simulated: u64 = suite.scenarios.iter().flat_map(|scenario| &scenario.runs).map(|run| run.simulated_ns).sum();
+    let simulated: u64 = suite.scenarios.iter().flat_map(|scenario| &scenario.runs).map(|run| run.span_ns).sum();
     let verdict = match suite.outcome() {
         Outcome::Held => colour.green("all held"),
+        Outcome::Unprovoked => colour.yellow("nothing was provoked"),
         Outcome::Missed => colour.yellow("a budget was missed"),
         Outcome::Broken => colour.red("an invariant broke"),
         Outcome::NotDeterministic => colour.red("not deterministic"),

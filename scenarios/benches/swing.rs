@@ -28,7 +28,7 @@ fn swing(seeds: u64) {
         swing.players(),
         events / seconds / 1e6,
         entries / seconds / 1e6,
-        sum(|run| run.simulated_ns) / 1e9 / seconds
+        sum(|run| run.span_ns) / 1e9 / seconds
     );
 }
 

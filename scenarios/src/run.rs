@@ -3,34 +3,33 @@
 //!
 //! Invariant: what is computed is a function of scenario, seed and options; wall time is only measured.
 
-mod ending;
-mod sinks;
-
 use crate::{
-    checkers::{Checkers, Facts, Setup, View},
+    checkers::{Facts, View},
     draw::{self, Draw},
-    format::{FaultKind, Scenario},
+    format::Scenario,
     inject::{Ending, Injection, injection},
-    nodes::{Kind, Nodes},
+    judge::{Judge, Ran},
+    nodes::Nodes,
     panics,
-    timing::Stopwatch,
     view::{self, Ledger, Sets, Unwell},
     world::{self, World},
 };
-use sinks::Sinks;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use worldline_proto::NodeId;
-use worldline_reports::{FirstEvent, RunResult, Violation};
+use worldline_reports::{FirstEvent, RunResult};
 use worldline_sim::{Fault, world::Step};
 use worldline_system::{
-    history::{Entry, EventId, Row},
+    history::{Entry, EventId},
     time::{Duration, Instant},
 };
 
 /// How often the running world is looked at.
-const SAMPLE_EVERY: Duration = Duration::from_millis(250);
+pub const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 /// How soon a fault looks again for its node, where nobody leads or owns just then.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How a run is run.
 #[derive(Default)]
@@ -69,20 +68,27 @@ pub fn node_names(scenario: &Scenario) -> Vec<String> {
 pub fn seed<'a>(scenario: &'a Scenario, seed: u64, options: Options<'a>) -> RunResult {
     let started = std::time::Instant::now();
     let mut run = Run::new(scenario, seed, options);
-    if let Err(message) = panics::caught(|| run.play()) {
-        run.violation = Some(Violation {
-            invariant: "assert".into(),
-            sentence: "no assertion of the code fails".into(),
-            event: FirstEvent {
-                id: run.world.events(),
-                at_ns: run.world.now().as_nanos(),
-                node: String::new(),
-                what: message,
-            },
-        });
+    if let Err(what) = panics::caught(|| run.play()) {
+        let (id, at_ns) = (run.world.events(), run.world.now().as_nanos());
+        run.judge.assertion_failed(FirstEvent { id, at_ns, node: String::new(), what });
     }
-    let wall_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    run.result(seed, wall_ns)
+    let Run { world, judge, .. } = run;
+    judge.result(Ran {
+        seed,
+        hash: Some(world.hash()),
+        events: world.events(),
+        span_ns: world.now().as_nanos(),
+        wall_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        probes: world.probes().map(|(name, count)| (name.to_owned(), count)).collect(),
+    })
+}
+
+/// When, after the beginning, the fault at this place of the scenario comes in this seed.
+#[must_use]
+pub fn fault_moment(scenario: &Scenario, index: usize, seed: u64) -> Duration {
+    let window = scenario.faults[index].at;
+    let width = (window.to - window.from).as_nanos();
+    window.from + Duration::from_nanos(draw::below(seed, Draw::FaultMoment, index as u64, width + 1))
 }
 
 /// What is done from outside, in the order in which it is done at one moment.
@@ -98,47 +104,25 @@ enum Action {
 struct Run<'a> {
     scenario: &'a Scenario,
     options: Options<'a>,
-    nodes: Nodes,
+    nodes: Arc<Nodes>,
     sets: Sets,
     world: World,
-    checkers: Checkers,
-    stopwatch: Stopwatch,
+    judge: Judge<'a>,
     agenda: BTreeSet<(Instant, Action)>,
-    /// The faults that have come, by their place in the scenario.
-    begun: BTreeSet<usize>,
     /// The faults that go on, by their place in the scenario.
     going_on: BTreeMap<usize, Injection>,
     unwell: Unwell,
-    healed: Option<Instant>,
-    finished: bool,
-    violation: Option<Violation>,
-    entries: u64,
-    sinks: Sinks,
     fresh: Vec<Entry>,
 }
 
 impl<'a> Run<'a> {
     fn new(scenario: &'a Scenario, seed: u64, options: Options<'a>) -> Self {
-        let nodes = Nodes::of(scenario);
+        let nodes = Arc::new(Nodes::of(scenario));
         let mut world = world::build(scenario, &nodes, seed);
         world.tracing = options.traced.is_some();
-        let rows = world::seeds(scenario).into_iter().map(|seed| Row {
-            entity: seed.entity,
-            fence: None,
-            hit_points: seed.hit_points,
-            experience: 0,
-            balance: seed.balance,
-        });
-        let setup = Setup {
-            rows: rows.collect(),
-            directory: nodes.those(|kind| matches!(kind, Kind::Directory(_))),
-            orphan_budget: Setup::ORPHAN_BUDGET,
-        };
         let mut agenda = BTreeSet::new();
-        for (index, fault) in scenario.faults.iter().enumerate() {
-            let width = (fault.at.to - fault.at.from).as_nanos();
-            let drawn = draw::below(seed, Draw::FaultMoment, index as u64, width + 1);
-            let at = Instant::default() + fault.at.from + Duration::from_nanos(drawn);
+        for index in 0..scenario.faults.len() {
+            let at = Instant::default() + fault_moment(scenario, index, seed);
             agenda.insert((at, Action::BeginFault(index)));
         }
         let heal = Instant::default() + scenario.duration;
@@ -149,19 +133,12 @@ impl<'a> Run<'a> {
             scenario,
             options,
             sets: Sets::of(&nodes),
-            nodes,
             world,
-            checkers: Checkers::new(&setup),
-            stopwatch: Stopwatch::new(world::logged_in_twice(scenario, seed)),
+            judge: Judge::new(scenario, Arc::clone(&nodes), seed),
+            nodes,
             agenda,
-            begun: BTreeSet::new(),
             going_on: BTreeMap::new(),
             unwell: Unwell::default(),
-            healed: None,
-            finished: false,
-            violation: None,
-            entries: 0,
-            sinks: Sinks::default(),
             fresh: Vec::new(),
         }
     }
@@ -189,7 +166,7 @@ impl<'a> Run<'a> {
     }
 
     fn is_over(&self) -> bool {
-        self.violation.is_some() && !self.options.all
+        self.judge.is_broken() && !self.options.all
     }
 
     fn after(&mut self, step: &Step) {
@@ -211,33 +188,12 @@ impl<'a> Run<'a> {
         if self.fresh.is_empty() {
             return;
         }
-        let Self { world, sets, checkers, stopwatch, .. } = self;
+        let Self { world, sets, judge, .. } = self;
         let majority = |member: NodeId| sets.majority(world, member);
         let facts = Facts { directory_majority: Some(&majority) };
-        self.entries += self.fresh.len() as u64;
         for entry in self.fresh.drain(..) {
-            self.sinks.on_entry(&entry);
-            stopwatch.on_entry(&entry);
-            checkers.on_entry(&entry, &facts);
+            judge.on_entry(&entry, &facts);
         }
-        self.note_violation();
-    }
-
-    fn note_violation(&mut self) {
-        if self.violation.is_some() {
-            return;
-        }
-        let Some(first) = self.checkers.violations().first() else { return };
-        self.violation = Some(Violation {
-            invariant: first.invariant.id().to_owned(),
-            sentence: first.invariant.sentence().to_owned(),
-            event: FirstEvent {
-                id: first.event.0,
-                at_ns: first.at.as_nanos(),
-                node: first.node.map_or(String::new(), |(node, _)| self.nodes.name(node).to_owned()),
-                what: first.explanation.clone(),
-            },
-        });
     }
 
     fn act(&mut self, at: Instant, action: Action) {
@@ -248,15 +204,13 @@ impl<'a> Run<'a> {
                 self.going_on.clear();
                 self.inject(Fault::Heal);
                 self.unwell = Unwell::default();
-                self.healed = Some(at);
-                self.stopwatch.fault_ended(at);
+                self.judge.healed(at);
             }
             Action::Sample => {
                 self.sample(false);
                 self.agenda.insert((at + SAMPLE_EVERY, Action::Sample));
             }
             Action::Finish => {
-                self.finished = true;
                 self.sample(true);
                 self.agenda.clear();
             }
@@ -277,13 +231,11 @@ impl<'a> Run<'a> {
             }
             return;
         };
-        let silent = !matches!(fault.kind, FaultKind::Crash(_) | FaultKind::Kill(_));
-        injection.lost.iter().filter(|_| silent).for_each(|&node| self.stopwatch.lost(node, at));
+        self.judge.fault_began(index, &injection.lost, at);
         injection.begin.iter().for_each(|fault| self.inject(fault.clone()));
         if let Some(lasts) = fault.lasts {
             self.agenda.insert((at + lasts, Action::EndFault(index)));
         }
-        self.begun.insert(index);
         self.going_on.insert(index, injection);
         self.remember_unwell();
     }
@@ -298,7 +250,7 @@ impl<'a> Run<'a> {
             }
         }
         self.remember_unwell();
-        self.stopwatch.fault_ended(at);
+        self.judge.fault_ended(at);
     }
 
     fn remember_unwell(&mut self) {
@@ -311,7 +263,7 @@ impl<'a> Run<'a> {
     }
 
     fn sample(&mut self, end: bool) {
-        let Self { world, nodes, sets, checkers, unwell, .. } = self;
+        let Self { world, nodes, sets, judge, unwell, .. } = self;
         let queues = view::queues(world, nodes);
         let workers = sets.workers(world, unwell);
         let ledger = world.ledger().map(Ledger::of);
@@ -327,11 +279,9 @@ impl<'a> Run<'a> {
             settled: end,
         };
         if end {
-            checkers.on_sample(&view);
-            checkers.at_end(&view);
+            judge.at_end(&view);
         } else {
-            checkers.on_sample(&view);
+            judge.on_sample(&view);
         }
-        self.note_violation();
     }
 }

@@ -146,9 +146,9 @@ fn collect(plan: &Plan, tasks: &[Task], results: BTreeMap<usize, RunResult>) -> 
         let scenario = &mut scenarios[task.scenario];
         match (task.again, scenario.runs.last()) {
             (false, _) => scenario.runs.push(result),
-            (true, Some(first)) if (first.hash, first.events) != (result.hash, result.events) => {
-                scenario.nondeterminism =
-                    Some(Nondeterminism { seed: task.seed, first: first.hash, second: result.hash });
+            (true, Some(run)) if (run.hash(), run.events) != (result.hash(), result.events) => {
+                let (first, second) = (run.hash().unwrap_or_default(), result.hash().unwrap_or_default());
+                scenario.nondeterminism = Some(Nondeterminism { seed: task.seed, first, second });
             }
             (true, _) => {}
         }

@@ -76,6 +76,7 @@ pub struct NothingStuck {
     owners: Owners,
     regions: Table<EntityId, Option<RegionId>>,
     checked: bool,
+    leaks_counted: bool,
 }
 
 impl NothingStuck {
@@ -101,6 +102,7 @@ impl Checker for NothingStuck {
             owners: Owners::default(),
             regions: Table::default(),
             checked: false,
+            leaks_counted: false,
         }
     }
 
@@ -151,6 +153,7 @@ impl Checker for NothingStuck {
             return Ok(());
         }
         self.checked = true;
+        self.leaks_counted = view.leaks.is_some();
         self.remember_regions(view);
         for waiting in self.clients.values() {
             let Some(character) = waiting.character else { continue };
@@ -184,7 +187,11 @@ impl Checker for NothingStuck {
     }
 
     fn not_checked(&self) -> Option<&'static str> {
-        (!self.checked).then_some("the run did not end healed and settled")
+        match (self.checked, self.leaks_counted) {
+            (false, _) => Some("the run did not end healed and settled"),
+            (true, false) => Some("nothing is stuck, and nobody counted leaks"),
+            (true, true) => None,
+        }
     }
 }
 

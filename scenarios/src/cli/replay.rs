@@ -78,7 +78,7 @@ pub fn replay(output: &mut Output, arguments: ReplayArguments) -> Result<u8, Fai
     } else {
         run::seed(&subject.scenario, subject.seed, options())
     };
-    let same = (first.hash, first.events) == (second.hash, second.events);
+    let same = (first.hash(), first.events) == (second.hash(), second.events);
     output.print(&report(&first, &second, output))?;
     let mut outcome = if same { first.outcome() } else { Outcome::NotDeterministic };
     if let Some(before) = subject.before.as_ref().filter(|_| arguments.until.is_none()) {
@@ -136,15 +136,16 @@ fn line(event: &Traced<'_>) -> String {
 
 fn report(first: &RunResult, second: &RunResult, output: &Output) -> String {
     let mut text = format!("{} seed {} at revision {REVISION}\n", first.scenario, first.seed);
-    let twice = match (first.hash, first.events) == (second.hash, second.events) {
+    let twice = match (first.hash(), first.events) == (second.hash(), second.events) {
         true => output.colour.green("the same in two runs"),
         false => {
-            output.colour.red(&format!("but {:016x} after {} events in the second run", second.hash, second.events))
+            let hash = terminal::hash(second.hash());
+            output.colour.red(&format!("but {hash} after {} events in the second run", second.events))
         }
     };
     // Writing to a text cannot fail.
-    let _ = writeln!(text, "hash {:016x} after {} events, {twice}", first.hash, first.events);
-    let _ = writeln!(text, "{} simulated in {}\n", terminal::span(first.simulated_ns), terminal::span(first.wall_ns));
+    let _ = writeln!(text, "hash {} after {} events, {twice}", terminal::hash(first.hash()), first.events);
+    let _ = writeln!(text, "{} simulated in {}\n", terminal::span(first.span_ns), terminal::span(first.wall_ns));
     text += &terminal::verdicts(&first.verdicts, output.colour);
     for (timing, spans) in &first.timings {
         if let Some(quantiles) = Quantiles::of(spans.clone()) {
@@ -178,7 +179,7 @@ fn compared(before: &Failure, now: &RunResult) -> (String, bool) {
     let was = before.event.as_ref().map(|event| (before.what.as_str(), event.id));
     let missed = now.misses.first().map(|miss| miss.name.as_str());
     let same_end = event == was && (was.is_some() || missed == Some(before.what.as_str()));
-    let text = match (same_end, before.hash == now.hash) {
+    let text = match (same_end, Some(before.hash) == now.hash()) {
         (true, true) => "\nThe same failure as was kept: the same first event, the same hash.\n".to_owned(),
         (true, false) => format!("\nThe same failure as was kept, but another hash: {:016x} was kept.\n", before.hash),
         (false, _) => {
@@ -189,5 +190,5 @@ fn compared(before: &Failure, now: &RunResult) -> (String, bool) {
             )
         }
     };
-    (text, !(same_end && before.hash == now.hash))
+    (text, !(same_end && Some(before.hash) == now.hash()))
 }

@@ -1,34 +1,59 @@
 //! What a run has come to: verdicts, timings, and what did not come about.
 
-use super::Run;
+use super::Judge;
 use crate::{
     checkers::{Invariant, Verdict as Checked},
     format::Timing,
     nodes::{character, players},
 };
-use worldline_reports::{Miss, RunResult, State, Verdict};
+use std::collections::BTreeMap;
+use worldline_reports::{Miss, RunResult, Skipped, Source, State, Verdict};
 use worldline_system::time::{Duration, Instant};
 
-impl Run<'_> {
-    pub(super) fn result(mut self, seed: u64, wall_ns: u64) -> RunResult {
+/// What only whoever ran a scenario knows of the run.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// The seed.
+    pub seed: u64,
+    /// The trace hash. `None` for what ran on real processes.
+    pub hash: Option<u64>,
+    /// Events.
+    pub events: u64,
+    /// How long the run was, by its own clock, in nanoseconds.
+    pub span_ns: u64,
+    /// Wall time that it took, in nanoseconds.
+    pub wall_ns: u64,
+    /// How often each probe of the roles was reached.
+    pub probes: BTreeMap<String, u64>,
+}
+
+impl Judge<'_> {
+    /// What the run has come to.
+    #[must_use]
+    pub fn result(self, ran: Ran) -> RunResult {
         let spans = self.stopwatch.spans();
         let nanos = |spans: &Vec<Duration>| spans.iter().map(|span| span.as_nanos()).collect();
         let timings = spans.iter().map(|(timing, spans)| (timing.name().to_owned(), nanos(spans))).collect();
-        let misses = if self.finished && self.violation.is_none() { self.misses() } else { Vec::new() };
-        let probes = self.world.probes().map(|(name, count)| (name.to_owned(), count));
+        let violation = self.violation();
+        let misses = if self.finished && violation.is_none() { self.misses() } else { Vec::new() };
+        let skipped = self.skipped.iter().map(|(&fault, why)| Skipped { fault: fault + 1, why: why.clone() });
+        let source = match ran.hash {
+            Some(hash) => Source::Simulator { hash },
+            None => Source::Drill { provoked: self.begun.len(), skipped: skipped.collect() },
+        };
         RunResult {
             scenario: self.scenario.name.clone(),
-            seed,
-            hash: self.world.hash(),
-            events: self.world.events(),
+            seed: ran.seed,
+            source,
+            events: ran.events,
             entries: self.entries,
-            simulated_ns: self.world.now().as_nanos(),
-            wall_ns,
+            span_ns: ran.span_ns,
+            wall_ns: ran.wall_ns,
             verdicts: self.checkers.verdicts().into_iter().map(verdict).collect(),
-            violation: self.violation.take(),
+            violation,
             misses,
             timings,
-            probes: probes.chain(self.sinks.probes()).collect(),
+            probes: ran.probes.into_iter().chain(self.sinks.probes()).collect(),
         }
     }
 
@@ -37,7 +62,7 @@ impl Run<'_> {
         let mut misses = Vec::new();
         let mut miss = |name: &str, sentence| misses.push(Miss { name: name.to_owned(), sentence });
         for index in 0..self.scenario.faults.len() {
-            if !self.begun.contains(&index) {
+            if !self.begun.contains(&index) && !self.skipped.contains_key(&index) {
                 miss("fault", format!("fault {} of the file found no node to happen at", index + 1));
             }
         }
@@ -46,6 +71,8 @@ impl Run<'_> {
             match self.stopwatch.spans().get(&budget.timing).and_then(|spans| spans.iter().max()) {
                 Some(&worst) if worst > within => miss(name, format!("{name} took {worst}, its budget is {within}")),
                 Some(_) => {}
+                // What was left out may be what brings it about.
+                None if !self.skipped.is_empty() => {}
                 None => miss(name, format!("{name} has a budget and was never measured")),
             }
         }
