@@ -5,7 +5,7 @@ use crate::{
     draw::{self, Draw},
     format::{Boss, Place, Scenario},
     inject::Now,
-    nodes::{Kind, Nodes, Player, Roles, character, players},
+    nodes::{Kind, Node, Nodes, Player, Roles, character, players},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use worldline_proto::{
 };
 use worldline_sim::{
     Actor, Seat, directory, host, ledger,
-    network::latency::{City, LastMile},
+    network::latency::{self, City, LastMile},
     node::NodeSpec,
     world::Config,
 };
@@ -35,8 +35,8 @@ use worldline_system::{
     worker::{self, Worker},
 };
 
-/// The key that the tokens of a simulated world are signed with.
-const TOKEN_KEY: Key = Key([0x57; 32]);
+/// The key that the tokens of a simulated world, or of a drill's, are signed with.
+pub const TOKEN_KEY: Key = Key([0x57; 32]);
 /// Until when tokens are valid: 2100-01-01.
 const TOKENS_EXPIRE_UNIX_MS: u64 = 4_102_444_800_000;
 /// Players come within so much of the beginning.
@@ -105,7 +105,8 @@ const fn city(place: Place) -> City {
 }
 
 /// The region with this place in the scenario's list. A scenario has at most 16.
-fn region_id(index: usize) -> RegionId {
+#[must_use]
+pub fn region_id(index: usize) -> RegionId {
     RegionId(u8::try_from(index).expect("a scenario has at most 16 regions"))
 }
 
@@ -127,12 +128,12 @@ pub fn build_with<A: Actor>(
     let stage = Stage::of(scenario, nodes, seed);
     let mut start = Vec::new();
     for (id, node) in nodes.iter() {
-        let spec = spec(node.name.clone(), id, node.kind, node.place, seed);
+        let spec = spec(id, node, seed);
         let added = match stage.role(node.kind) {
             None => world.add_member(spec),
             Some(role) => {
                 let added = world.add_node(spec, inside(role));
-                if !matches!(node.kind, Kind::Double(_, number) if !stage.logs_in_twice(number)) {
+                if stage.takes_part(node.kind) {
                     start.push(added);
                 }
                 added
@@ -148,31 +149,39 @@ pub fn build_with<A: Actor>(
     world
 }
 
-/// A node's place, line and clocks.
-fn spec(name: String, id: NodeId, kind: Kind, place: Place, seed: u64) -> NodeSpec {
-    use worldline_sim::network::latency::Place as At;
-    let zone = |n: u16| At::zone(city(place), (n % 3) as u8);
-    let at = match kind {
+/// Where a node hangs on the network: in a zone of its city, or on the line that the seed draws for a player.
+#[must_use]
+pub fn place(node: &Node, seed: u64) -> latency::Place {
+    let zone = |n: u16| latency::Place::zone(city(node.place), (n % 3) as u8);
+    match node.kind {
         Kind::Directory(n) | Kind::Ledger(n) | Kind::Orchestrator(n) | Kind::Worker(_, n) | Kind::Gateway(_, n) => {
             zone(n)
         }
         Kind::Player(_, number) | Kind::Double(_, number) => {
             const LINES: [LastMile; 3] = [LastMile::Fibre, LastMile::Cable, LastMile::Mobile];
             let line = draw::below(seed, Draw::Line, number.into(), LINES.len() as u64);
-            At::player(city(place), LINES[line as usize])
+            latency::Place::player(city(node.place), LINES[line as usize])
         }
-    };
+    }
+}
+
+/// A node's place and clocks.
+fn spec(id: NodeId, node: &Node, seed: u64) -> NodeSpec {
     let either_way = |what, span: u64| draw::below(seed, what, id.0.into(), 2 * span + 1) as i64 - span as i64;
     NodeSpec {
         drift_ppm: either_way(Draw::ClockDrift, NTP_DRIFT_PPM) as i32,
         wall_off_ns: either_way(Draw::WallClock, NTP_OFFSET_NS),
-        cost: cost::of(kind),
-        ..NodeSpec::new(name, at)
+        cost: cost::of(node.kind),
+        ..NodeSpec::new(node.name.clone(), place(node, seed))
     }
 }
 
 /// The world's content: bands of regions, and the bosses beside the middle of theirs, where characters first appear.
-fn map(scenario: &Scenario) -> Map {
+///
+/// # Panics
+/// If the scenario was not read from a file: a read one has at most 16 regions.
+#[must_use]
+pub fn map(scenario: &Scenario) -> Map {
     let regions = u8::try_from(scenario.regions.len()).expect("a scenario has at most 16 regions");
     let bare = Map::new(regions, BTreeMap::new());
     let place = |(index, boss): (usize, &Boss)| {
@@ -248,7 +257,8 @@ pub fn logged_in_twice(scenario: &Scenario, seed: u64) -> BTreeSet<CharacterId> 
 }
 
 /// All that the roles' configurations are made of.
-struct Stage<'a> {
+#[derive(Clone, Debug)]
+pub struct Stage<'a> {
     scenario: &'a Scenario,
     seed: u64,
     map: Arc<Map>,
@@ -258,7 +268,9 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    fn of(scenario: &'a Scenario, nodes: &Nodes, seed: u64) -> Self {
+    /// Of a seed of a scenario.
+    #[must_use]
+    pub fn of(scenario: &'a Scenario, nodes: &Nodes, seed: u64) -> Self {
         let of = |at| nodes.those(|kind| matches!(kind, Kind::Gateway(region, _) if region == at));
         let lease = &scenario.lease;
         Self {
@@ -286,13 +298,29 @@ impl<'a> Stage<'a> {
                 let config = gateway::Config { region: region_id(at), key: TOKEN_KEY, alternates };
                 Cast::Gateway(Box::new(Gateway::new(config)))
             }
-            Kind::Player(at, number) => Cast::Client(Client::new(self.client(at, number, Duration::ZERO))),
-            Kind::Double(at, number) => Cast::Client(Client::new(self.client(at, number, DOUBLE_LOGIN_AFTER))),
+            Kind::Player(..) | Kind::Double(..) => Cast::Client(Client::new(self.player(kind)?)),
         })
     }
 
-    /// The other gateways of the region, and one of another region.
-    fn alternates(&self, at: usize, n: usize) -> Vec<NodeId> {
+    /// How a player's machine is configured. `None` for what is none.
+    #[must_use]
+    pub fn player(&self, kind: Kind) -> Option<client::Config> {
+        match kind {
+            Kind::Player(at, number) => Some(self.client(at, number, Duration::ZERO)),
+            Kind::Double(at, number) => Some(self.client(at, number, DOUBLE_LOGIN_AFTER)),
+            _ => None,
+        }
+    }
+
+    /// Whether a node takes part: of the second logins only those that the seed draws do.
+    #[must_use]
+    pub fn takes_part(&self, kind: Kind) -> bool {
+        !matches!(kind, Kind::Double(_, number) if !self.logs_in_twice(number))
+    }
+
+    /// What the `n`th gateway of a region names to its clients: the other gateways of the region, and one of another region.
+    #[must_use]
+    pub fn alternates(&self, at: usize, n: usize) -> Vec<NodeId> {
         let own = &self.gateways[at];
         let others = own.iter().enumerate().filter(|(index, _)| *index != n).map(|(_, node)| *node);
         let elsewhere = (1..self.gateways.len()).map(|step| &self.gateways[(at + step) % self.gateways.len()]);

@@ -134,6 +134,13 @@ const JITTER: [u32; 65] = [
     3_134, 3_549, 4_259, 7_168,
 ];
 
+/// The delay of one direction between two nodes in nanoseconds: its least, and how much more it is on average.
+#[must_use]
+pub fn one_way_ns(from: Place, to: Place) -> (u64, u64) {
+    let link = Link::between(from, to);
+    (u64::from(link.base_us) * 1_000, u64::from(link.jitter_us) * 1_000)
+}
+
 /// The law of one direction between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
