@@ -17,6 +17,7 @@ pub mod history;
 pub mod hooks;
 pub mod host;
 pub mod ledger;
+pub mod network;
 pub mod ready;
 
 pub use host::{Doors, Host, Inbox};
