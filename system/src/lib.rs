@@ -9,7 +9,7 @@
 
 extern crate alloc;
 
-mod backoff;
+pub mod backoff;
 pub mod client;
 pub mod digest;
 pub mod doors;
