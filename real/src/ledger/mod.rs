@@ -1,23 +1,54 @@
-//! The ledger door on PostgreSQL.
+//! The ledger door on PostgreSQL 17: every submission is one call of a stored function, and so one transaction.
+//!
+//! The functions (`migrations/`) lock every row of a call, in id order, before they read any of them, and hold the locks until
+//! the commit. So at READ COMMITTED, where each statement sees what was committed before it, two calls that share a row are
+//! serial, and none waits for another in a circle: strict two-phase locking makes the whole history serializable. A roster
+//! reads one snapshot, which is a moment between commits.
+//!
+//! What may be said of a call that has no answer:
+//!
+//! * `Refused`: nothing was sent (`PoolExhausted`: no connection was free before the deadline; `Unreachable`, `Busy`,
+//!   `ReadOnly`, `NotServing`: none could be made), or the server has said that it rolled back ([`session`] knows when that
+//!   is certain).
+//! * `Unknown`: the deadline has passed or the connection broke after something was sent, the server ended the session, or
+//!   it warned at the commit. The connection is closed; the transaction may still commit, within the server's own timeout.
+//!
+//! Whether the server is there is found out by a task of its own, which tells [`Readiness`]; calls do not wait for it.
+//!
+//! Deliberately absent: retries (a role resubmits the same key), a cache, reads of a standby.
 
+mod check;
+mod journal;
+mod migrate;
+mod pool;
 mod problem;
+mod request;
+mod session;
+mod watch;
 
+pub use journal::{Tables, journal, tables};
+pub use migrate::{Report, Seed, migrate, seed};
 pub use problem::{Place, Problem};
 
-use crate::{host::Inbox, ready::Readiness};
-use std::pin::Pin;
-use worldline_proto::{CharacterId, EntityId, OpNumber};
+use crate::{clock, host::Inbox, ready::Readiness};
+use check::Server;
+use pool::Pool;
+use request::Request;
+use session::Session;
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{runtime::Handle, sync::Semaphore, task::AbortHandle, time::timeout};
 use worldline_system::{
     Refusal,
     doors::{
         Asked, Event,
-        directory::RegionId,
-        ledger::{self, Answer, Ask, StoredResult, Submission},
+        ledger::{self, Answer, Ask, Submission},
     },
-    history::{Acceptance, Row},
+    limits::OPERATIONS_IN_FLIGHT,
     outcome::End,
-    rules::space::Position,
-    time::UnixTime,
+    time::{Duration, Instant},
 };
 
 /// A future at a crate's boundary.
@@ -25,134 +56,168 @@ pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Connections of one process, unless it says otherwise.
 pub const CONNECTIONS: usize = 8;
+/// The adapter answers so long before the deadline, so that its answer is there when the host looks.
+const GUARD: Duration = Duration::from_millis(5);
 
 /// Which ledger, and how it is used.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `postgres://USER[:PASSWORD]@HOST:PORT/DATABASE`.
-    pub url: String,
-    /// At most so many connections at a time. At least one.
-    pub connections: usize,
+    pub(crate) server: Server,
     /// What the server calls us in `pg_stat_activity`.
     pub name: String,
+    /// At most so many connections at a time for calls; one more looks after the server. At least one.
+    pub connections: usize,
 }
 
 impl Config {
-    /// The ledger at this address, with the defaults.
+    /// The ledger at `postgres://USER[:PASSWORD]@HOST:PORT/DATABASE`, with the defaults.
     ///
     /// # Errors
     /// The address does not read.
     pub fn new(url: &str) -> Result<Self, Problem> {
-        Ok(Self { url: url.to_owned(), connections: CONNECTIONS, name: "worldlined".to_owned() })
+        Ok(Self { server: Server::new(url)?, name: "worldlined".to_owned(), connections: CONNECTIONS })
     }
 }
 
 /// The adapter. Clones share its connections.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub struct Ledger(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    pool: Arc<Pool>,
     inbox: Inbox,
+    runtime: Handle,
+    /// Bounds what is in flight; taken whole to wait for its end.
+    in_flight: Arc<Semaphore>,
+    watch: AbortHandle,
+    problem: Arc<Mutex<Option<Problem>>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
 }
 
 impl Ledger {
     /// Starts at once, whether the server is there or not; `ready` hears of the need `ledger`. Called inside a runtime.
     #[must_use]
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
-        ready.missing("ledger", format_args!("{} is not asked yet", config.name));
-        Self { inbox }
+        let Config { server, name, connections } = config;
+        let server = server.named(&name);
+        let problem = Arc::new(Mutex::new(None));
+        let pool = Arc::new(Pool::new(server.clone(), connections));
+        let watch = watch::Watch { server, pool: pool.clone(), ready, problem: problem.clone() };
+        let (runtime, in_flight) = (Handle::current(), Arc::new(Semaphore::new(OPERATIONS_IN_FLIGHT)));
+        let watch = runtime.spawn(watch.run()).abort_handle();
+        Self(Arc::new(Shared { pool, inbox, runtime, in_flight, watch, problem }))
     }
 
     /// Takes an operation; its answer goes to the inbox, before its deadline. Never waits.
     pub fn submit(&self, asked: Asked<Submission>) {
-        let answer = Box::new(Ask::from(&asked.submission).ended(End::Refused(Refusal::Unreachable)));
-        self.inbox.answer(asked.op, Event::Ledger(ledger::Event { op: asked.op, answer }));
+        let (op, inbox) = (asked.op, self.0.inbox.clone());
+        let answering = self.ask(asked);
+        self.0.runtime.spawn(async move {
+            let answer = Box::new(answering.await);
+            inbox.answer(op, Event::Ledger(ledger::Event { op, answer }));
+        });
     }
 
-    /// The same, with the answer returned.
+    /// The same, with the answer returned instead. It is asked even if the future is dropped.
     #[must_use]
     pub fn ask(&self, asked: Asked<Submission>) -> Boxed<'static, Answer> {
-        Box::pin(async move { Ask::from(&asked.submission).ended(End::Refused(Refusal::Unreachable)) })
+        let Asked { deadline, submission, .. } = asked;
+        let kind = Ask::from(&submission);
+        let permit = self.0.in_flight.clone().try_acquire_owned();
+        let pool = self.0.pool.clone();
+        // In a task of its own: what a server says may be anything, and whoever asked has an answer in any case.
+        let asking = permit.map(|permit| {
+            self.0.runtime.spawn(async move {
+                let answer = answer(&pool, deadline, &submission).await;
+                drop(permit);
+                answer
+            })
+        });
+        Box::pin(async move {
+            match asking {
+                Err(_) => kind.ended(End::Refused(Refusal::Busy)),
+                Ok(asking) => asking.await.unwrap_or_else(|_| kind.ended(End::Unknown)),
+            }
+        })
     }
 
-    /// What is wrong, as of the last check.
+    /// What is wrong, as of the last look. `None` also before the first.
     #[must_use]
     pub fn problem(&self) -> Option<Problem> {
-        None
+        self.0.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends: what is in flight is answered, what comes later is refused, every connection is closed.
     #[must_use]
     pub fn close(&self) -> Boxed<'_, ()> {
-        Box::pin(async {})
+        Box::pin(async {
+            self.0.watch.abort();
+            let all = u32::try_from(OPERATIONS_IN_FLIGHT).expect("a bound of a few thousand");
+            // Every operation ends at its deadline, so this does too.
+            let everything = self.0.in_flight.acquire_many(all).await;
+            self.0.in_flight.close();
+            drop(everything);
+            self.0.pool.close().await;
+        })
     }
-}
-
-/// What a migration did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// The versions that it applied, in order. Empty: there was nothing to do.
-    pub applied: Vec<i64>,
-    /// The version that stands now.
-    pub version: i64,
-}
-
-/// An entity as the world begins with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seed {
-    /// Which.
-    pub entity: EntityId,
-    /// Where it stands.
-    pub position: Position,
-    /// The region that must own it, wherever it stands.
-    pub pinned: Option<RegionId>,
-    /// Its hit points.
-    pub hit_points: u32,
-    /// What is minted for it, in minor units. Not negative.
-    pub balance: i64,
-}
-
-/// The tables as a checker reads them, all of one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tables {
-    /// Every entity's row, in id order.
-    pub rows: Vec<Row>,
-    /// The last operation of each character that has a result, in id order.
-    pub applied_through: Vec<(CharacterId, OpNumber)>,
-    /// The results that are kept, in the order of (character, number).
-    pub results: Vec<(CharacterId, StoredResult)>,
-    /// Minor units that were minted.
-    pub minted: i128,
-}
-
-fn unwritten<T>() -> Result<T, Problem> {
-    Err(Problem::BadUrl("not served yet".to_owned()))
 }
 
 /// Whether the ledger can be used as it stands.
 #[must_use]
-pub fn check(_: &str) -> Boxed<'_, Result<(), Problem>> {
-    Box::pin(async { unwritten() })
+pub fn check(url: &str) -> Boxed<'_, Result<(), Problem>> {
+    Box::pin(async move { Session::open(&Server::new(url)?).await.map(drop) })
 }
 
-/// Brings the schema to this program's version. May be repeated, and run by several at once.
-#[must_use]
-pub fn migrate(_: &str) -> Boxed<'_, Result<Report, Problem>> {
-    Box::pin(async { unwritten() })
+/// Executes one submission until shortly before its deadline.
+async fn answer(pool: &Pool, deadline: Instant, submission: &Submission) -> Answer {
+    let ask = Ask::from(submission);
+    match call(pool, deadline - GUARD, submission).await {
+        Ok(given) => request::answer(ask, &given),
+        Err(end) => ask.ended(end),
+    }
 }
 
-/// Creates the entities that do not exist yet, and says how many those were. The others stay as they are.
-#[must_use]
-pub fn seed<'a>(_: &'a str, _: &'a [Seed]) -> Boxed<'a, Result<usize, Problem>> {
-    Box::pin(async { unwritten() })
+async fn call(pool: &Pool, until: Instant, submission: &Submission) -> Result<String, End> {
+    let refused = End::Refused;
+    let request = Request::new(submission).map_err(refused)?;
+    let slot = match timeout(clock::until(until), pool.slot()).await {
+        Err(_) => return Err(refused(Refusal::PoolExhausted)),
+        Ok(None) => return Err(refused(Refusal::NotServing)),
+        Ok(Some(slot)) => slot,
+    };
+    let mut session = match timeout(clock::until(until), slot.session()).await {
+        Err(_) => return Err(refused(Refusal::Unreachable)),
+        Ok(session) => session.map_err(|problem| refused(unsent(&problem)))?,
+    };
+    if clock::now() >= until {
+        slot.keep(session);
+        return Err(refused(Refusal::PoolExhausted));
+    }
+    // From here on something may have been sent. A session whose call does not end well is dropped, and so closed.
+    match timeout(clock::until(until), session.call(&request)).await {
+        Ok(Ok(given)) => {
+            slot.keep(session);
+            Ok(given)
+        }
+        Ok(Err(End::Refused(refusal))) => Err(refused(refusal)),
+        Ok(Err(End::Unknown)) | Err(_) => Err(End::Unknown),
+    }
 }
 
-/// What the ledger has accepted, each with the wall clock's time of its commit, in the order of the commits.
-#[must_use]
-pub fn journal(_: &str) -> Boxed<'_, Result<Vec<(UnixTime, Acceptance)>, Problem>> {
-    Box::pin(async { unwritten() })
-}
-
-/// The tables as they stand.
-#[must_use]
-pub fn tables(_: &str) -> Boxed<'_, Result<Tables, Problem>> {
-    Box::pin(async { unwritten() })
+/// The refusal of a call for which there is no connection.
+fn unsent(problem: &Problem) -> Refusal {
+    match problem {
+        Problem::Unreachable(..) | Problem::Silent(..) | Problem::Foreign(..) | Problem::BadUrl(_) => {
+            Refusal::Unreachable
+        }
+        Problem::Busy(..) => Refusal::Busy,
+        Problem::ReadOnly(..) => Refusal::ReadOnly,
+        _ => Refusal::NotServing,
+    }
 }
