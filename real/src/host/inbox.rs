@@ -36,6 +36,16 @@ pub(crate) enum Item {
     Reserved(Event),
 }
 
+#[cfg(test)]
+impl Item {
+    /// What the role would be told.
+    pub(crate) fn into_event(self) -> Event {
+        match self {
+            Self::Answer(_, event) | Self::Unsolicited(event) | Self::News(event) | Self::Reserved(event) => event,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
