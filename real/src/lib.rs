@@ -11,7 +11,9 @@
 //!
 //! Must never be here: a rule of the game, a decision that belongs to a role, a simulator.
 
+pub mod bot;
 pub mod clock;
+pub mod config;
 pub mod directory;
 pub mod entropy;
 pub mod history;
@@ -20,5 +22,6 @@ pub mod host;
 pub mod ledger;
 pub mod network;
 pub mod ready;
+pub mod server;
 
 pub use host::{Doors, Host, Inbox};

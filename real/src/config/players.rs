@@ -1,0 +1,223 @@
+//! What a bot is told: whom it plays, and how.
+
+use super::{
+    decode,
+    given::{Given, Value},
+    keys::{OF_PLAYERS, PLAYER_LIST},
+    layers::Layers,
+    problem::{Problem, Problems, Sink, quoted},
+    server::{self, Process},
+};
+use crate::{clock, network::tls::Identity};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+use worldline_proto::{
+    CharacterId, NodeId,
+    token::{Claims, Key},
+};
+use worldline_system::{
+    client::{self, Conduct},
+    time::Duration,
+};
+
+/// Players of one process: each has a thread and a socket.
+const PLAYERS_MAX: usize = 2_000;
+/// The node of the first player, where nothing else is said.
+const FIRST_NODE: u32 = 1_000_000;
+/// How long the tokens are valid that a bot makes itself.
+const OWN_TOKEN: Duration = Duration::from_secs(7 * 86_400);
+const GRACE: Duration = Duration::from_secs(30);
+const MOVES_EVERY: Duration = Duration::from_millis(50);
+const ATTACKS_EVERY: Duration = Duration::from_secs(1);
+
+const CONDUCTS: &[(&str, Conduct)] =
+    &[("honest", Conduct::Honest), ("speed-hack", Conduct::SpeedHack), ("reuses-numbers", Conduct::ReusesNumbers)];
+
+/// A player. Its role's configuration holds a token: it has no way to print itself.
+#[derive(Clone)]
+pub struct Player {
+    /// Its node.
+    pub node: NodeId,
+    /// What its role is told.
+    pub client: client::Config,
+}
+
+/// What a bot is told.
+#[derive(Clone)]
+pub struct Bot {
+    /// What runs it.
+    pub process: Process,
+    /// Where the gateways are.
+    pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// Whom it trusts.
+    pub identity: Identity,
+    /// How long after the last `stop` answers may still come.
+    pub grace: Duration,
+    /// Its players.
+    pub players: Vec<Player>,
+}
+
+/// Reads what a bot is told. `sink` may hold what was wrong with the layers themselves.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn bot(layers: &Layers, mut sink: Sink) -> Result<Bot, Problems> {
+    let bot = decode_bot(layers, &mut sink);
+    sink.into_result(bot)
+}
+
+fn decode_bot(layers: &Layers, sink: &mut Sink) -> Option<Bot> {
+    let process = Process::read(layers, "bot", sink);
+    let peers = layers.required("peers", sink, |given, sink| match decode::peers(given, sink)? {
+        none if none.is_empty() => sink.report(given.problem("at least one gateway's node id and address")),
+        peers => Some(peers),
+    });
+    let identity = server::stranger(layers, sink);
+    let grace = layers.optional("grace", sink, decode::duration).unwrap_or(GRACE);
+    let known = peers.clone().unwrap_or_default();
+    let common = Common { layers, peers: &known, key: layers.optional("token_key", sink, decode::token_key) };
+    let players = match layers.players() {
+        Some(Given { value: Value::List(tables), .. }) if tables.len() <= PLAYERS_MAX => {
+            let each = (0..).zip(tables).map(|(at, table)| common.player(Some(table), at, sink)).collect::<Vec<_>>();
+            each.into_iter().collect()
+        }
+        Some(other) => {
+            let expected = format!("at most {PLAYERS_MAX} players, each a table `[[{PLAYER_LIST}]]`");
+            sink.report(other.problem(expected))
+        }
+        None => {
+            let count = layers.optional("players", sink, decode::whole(1..=PLAYERS_MAX as u32, "players"));
+            let each = (0..count.unwrap_or(1)).map_while(|at| common.player(None, at, sink)).collect::<Vec<_>>();
+            (each.len() == count.unwrap_or(1) as usize).then_some(each)
+        }
+    };
+    let players: Vec<Player> = players?;
+    each_once(layers, &players, sink);
+    Some(Bot { process, peers: peers?, identity: identity?, grace, players })
+}
+
+/// No two players are one node. (Two may play one character: the later session takes the place.)
+fn each_once(layers: &Layers, players: &[Player], sink: &mut Sink) {
+    let mut nodes = BTreeSet::new();
+    for (at, player) in players.iter().enumerate() {
+        if !nodes.insert(player.node) {
+            let table = layers.players().and_then(|list| match &list.value {
+                Value::List(tables) => tables.get(at),
+                _ => None,
+            });
+            let origin = table.or(layers.get("node")).map(|given| given.origin.clone());
+            let origin = origin.unwrap_or(super::problem::Origin::Nowhere);
+            sink.report::<()>(Problem::new(&origin, format!("the node {} again", player.node), "a node of its own"));
+        }
+    }
+}
+
+struct Common<'a> {
+    layers: &'a Layers,
+    peers: &'a BTreeMap<NodeId, SocketAddr>,
+    key: Option<Key>,
+}
+
+impl Common<'_> {
+    /// The player of a table of the file, or the one at this place of a run of players that differ in nothing but their
+    /// numbers.
+    fn player(&self, table: Option<&Given>, at: u32, sink: &mut Sink) -> Option<Player> {
+        if let Some(table) = table {
+            known_keys(table, sink);
+        }
+        let one = |name| table.and_then(|table| table.get(name)).or_else(|| self.layers.get(name));
+        let own = |name| table.is_none_or(|table| table.get(name).is_none());
+        let node = one("node").map(|given| decode::node(given, sink));
+        let counted = |first: NodeId| if own("node") { NodeId(first.0.saturating_add(at)) } else { first };
+        let node = node.map_or(Some(NodeId(FIRST_NODE + at)), |node| node.map(counted));
+        let character = match one("character") {
+            Some(given) => decode::character(given, sink),
+            None => match table {
+                Some(table) => sink.report(Problem::new(&table.origin, "no `character`", "`[[player]]` to have one")),
+                None => self.layers.missing("character", sink),
+            },
+        };
+        let counted = |first: CharacterId| {
+            CharacterId::new(first.entity().number() + if own("character") { u64::from(at) } else { 0 })
+        };
+        let character = character.and_then(counted);
+        let token = self.token(one("token"), table, character, sink);
+        let gateways = self.gateways(one("gateways"), sink);
+        let mut span = |name, default| one(name).map_or(Some(default), |given| decode::duration(given, sink));
+        let start = span("start", Duration::ZERO);
+        let stop = span("stop", Duration::MAX);
+        let moves_every = span("moves_every", MOVES_EVERY);
+        let attacks_every = span("attacks_every", ATTACKS_EVERY);
+        let target = one("target").map_or(Some(None), |given| decode::entity(given, sink).map(Some));
+        let conduct = decode::word(CONDUCTS, "a conduct");
+        let conduct = one("conduct").map_or(Some(Conduct::Honest), |given| conduct(given, sink));
+        let client = client::Config {
+            character: character?,
+            token: token?,
+            gateways: gateways?,
+            start: start?,
+            stop: stop?,
+            moves_every: moves_every?,
+            attacks_every: attacks_every?,
+            target: target?,
+            conduct: conduct?,
+        };
+        Some(Player { node: node?, client })
+    }
+
+    fn token(
+        &self,
+        given: Option<&Given>,
+        table: Option<&Given>,
+        character: Option<CharacterId>,
+        sink: &mut Sink,
+    ) -> Option<Vec<u8>> {
+        let own = || {
+            let expires = clock::unix_now() + OWN_TOKEN;
+            Some(self.key?.sign(Claims { character: character?, expires_unix_ms: expires.as_nanos() / 1_000_000 }))
+        };
+        match given {
+            Some(given) => decode::token(given, sink),
+            None if self.key.is_some() || self.layers.get("token_key").is_some() => own(),
+            None => match table {
+                Some(table) => {
+                    sink.report(Problem::new(&table.origin, "no `token`", "`[[player]]` to have one, or a `token_key`"))
+                }
+                None => self.layers.missing("token", sink),
+            },
+        }
+    }
+
+    fn gateways(&self, given: Option<&Given>, sink: &mut Sink) -> Option<Vec<NodeId>> {
+        let Some(given) = given else {
+            // A wrong or missing list of peers was reported where it stands.
+            return Some(self.peers.keys().copied().collect()).filter(|all: &Vec<_>| !all.is_empty());
+        };
+        let nodes = decode::list(decode::node, "gateways' node ids")(given, sink)?;
+        if nodes.is_empty() {
+            return sink.report(given.problem("at least one gateway"));
+        }
+        let stranger = nodes.iter().find(|node| !self.peers.contains_key(node));
+        match stranger {
+            Some(node) if !self.peers.is_empty() => {
+                let found = format!("the gateway {}, which is not in `peers`", node.0);
+                sink.report(Problem::new(&given.origin, found, "gateways whose addresses `peers` knows"))
+            }
+            _ => Some(nodes),
+        }
+    }
+}
+
+fn known_keys(table: &Given, sink: &mut Sink) {
+    let Value::Table(entries) = &table.value else {
+        sink.report::<()>(table.problem("`[[player]]` to be a table"));
+        return;
+    };
+    for (name, origin, _) in entries.iter().filter(|(name, ..)| !OF_PLAYERS.contains(&name.as_str())) {
+        let found = format!("the unknown key {}", quoted(name));
+        let expected = format!("one of the keys of `[[player]]`: {}", OF_PLAYERS.join(", "));
+        sink.report::<()>(Problem::new(origin, found, expected).near(name, OF_PLAYERS.iter().copied()));
+    }
+}

@@ -1,0 +1,289 @@
+//! What a role's process is told.
+
+use super::{
+    decode,
+    keys::Command,
+    layers::Layers,
+    problem::{Problem, Problems, Sink, quoted},
+    world::{self, World},
+};
+use crate::{directory, network::tls::Identity};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::PathBuf,
+};
+use worldline_proto::{NodeId, token};
+use worldline_system::{doors::directory::RegionId, lease::LeaseTimes, time::Duration};
+
+/// Alternates of one gateway: more than a client remembers are no use.
+const ALTERNATES_MAX: usize = 8;
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+const THREADS: usize = 2;
+
+/// What runs a process, whatever its role.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// How logs call it.
+    pub name: String,
+    /// Where `/health` and `/ready` answer.
+    pub http: Option<SocketAddr>,
+    /// Where its history goes.
+    pub history: Option<PathBuf>,
+    /// What is logged.
+    pub log: String,
+    /// Threads of the adapters.
+    pub threads: usize,
+}
+
+impl Process {
+    pub(super) fn read(layers: &Layers, name: &str, sink: &mut Sink) -> Self {
+        Self {
+            name: layers.optional("name", sink, decode::text).unwrap_or_else(|| name.to_owned()),
+            http: layers.optional("http", sink, decode::listen),
+            history: layers.optional("history", sink, decode::folder),
+            log: layers.optional("log", sink, decode::log).unwrap_or_else(|| "info".into()),
+            threads: layers
+                .optional("threads", sink, decode::whole(1..=64_u16, "threads"))
+                .map_or(THREADS, usize::from),
+        }
+    }
+}
+
+/// What a gateway and a worker have on the network.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where the others are.
+    pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// What it shows of itself and whom it trusts.
+    pub identity: Identity,
+}
+
+/// What only one role is told.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// A gateway.
+    Gateway {
+        /// On the network.
+        place: Place,
+        /// Its region.
+        region: RegionId,
+        /// The key of tokens.
+        key: token::Key,
+        /// Where its players may turn to.
+        alternates: Vec<NodeId>,
+    },
+    /// A worker.
+    Worker {
+        /// On the network.
+        place: Place,
+        /// Its region.
+        region: RegionId,
+        /// Of its lease.
+        lease: LeaseTimes,
+    },
+    /// An orchestrator.
+    Orchestrator {
+        /// Of its lease.
+        lease: LeaseTimes,
+    },
+}
+
+/// What a gateway, a worker or an orchestrator is told.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Which node it is.
+    pub node: NodeId,
+    /// What runs it.
+    pub process: Process,
+    /// The members of the directory.
+    pub directory: directory::Config,
+    /// The URL of the ledger. It may hold a password.
+    pub ledger: Secret,
+    /// The world.
+    pub world: World,
+    /// How long an orderly stop may take.
+    pub stop_patience: Duration,
+    /// Its own.
+    pub part: Part,
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Reads what a role's process is told. `sink` may hold what was wrong with the layers themselves.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn server(command: Command, layers: &Layers, mut sink: Sink) -> Result<Server, Problems> {
+    let server = decode_server(command, layers, &mut sink);
+    sink.into_result(server)
+}
+
+fn decode_server(command: Command, layers: &Layers, sink: &mut Sink) -> Option<Server> {
+    let node = layers.required("node", sink, decode::node);
+    let name = node.map_or_else(|| command.to_string(), |node| format!("{command}-{node}"));
+    let process = Process::read(layers, &name, sink);
+    let world = world_of(layers, sink);
+    let directory = members(layers, sink);
+    let ledger = layers.required("ledger", sink, decode::ledger);
+    let patience = decode::duration_in(Duration::from_millis(100)..=Duration::from_secs(3_600));
+    let stop_patience = layers.optional("stop_patience", sink, patience).unwrap_or(STOP_PATIENCE);
+    let part = match command {
+        Command::Gateway => gateway(node, world.as_ref(), layers, sink),
+        Command::Worker => worker(node, world.as_ref(), layers, sink),
+        _ => lease(layers, sink).map(|lease| Part::Orchestrator { lease }),
+    };
+    Some(Server {
+        node: node?,
+        process,
+        directory: directory?,
+        ledger: Secret(ledger?),
+        world: world?,
+        stop_patience,
+        part: part?,
+    })
+}
+
+/// The members of the directory, each once.
+pub fn members(layers: &Layers, sink: &mut Sink) -> Option<directory::Config> {
+    let given = layers.get("directory");
+    let members = layers.required("directory", sink, decode::list(decode::member, "addresses of etcd's members"))?;
+    match given {
+        Some(given) if members.is_empty() => sink.report(given.problem("at least one member of etcd")),
+        _ => Some(directory::Config { endpoints: members }),
+    }
+}
+
+/// The world that the file names.
+pub fn world_of(layers: &Layers, sink: &mut Sink) -> Option<World> {
+    let path = layers.required("world", sink, decode::path)?;
+    match world::world(&path) {
+        Ok(world) => Some(world),
+        Err(problems) => {
+            sink.report_all(problems);
+            None
+        }
+    }
+}
+
+fn gateway(node: Option<NodeId>, world: Option<&World>, layers: &Layers, sink: &mut Sink) -> Option<Part> {
+    let place = place(node, layers, sink);
+    let region = region(world, layers, sink);
+    let key = layers.required("token_key", sink, decode::token_key);
+    let alternates = layers.optional("alternates", sink, |given, sink| {
+        let nodes = decode::list(decode::node, "node ids")(given, sink)?;
+        let own: BTreeSet<_> = nodes.iter().collect();
+        if own.len() < nodes.len() || node.is_some_and(|node| own.contains(&node)) || nodes.len() > ALTERNATES_MAX {
+            return sink.report(given.problem(format!("at most {ALTERNATES_MAX} other gateways, each once")));
+        }
+        Some(nodes)
+    });
+    Some(Part::Gateway { place: place?, region: region?, key: key?, alternates: alternates.unwrap_or_default() })
+}
+
+fn worker(node: Option<NodeId>, world: Option<&World>, layers: &Layers, sink: &mut Sink) -> Option<Part> {
+    let place = place(node, layers, sink);
+    let region = region(world, layers, sink);
+    let lease = lease(layers, sink);
+    Some(Part::Worker { place: place?, region: region?, lease: lease? })
+}
+
+fn region(world: Option<&World>, layers: &Layers, sink: &mut Sink) -> Option<RegionId> {
+    // Without a world, which is reported, no region can be told right from wrong.
+    layers.required("region", sink, |given, sink| world?.region(given, sink))
+}
+
+fn place(node: Option<NodeId>, layers: &Layers, sink: &mut Sink) -> Option<Place> {
+    let listen = layers.required("listen", sink, |given, sink| {
+        let address = decode::listen(given, sink)?;
+        if address.port() == 0 {
+            return sink.report(given.problem("a port from 1 to 65535: others must know where to find it"));
+        }
+        Some(address)
+    });
+    let peers = layers.required("peers", sink, decode::peers);
+    let identity = identity(node, layers, sink);
+    Some(Place { listen: listen?, peers: peers?, identity: identity? })
+}
+
+fn identity(node: Option<NodeId>, layers: &Layers, sink: &mut Sink) -> Option<Identity> {
+    let ca = layers.required("tls.ca", sink, decode::readable("the CA's certificate, as `worldlined cert` makes it"));
+    let certificate = layers.required(
+        "tls.certificate",
+        sink,
+        decode::readable("this node's certificate, as `worldlined cert` makes it"),
+    );
+    let key = layers.required("tls.key", sink, decode::readable("the certificate's private key"));
+    let (ca, certificate, key) = (ca?, certificate?, key?);
+    let identity = match Identity::load(&ca, &certificate, &key) {
+        Ok(identity) => identity,
+        Err(error) => {
+            let wrong = [("tls.ca", &ca), ("tls.key", &key), ("tls.certificate", &certificate)];
+            let name = wrong.iter().find(|(_, path)| **path == error.path).map_or("tls.certificate", |(name, _)| name);
+            let given = layers.get(name)?;
+            let found = format!("{}, which {}", quoted(&error.path.display().to_string()), error.wrong);
+            let expected =
+                "a certificate of this world's CA that is valid now, and its key: `worldlined cert` makes them";
+            return sink.report(Problem::new(&given.origin, found, expected));
+        }
+    };
+    match (identity.node(), node) {
+        (Some(certified), Some(node)) if certified != node => {
+            let found = format!("the certificate of {certified}");
+            sink.report(Problem::new(&layers.get("tls.certificate")?.origin, found, format!("one of {node}")))
+        }
+        (None, _) => {
+            let found = "a certificate that names no node";
+            let expected = "one with the DNS name `nN.worldline`, as `worldlined cert --node N` makes it";
+            sink.report(Problem::new(&layers.get("tls.certificate")?.origin, found, expected))
+        }
+        _ => Some(identity),
+    }
+}
+
+fn lease(layers: &Layers, sink: &mut Sink) -> Option<LeaseTimes> {
+    const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
+    let default = LeaseTimes::default();
+    let before = sink.count();
+    let ttl = layers.optional("lease.ttl", sink, |given, sink| {
+        let ttl = decode::duration_in(SECONDS)(given, sink)?;
+        if ttl.as_nanos() % 1_000_000_000 > 0 {
+            return sink.report(given.problem("whole seconds: etcd grants no others"));
+        }
+        Some(ttl)
+    });
+    let margin = layers.optional("lease.margin", sink, decode::duration_in(Duration::ZERO..=*SECONDS.end()));
+    let often = Duration::from_millis(10)..=*SECONDS.end();
+    let renewal = layers.optional("lease.renewal", sink, decode::duration_in(often));
+    let ttl = ttl.unwrap_or(default.ttl);
+    let margin = margin.unwrap_or(default.margin);
+    let renewal = renewal.unwrap_or(default.renewal);
+    if sink.count() == before && (margin >= ttl || renewal >= ttl - margin) {
+        let origin = ["lease.renewal", "lease.margin", "lease.ttl"].iter().find_map(|name| layers.get(name));
+        let found = format!("a lease of `{ttl}` with a margin of `{margin}`, renewed every `{renewal}`");
+        let expected = "`lease.renewal` to be shorter than `lease.ttl` less `lease.margin`";
+        return sink.report(Problem::new(&origin?.origin, found, expected));
+    }
+    Some(LeaseTimes { ttl, margin, renewal })
+}
+
+/// Whom a process without a certificate trusts.
+pub(super) fn stranger(layers: &Layers, sink: &mut Sink) -> Option<Identity> {
+    let ca =
+        layers.required("tls.ca", sink, decode::readable("the CA's certificate, as `worldlined cert` makes it"))?;
+    Identity::stranger(&ca).ok().or_else(|| {
+        let given = layers.get("tls.ca")?;
+        sink.report(given.problem("the CA's certificate in PEM, as `worldlined cert` makes it"))
+    })
+}

@@ -1,0 +1,63 @@
+//! The doors of a role on real services, as its host calls them.
+
+use crate::{Doors, directory::Directory, ledger::Ledger, network::Network, ready::Readiness};
+use std::sync::Arc;
+use worldline_system::{
+    doors::{Asked, directory, ledger, network},
+    history::Note,
+};
+
+/// The adapters of a gateway, a worker or an orchestrator.
+#[derive(Clone)]
+pub struct Adapters {
+    /// None for an orchestrator: it speaks to nobody.
+    pub network: Option<Arc<Network>>,
+    /// etcd.
+    pub directory: Directory,
+    /// PostgreSQL.
+    pub ledger: Ledger,
+    /// Where a role's own need is told: its lease.
+    pub ready: Readiness,
+}
+
+impl Doors for Adapters {
+    fn network(&mut self, submission: network::Submission) {
+        if let Some(network) = &self.network {
+            network.submit(submission);
+        }
+    }
+
+    fn directory(&mut self, asked: Asked<directory::Submission>) {
+        self.directory.submit(asked);
+    }
+
+    fn ledger(&mut self, asked: Asked<ledger::Submission>) {
+        self.ledger.submit(asked);
+    }
+
+    fn note(&mut self, note: &Note) {
+        match note {
+            Note::Identity { lease, .. } => tracing::info!(%lease, "has an identity"),
+            Note::Suspended { lease } => {
+                let problem = format!("its lease {lease} may have run out: it is silent until etcd renews it");
+                self.ready.missing("lease", problem);
+            }
+            Note::Resumed { .. } => self.ready.fulfilled("lease"),
+            Note::Fenced { lease } => {
+                tracing::warn!(%lease, "its lease has ended: it drops what it owned and asks for a new one");
+                self.ready.fulfilled("lease");
+            }
+            Note::Serving { authority, .. } => {
+                tracing::debug!(entity = %authority.entity, epoch = authority.epoch.0, "serves");
+            }
+            Note::Dropped { authority } => {
+                tracing::debug!(entity = %authority.entity, epoch = authority.epoch.0, "no longer serves");
+            }
+            Note::Elected { lease } => tracing::info!(%lease, "leads"),
+            Note::Deposed { lease } => tracing::info!(%lease, "leads no longer"),
+            Note::FoundDead { lease, orphans } => tracing::warn!(%lease, orphans, "found a dead worker"),
+            Note::TookOver { entity, to, .. } => tracing::debug!(%entity, %to, "assigned"),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! `/health` (this process is alive, and what it has counted) and `/ready` (it can do its work, or what it waits for).
+//!
+//! A connection lives a few seconds at most and there is a bound on how many do: whoever opens many and says nothing keeps
+//! nobody else out for long.
+
+use crate::{Inbox, hooks::Probes, host::Counters, network::Network, ready::Readiness};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+    serve::Listener,
+};
+use serde_json::{Map, Value, json};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
+};
+use worldline_proto::{Incarnation, NodeId};
+use worldline_system::time::Instant;
+
+/// Connections at a time; further ones wait for one to end.
+const CONNECTIONS: usize = 256;
+/// How long one may live.
+const LIFETIME: Duration = Duration::from_secs(5);
+
+/// What is told of a process.
+#[derive(Clone)]
+pub struct Process {
+    /// What it is: `worker`.
+    pub role: &'static str,
+    /// How logs call it.
+    pub name: String,
+    /// Which node; `None` for a bot, which is many.
+    pub node: Option<NodeId>,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// When it began, by the machine's monotonic clock.
+    pub since: Instant,
+    /// What it needs.
+    pub ready: Readiness,
+    /// The way to its role.
+    pub inbox: Inbox,
+    /// What its host has counted.
+    pub counters: Counters,
+    /// What its role has reached.
+    pub probes: Probes,
+    /// Its network, if it has one.
+    pub network: Option<Arc<Network>>,
+}
+
+/// Answers on `listener` for as long as it is polled.
+///
+/// # Errors
+/// What the system says of the listener.
+pub async fn serve(listener: TcpListener, process: Process) -> io::Result<()> {
+    let routes = Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "here are /health and /ready\n") })
+        .with_state(Arc::new(process));
+    let bounded = Bounded { listener, slots: Arc::new(Semaphore::new(CONNECTIONS)) };
+    axum::serve(bounded, routes).await
+}
+
+async fn health(State(process): State<Arc<Process>>) -> Json<Value> {
+    let counts = |counts: &mut dyn Iterator<Item = (&'static str, u64)>| {
+        Value::Object(counts.map(|(name, count)| (name.to_owned(), json!(count))).collect::<Map<_, _>>())
+    };
+    Json(json!({
+        "role": process.role,
+        "name": process.name,
+        "node": process.node.map(|node| node.0),
+        "incarnation": process.incarnation.0,
+        "uptime_s": crate::clock::now().since(process.since).as_millis() / 1_000,
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": process.ready.problems().is_empty(),
+        "stopped": process.counters.stopped(),
+        "host": counts(&mut process.counters.each().into_iter()),
+        "inbox": { "length": process.inbox.len(), "shed": process.inbox.shed() },
+        "network": counts(&mut process.network.iter().flat_map(|network| network.counters())),
+        "probes": counts(&mut process.probes.reached()),
+    }))
+}
+
+async fn ready(State(process): State<Arc<Process>>) -> Response {
+    let problems = process.ready.problems();
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": problems.is_empty(), "problems": problems }))).into_response()
+}
+
+/// A listener whose connections are few and short.
+struct Bounded {
+    listener: TcpListener,
+    slots: Arc<Semaphore>,
+}
+
+impl Listener for Bounded {
+    type Io = Short;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Short, SocketAddr) {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the slots are never closed");
+        let (stream, from) = Listener::accept(&mut self.listener).await;
+        (Short { stream, end: Box::pin(sleep(LIFETIME)), _slot: slot }, from)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends, whatever its peer does.
+struct Short {
+    stream: TcpStream,
+    end: Pin<Box<Sleep>>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Short {
+    /// Whether its time is over.
+    fn over(&mut self, context: &mut Context<'_>) -> bool {
+        self.end.as_mut().poll(context).is_ready()
+    }
+}
+
+fn late<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+}
+
+impl AsyncRead for Short {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.over(context) {
+            return late();
+        }
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Short {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.over(context) {
+            return late();
+        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

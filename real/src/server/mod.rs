@@ -1,0 +1,33 @@
+//! `worldlined`: the command line, and the process of each role.
+//!
+//! Exit codes: 0 as it should; 1 the answer is no; 64 usage or configuration; 69 an address cannot be had; 70 something broke
+//! inside; 78 the ledger has another schema.
+
+mod adapters;
+mod authority;
+mod command_line;
+mod exit;
+mod holder;
+mod http;
+mod logs;
+mod operator;
+mod role;
+
+pub use command_line::main;
+pub use exit::Exit;
+pub(crate) use http::{Process as Told, serve};
+pub(crate) use role::{Stops, listen};
+
+use crate::config::Command;
+
+/// A command's name for a machine.
+const fn name_of(command: Command) -> &'static str {
+    match command {
+        Command::Gateway => "gateway",
+        Command::Worker => "worker",
+        Command::Orchestrator => "orchestrator",
+        Command::Bot => "bot",
+        Command::Migrate => "migrate",
+        Command::WhoOwns => "who-owns",
+    }
+}
