@@ -156,7 +156,8 @@ struct Listener(Arc<Mutex<Option<String>>>);
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && metadata.target() == NOTICES && *metadata.level() <= tracing::Level::WARN
+        // Asked for an event and, before that, for a hint whether one would be heard.
+        !metadata.is_span() && metadata.target() == NOTICES && *metadata.level() <= tracing::Level::WARN
     }
 
     fn max_level_hint(&self) -> Option<level_filters::LevelFilter> {

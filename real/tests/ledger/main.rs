@@ -1,0 +1,11 @@
+//! The ledger's adapter against a real PostgreSQL 17, as `ci/services start` gives one. Each test has a database of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod calls;
+mod concurrency;
+mod failures;
+mod impostor;
+mod readiness;
+mod schema;
+mod support;
