@@ -190,15 +190,14 @@ async fn a_server_that_takes_no_writes_or_is_not_there_refuses() {
 }
 
 #[tokio::test]
-async fn an_operation_is_answered_to_the_inbox_before_its_deadline() {
+async fn an_operation_is_answered_to_the_inbox_even_by_a_server_that_never_answers() {
     let inbox = Inbox::default();
     let config = Config::new(&impostor::saying(vec![]).await).unwrap();
     let ledger = Ledger::new(config, inbox.clone(), Readiness::default());
     let deadline = clock::now() + time::Duration::from_millis(200);
     let op = OpId { incarnation: Incarnation(1), counter: 1 };
     ledger.submit(Asked { op, deadline, submission: batch(vec![hit(1, 1)], vec![]) });
-    until(async || !inbox.is_empty()).await;
-    assert!(clock::now() < deadline);
+    until(async || inbox.len() == 1).await;
 }
 
 #[tokio::test]
