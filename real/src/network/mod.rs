@@ -1,25 +1,49 @@
 //! The network door: connections on QUIC and unary calls on gRPC, both on one address a node.
 //!
+//! * Every operation is answered once; a thing that certainly never left is `Refused`, all else is `Unknown`.
+//! * What a peer gets wrong ends its own connection, is counted by kind, and touches nobody else.
+//! * Tasks, sockets and connections belong to one [`Network`], and are gone when [`Network::close`] returns.
+//!
 //! Deliberately absent: any knowledge of which role it serves.
 
+mod calls;
+mod counters;
+mod half_open;
+mod quic;
+mod tasks;
 pub mod tls;
 
 use crate::{Inbox, ready::Readiness};
-use std::{collections::BTreeMap, io, net::SocketAddr};
+use calls::{Callers, Listening, Served};
+use counters::Counters;
+use quic::Quic;
+use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
+use tasks::Tasks;
 use tls::Identity;
+use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use worldline_proto::NodeId;
-use worldline_system::{
-    Outcome, Refusal, doors,
-    doors::network::{CloseReason, Event, Submission},
-};
+use worldline_system::doors::network::Submission;
 
 /// Who a client is to a gateway: no node of this world.
 pub const STRANGER: NodeId = NodeId(u32::MAX);
 
+/// A connection that has heard nothing for so long is dead.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that has sent nothing for so long says that it lives.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// A handshake that has not completed by then has failed.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long before its deadline a call is given up, so that its outcome is said in time.
+const ANSWER_MARGIN: Duration = Duration::from_millis(5);
+/// How long peers have to take notice that this process is stopping.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// How often a free port is looked for that both transports can have.
+const PORT_ATTEMPTS: usize = 16;
+
 /// What a process is on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// A player: connects to gateways without a certificate, exchanges bytes, accepts nobody and listens to no calls.
+    /// A player: connects to gateways without a certificate, exchanges bytes, accepts nobody and serves no calls.
     Client,
     /// A gateway: accepts clients and roles, connects to roles.
     Gateway,
@@ -34,7 +58,8 @@ pub struct Config {
     pub node: NodeId,
     /// What it is.
     pub part: Part,
-    /// Where it listens: QUIC on this UDP port, gRPC on the TCP port of the same number. A client takes any free port.
+    /// Where it listens: QUIC on this UDP port, gRPC on the TCP port of the same number; port 0 takes a free one. A client
+    /// listens to nobody, and only sends from here.
     pub listen: SocketAddr,
     /// Where the others are.
     pub peers: BTreeMap<NodeId, SocketAddr>,
@@ -74,7 +99,12 @@ fn named(node: Option<NodeId>) -> String {
 
 /// A process on the network.
 pub struct Network {
-    inbox: Inbox,
+    quic: Quic,
+    callers: Callers,
+    served: Served,
+    counters: Counters,
+    tasks: Tasks,
+    closing: watch::Sender<bool>,
     address: SocketAddr,
 }
 
@@ -84,8 +114,35 @@ impl Network {
     /// # Errors
     /// The address cannot be had; the certificate is not this node's.
     pub async fn bind(config: Config, inbox: Inbox, ready: Readiness) -> Result<Self, BindError> {
-        ready.missing("network", "cannot carry anything yet");
-        Ok(Self { inbox, address: config.listen })
+        if config.part != Part::Client && config.identity.node() != Some(config.node) {
+            return Err(BindError::AnotherNode { node: config.node, certificate: config.identity.node() });
+        }
+        let (udp, tcp) = take_address(&config).await?;
+        let failed = |source| BindError::Listen { transport: "UDP", address: config.listen, source };
+        let address = udp.local_addr().map_err(failed)?;
+        let counters = Counters::default();
+        let tasks = Tasks::new(Handle::current());
+        let (closing, closed) = watch::channel(false);
+        let quic = Quic::start(&config, udp, inbox.clone(), counters.clone(), tasks.clone());
+        let quic = quic.map_err(|error| match error {
+            quic::StartError::Tls(error) => BindError::Tls(error),
+            quic::StartError::Io(source) => failed(source),
+        })?;
+        let callers = Callers::new(&config.identity, &config.peers, inbox.clone(), &counters, &tasks, &closed)?;
+        let served = Served::new(inbox, counters.clone());
+        if let Some(listener) = tcp {
+            let listening = Listening {
+                identity: config.identity,
+                served: served.clone(),
+                ready: ready.clone(),
+                counters: counters.clone(),
+                tasks: tasks.clone(),
+                closing: closed,
+            };
+            calls::listen(listener, listening)?;
+        }
+        ready.fulfilled("network");
+        Ok(Self { quic, callers, served, counters, tasks, closing, address })
     }
 
     /// The address at which it listens, with the port that was chosen where the configuration left it open.
@@ -97,24 +154,52 @@ impl Network {
     /// Takes a submission of the role. Never waits.
     pub fn submit(&self, submission: Submission) {
         match submission {
-            Submission::Connect { op, .. } => {
-                let reason = CloseReason::HandshakeTimeout;
-                self.inbox.answer(op, doors::Event::Network(Event::NotOpened { op, reason }));
-            }
-            Submission::Call(call) => {
-                let (op, outcome) = (call.op, Box::new(Outcome::Refused(Refusal::Unreachable)));
-                self.inbox.answer(op, doors::Event::Network(Event::Answered { op, outcome }));
-            }
-            _ => {}
+            Submission::Connect { op, to } => self.quic.connect(op, to),
+            Submission::Datagram { connection, payload } => self.quic.datagram(connection, &payload),
+            Submission::Send { connection, class, payload } => self.quic.send(connection, class, &payload),
+            Submission::Close { connection, reason } => self.quic.close(connection, reason),
+            Submission::Call(call) => self.callers.call(*call),
+            Submission::Reply { call, outcome } => self.served.reply(call, *outcome),
         }
     }
 
-    /// What it has counted, each by its name: mostly what it has refused.
+    /// What it has counted, each by its name, mostly what it has refused; and how much is open at the moment.
     #[must_use]
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
+        let mut counters = self.counters.each();
+        counters.push(("connections_open", self.quic.connections() as u64));
+        counters.push(("calls_waiting", self.served.len() as u64));
+        counters
     }
 
-    /// Ends every connection and call and gives the address back: no task, socket or connection is left.
-    pub async fn close(&self) {}
+    /// Ends every connection and call and gives the address back: no task, socket or connection is left. Peers are told.
+    pub async fn close(&self) {
+        self.closing.send_replace(true);
+        self.served.end();
+        self.quic.end(FAREWELL).await;
+        self.tasks.end(FAREWELL).await;
+    }
+}
+
+/// One port for both transports. A client needs none that anybody could know.
+async fn take_address(config: &Config) -> Result<(std::net::UdpSocket, Option<TcpListener>), BindError> {
+    let failed = |transport, address| move |source| BindError::Listen { transport, address, source };
+    let mut attempts = PORT_ATTEMPTS;
+    loop {
+        let mut address = config.listen;
+        let tcp = if config.part == Part::Client {
+            None
+        } else {
+            let listener = TcpListener::bind(address).await.map_err(failed("TCP", address))?;
+            address = listener.local_addr().map_err(failed("TCP", address))?;
+            Some(listener)
+        };
+        attempts -= 1;
+        match std::net::UdpSocket::bind(address) {
+            Ok(udp) => return Ok((udp, tcp)),
+            // Another transport's free port may be taken on this one.
+            Err(error) if config.listen.port() == 0 && attempts > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(failed("UDP", address)(error)),
+        }
+    }
 }

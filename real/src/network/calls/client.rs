@@ -1,0 +1,297 @@
+//! The calling side: a channel a peer, which stands while calls pass, and what became of each call.
+//!
+//! * A call that finds no channel and cannot wait for one any longer has never left: `Refused(Unreachable)`.
+//! * A refusal that the callee has named is that refusal. Whatever else happens after the call left is `Unknown`.
+//! * A channel that did not come to stand is tried again with a growing pause; calls in that pause are refused at once.
+
+use super::{ALPN, CALL_WINDOW, CALLS_PER_CHANNEL, CHANNEL_WINDOW, codec::Raw, refusal};
+use crate::{
+    Inbox, clock, entropy,
+    network::{
+        ANSWER_MARGIN, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE,
+        counters::{Count, Counters},
+        tasks::Tasks,
+        tls::{self, Identity},
+    },
+};
+use hyper::{body::Incoming, client::conn::http2::SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, watch},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+use tonic::{
+    body::Body,
+    client::Grpc,
+    codegen::{Service, http},
+};
+use worldline_proto::{NodeId, server::Reply};
+use worldline_system::{
+    Outcome, Refusal,
+    doors::{
+        self,
+        network::{Call, Event},
+    },
+    limits,
+};
+
+/// The first pause after a channel did not come to stand; it doubles.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+/// The longest such pause: a peer that is back is called again within it.
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// The channels of a node to its peers.
+pub(in crate::network) struct Callers {
+    channels: BTreeMap<NodeId, Arc<Channel>>,
+    inbox: Inbox,
+    tasks: Tasks,
+}
+
+struct Channel {
+    to: NodeId,
+    address: SocketAddr,
+    tls: TlsConnector,
+    state: watch::Sender<State>,
+    in_flight: Arc<Semaphore>,
+    counters: Counters,
+    tasks: Tasks,
+    closing: watch::Receiver<bool>,
+}
+
+#[derive(Clone)]
+enum State {
+    /// No channel, and none is being made.
+    Idle,
+    Connecting,
+    Open(SendRequest<Body>),
+    /// It did not come to stand, so often in a row; not tried again before `until`.
+    Failed {
+        until: Instant,
+        failures: u32,
+    },
+}
+
+impl Callers {
+    /// # Errors
+    /// The identity cannot call.
+    pub fn new(
+        identity: &Identity,
+        peers: &BTreeMap<NodeId, SocketAddr>,
+        inbox: Inbox,
+        counters: &Counters,
+        tasks: &Tasks,
+        closing: &watch::Receiver<bool>,
+    ) -> Result<Self, rustls::Error> {
+        let tls = TlsConnector::from(Arc::new(identity.client(ALPN)?));
+        let channel = |(&to, &address): (&NodeId, &SocketAddr)| {
+            let channel = Channel {
+                to,
+                address,
+                tls: tls.clone(),
+                state: watch::Sender::new(State::Idle),
+                in_flight: Arc::new(Semaphore::new(CALLS_PER_CHANNEL)),
+                counters: counters.clone(),
+                tasks: tasks.clone(),
+                closing: closing.clone(),
+            };
+            (to, Arc::new(channel))
+        };
+        Ok(Self { channels: peers.iter().map(channel).collect(), inbox, tasks: tasks.clone() })
+    }
+
+    /// Calls, and answers before the deadline.
+    pub fn call(&self, call: Call) {
+        let (op, to, inbox) = (call.op, call.to, self.inbox.clone());
+        let answer = move |outcome| {
+            inbox.answer(op, doors::Event::Network(Event::Answered { op, outcome: Box::new(outcome) }));
+        };
+        let Some(channel) = self.channels.get(&to) else {
+            tracing::warn!(%to, "no address is known");
+            return answer(Outcome::Refused(Refusal::Unreachable));
+        };
+        let Ok(place) = Arc::clone(&channel.in_flight).try_acquire_owned() else {
+            return answer(Outcome::Refused(Refusal::Busy));
+        };
+        let channel = Arc::clone(channel);
+        self.tasks.spawn(async move {
+            answer(channel.call(call).await);
+            drop(place);
+        });
+    }
+}
+
+impl Channel {
+    async fn call(self: Arc<Self>, call: Call) -> Outcome<Reply> {
+        let path = call.request.path();
+        let bytes = call.request.encode_to_vec();
+        if bytes.len() > limits::CALL_BYTES {
+            tracing::error!(path, bytes = bytes.len(), "this call cannot be sent");
+            return Outcome::Refused(Refusal::Malformed);
+        }
+        let patience = clock::until(call.deadline).saturating_sub(ANSWER_MARGIN);
+        let deadline = Instant::now() + patience;
+        let Ok(Some(sender)) = timeout_at(deadline, self.sender()).await else {
+            return Outcome::Refused(Refusal::Unreachable);
+        };
+        let unsent = Arc::new(AtomicBool::new(false));
+        let once = Once { sender, unsent: Arc::clone(&unsent) };
+        let origin = http::Uri::builder().scheme("https").authority(tls::name_of(self.to)).path_and_query("/").build();
+        let origin = origin.expect("a node's name is an authority");
+        let mut grpc = Grpc::with_origin(once, origin).max_decoding_message_size(limits::CALL_BYTES);
+        let mut request = tonic::Request::new(bytes);
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        let sent = grpc.unary(request, http::uri::PathAndQuery::from_static(path), Raw);
+        match timeout_at(deadline, sent).await {
+            Err(_) => Outcome::Unknown,
+            Ok(Ok(response)) => match Reply::decode(path, response.get_ref()) {
+                Some(Ok(reply)) => Outcome::Done(reply),
+                _ => {
+                    tracing::warn!(to = %self.to, path, "the reply does not decode");
+                    Outcome::Unknown
+                }
+            },
+            Ok(Err(_)) if unsent.load(Ordering::Acquire) => Outcome::Refused(Refusal::Unreachable),
+            Ok(Err(status)) => refusal::of(status.metadata()).map_or_else(
+                || {
+                    tracing::debug!(to = %self.to, path, %status, "the outcome is unknown");
+                    Outcome::Unknown
+                },
+                Outcome::Refused,
+            ),
+        }
+    }
+
+    /// A way to send on a channel that stands, made if there is none. `None` where it did not come to stand.
+    async fn sender(self: &Arc<Self>) -> Option<SendRequest<Body>> {
+        let mut state = self.state.subscribe();
+        loop {
+            let now = Instant::now();
+            let current = state.borrow_and_update().clone();
+            match current {
+                State::Open(sender) if !sender.is_closed() => return Some(sender),
+                State::Failed { until, .. } if until > now => return None,
+                State::Connecting => {
+                    state.changed().await.ok()?;
+                    // It is tried again by whoever calls next.
+                    if let State::Failed { .. } = *state.borrow() {
+                        return None;
+                    }
+                }
+                State::Idle | State::Open(_) | State::Failed { .. } => self.begin(),
+            }
+        }
+    }
+
+    /// Begins to connect, unless somebody else has.
+    fn begin(self: &Arc<Self>) {
+        let mut failures = 0;
+        let begun = self.state.send_if_modified(|state| {
+            failures = match state {
+                State::Connecting => return false,
+                State::Open(sender) if !sender.is_closed() => return false,
+                State::Failed { failures, .. } => *failures,
+                State::Idle | State::Open(_) => 0,
+            };
+            *state = State::Connecting;
+            true
+        });
+        if !begun {
+            return;
+        }
+        let channel = Arc::clone(self);
+        let spawned = self.tasks.spawn(async move {
+            let connected = timeout(HANDSHAKE_TIMEOUT, channel.connect()).await;
+            let connected = connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
+            let next = match connected {
+                Ok(sender) => State::Open(sender),
+                Err(error) => {
+                    channel.counters.add(Count::ChannelFailed);
+                    let (to, address) = (channel.to, channel.address);
+                    tracing::warn!(%to, %address, %error, "no channel");
+                    State::Failed { until: Instant::now() + pause(failures), failures: failures.saturating_add(1) }
+                }
+            };
+            channel.state.send_replace(next);
+        });
+        if spawned.is_none() {
+            let until = Instant::now() + RETRY_MAX;
+            self.state.send_replace(State::Failed { until, failures });
+        }
+    }
+
+    async fn connect(self: &Arc<Self>) -> io::Result<SendRequest<Body>> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let stream = self.tls.connect(tls::server_name(self.to), stream).await?;
+        let mut http = hyper::client::conn::http2::Builder::new(self.tasks.clone());
+        http.timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(IDLE_TIMEOUT - KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(CALL_WINDOW)
+            .initial_connection_window_size(CHANNEL_WINDOW);
+        let (sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let mut closing = self.closing.clone();
+        let to = self.to;
+        self.tasks.spawn(async move {
+            let ended = tokio::select! {
+                ended = connection => ended,
+                _ = closing.wait_for(|closing| *closing) => return,
+            };
+            if let Err(error) = ended {
+                tracing::info!(%to, %error, "a channel has ended");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+/// The pause after so many failures and one more: doubled each time, with jitter down to its half.
+fn pause(failures: u32) -> Duration {
+    let longest = RETRY_MIN.saturating_mul(1 << failures.min(8)).min(RETRY_MAX);
+    let half = longest / 2;
+    let drawn = entropy::fresh().map_or(0, |mut entropy| entropy.below(half.as_nanos() as u64));
+    half + Duration::from_nanos(drawn)
+}
+
+/// Sends one request, and knows whether it left.
+struct Once {
+    sender: SendRequest<Body>,
+    unsent: Arc<AtomicBool>,
+}
+
+impl Service<http::Request<Body>> for Once {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let (sent, unsent) = (self.sender.try_send_request(request), Arc::clone(&self.unsent));
+        Box::pin(async move {
+            sent.await.map_err(|mut error| {
+                // The request came back: it never left.
+                unsent.store(error.take_message().is_some(), Ordering::Release);
+                error.into_error()
+            })
+        })
+    }
+}

@@ -1,0 +1,239 @@
+//! The TCP side: accepts, completes TLS and the beginning of HTTP/2 within a bound, and serves each connection.
+//!
+//! Beside the contract's service stand the standard health service and reflection, for anybody who trusts the authority.
+
+use super::{
+    ALPN, CALL_WINDOW, CALLS_PER_CHANNEL, CHANNEL_WINDOW,
+    server::{Caller, Served, Worker},
+};
+use crate::{
+    network::{
+        HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE,
+        counters::{Count, Counters},
+        half_open::HalfOpen,
+        tasks::Tasks,
+        tls::{self, Identity},
+    },
+    ready::Readiness,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{interval, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::{
+    codegen::{Service as _, http},
+    server::NamedService as _,
+    service::Routes,
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+/// TCP connections that may be half open; one more displaces the oldest.
+const HALF_OPEN_MAX: usize = 256;
+/// TCP connections that one node serves.
+const CONNECTIONS_MAX: usize = 1_024;
+/// How often the health service looks whether the process is ready.
+const HEALTH_PERIOD: Duration = Duration::from_millis(250);
+/// The wait after the system had no connection to give: it is out of files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What every HTTP/2 connection begins with (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a listener serves.
+pub(in crate::network) struct Listening {
+    pub identity: Identity,
+    pub served: Served,
+    pub ready: Readiness,
+    pub counters: Counters,
+    pub tasks: Tasks,
+    /// Turns true when the network closes.
+    pub closing: watch::Receiver<bool>,
+}
+
+/// Begins to serve `listener`.
+///
+/// # Errors
+/// The identity cannot serve.
+pub(in crate::network) fn listen(listener: TcpListener, what: Listening) -> Result<(), rustls::Error> {
+    let acceptor = TlsAcceptor::from(Arc::new(what.identity.server(&[ALPN])?));
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(worldline_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| rustls::Error::General(format!("the contract's descriptors: {error}")))?;
+    let routes = Routes::new(Worker(what.served)).add_service(health).add_service(reflection).prepare();
+    what.tasks.spawn(report_health(reporter, what.ready, what.closing.clone()));
+    let door = Arc::new(Door {
+        acceptor,
+        routes,
+        counters: what.counters,
+        tasks: what.tasks.clone(),
+        closing: what.closing,
+        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+    });
+    what.tasks.spawn(accept(listener, door));
+    Ok(())
+}
+
+async fn report_health(reporter: HealthReporter, ready: Readiness, mut closing: watch::Receiver<bool>) {
+    let mut period = interval(HEALTH_PERIOD);
+    loop {
+        let status = if ready.problems().is_empty() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in ["", Worker::NAME] {
+            reporter.set_service_status(service, status).await;
+        }
+        tokio::select! {
+            _ = period.tick() => {}
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
+    }
+}
+
+struct Door {
+    acceptor: TlsAcceptor,
+    routes: Routes,
+    counters: Counters,
+    tasks: Tasks,
+    closing: watch::Receiver<bool>,
+    places: Arc<Semaphore>,
+}
+
+async fn accept(listener: TcpListener, door: Arc<Door>) {
+    let mut closing = door.closing.clone();
+    let mut half_open = HalfOpen::new(door.tasks.clone(), HALF_OPEN_MAX);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = closing.wait_for(|closing| *closing) => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let handshake = handshake(Arc::clone(&door), stream);
+                if half_open.begin(handshake) {
+                    door.counters.add(Count::TcpEvicted);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no TCP connection can be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Completes TLS and reads the beginning of HTTP/2: only then has the other side shown that it will speak.
+async fn handshake(door: Arc<Door>, stream: TcpStream) {
+    let complete = async {
+        stream.set_nodelay(true)?;
+        let mut stream = door.acceptor.accept(stream).await?;
+        let mut preface = [0; PREFACE.len()];
+        stream.read_exact(&mut preface).await?;
+        if &preface == PREFACE { Ok(stream) } else { Err(io::Error::other("not HTTP/2")) }
+    };
+    match timeout(HANDSHAKE_TIMEOUT, complete).await {
+        Ok(Ok(stream)) => match Arc::clone(&door.places).try_acquire_owned() {
+            Ok(place) => {
+                door.tasks.clone().spawn(serve(door, stream, place));
+            }
+            Err(_) => door.counters.add(Count::TcpTooMany),
+        },
+        Ok(Err(error)) => {
+            door.counters.add(Count::TlsFailed);
+            tracing::debug!(%error, "no TLS with HTTP/2");
+        }
+        Err(_) => door.counters.add(Count::TlsFailed),
+    }
+}
+
+async fn serve(door: Arc<Door>, stream: TlsStream<TcpStream>, place: OwnedSemaphorePermit) {
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let caller = Caller(certificate.and_then(tls::node_of));
+    let service = hyper::service::service_fn(|mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(caller);
+        door.routes.clone().call(request)
+    });
+    let mut http = hyper::server::conn::http2::Builder::new(door.tasks.clone());
+    http.timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(IDLE_TIMEOUT - KEEP_ALIVE)
+        .max_concurrent_streams(CALLS_PER_CHANNEL as u32)
+        .initial_stream_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CHANNEL_WINDOW);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(Begun { read: 0, stream }), service));
+    let mut closing = door.closing.clone();
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        _ = closing.wait_for(|closing| *closing) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a TCP connection has ended");
+    }
+    drop(place);
+}
+
+/// A stream whose preface was read, and is read again.
+struct Begun {
+    read: usize,
+    stream: TlsStream<TcpStream>,
+}
+
+impl AsyncRead for Begun {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read < PREFACE.len() {
+            let rest = &PREFACE[self.read..];
+            let rest = &rest[..rest.len().min(buffer.remaining())];
+            buffer.put_slice(rest);
+            self.read += rest.len();
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Begun {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

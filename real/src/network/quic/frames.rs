@@ -1,0 +1,152 @@
+//! The framing of streams: the first byte is the class, then each frame is its length (four bytes, big endian) and its bytes.
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use prost::Message as _;
+use worldline_proto::server::PeerMessage;
+use worldline_system::{
+    doors::network::{Payload, StreamClass},
+    limits,
+};
+
+use crate::network::counters::Count;
+
+const LENGTH_BYTES: usize = 4;
+
+/// What the payloads of a connection are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Bytes: a client and a gateway.
+    Client,
+    /// Encoded [`PeerMessage`]s: two roles.
+    Peer,
+}
+
+impl Dialect {
+    pub fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Client => b"worldline-client/1",
+            Self::Peer => b"worldline-peer/1",
+        }
+    }
+
+    pub fn of(alpn: &[u8]) -> Option<Self> {
+        [Self::Client, Self::Peer].into_iter().find(|dialect| dialect.alpn() == alpn)
+    }
+
+    /// What arrived, as the role sees it.
+    pub fn read(self, bytes: &[u8]) -> Result<Payload, Count> {
+        match self {
+            Self::Client => Ok(Payload::from(bytes)),
+            Self::Peer => PeerMessage::decode(bytes).map(Payload::from).map_err(|_| Count::Undecodable),
+        }
+    }
+
+    /// A datagram; `None` where the payload is longer than the limit, or not of this dialect.
+    pub fn datagram(self, payload: &Payload) -> Option<Bytes> {
+        let bytes = match (self, payload) {
+            (Self::Client, payload) => Bytes::copy_from_slice(payload.as_bytes()?),
+            (Self::Peer, Payload::Peer(message)) => message.encode_to_vec().into(),
+            (Self::Peer, _) => return None,
+        };
+        (bytes.len() <= limits::DATAGRAM_BYTES).then_some(bytes)
+    }
+
+    /// A frame; `None` where the payload is longer than the limit, or not of this dialect.
+    pub fn frame(self, payload: &Payload) -> Option<Bytes> {
+        let len = match (self, payload) {
+            (Self::Client, payload) => payload.as_bytes()?.len(),
+            (Self::Peer, Payload::Peer(message)) => message.encoded_len(),
+            (Self::Peer, _) => return None,
+        };
+        if len > limits::FRAME_BYTES {
+            return None;
+        }
+        let mut frame = BytesMut::with_capacity(LENGTH_BYTES + len);
+        frame.put_u32(len as u32);
+        match payload {
+            Payload::Peer(message) => message.encode(&mut frame).expect("the frame was made large enough"),
+            bytes => frame.put_slice(bytes.as_bytes()?),
+        }
+        Some(frame.freeze())
+    }
+}
+
+/// The class that a stream's first byte names.
+pub(crate) fn class(byte: u8) -> Result<StreamClass, Count> {
+    StreamClass::ALL.get(usize::from(byte)).copied().ok_or(Count::UnknownClass)
+}
+
+/// What has arrived of a stream and is not a whole frame yet.
+#[derive(Debug, Default)]
+pub(crate) struct Frames(BytesMut);
+
+impl Frames {
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Whether a frame has begun.
+    pub fn within_a_frame(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Takes the next whole frame. A length above the limit is refused before its bytes have come.
+    pub fn next(&mut self) -> Result<Option<BytesMut>, Count> {
+        let Some((length, _)) = self.0.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let len = u32::from_be_bytes(*length) as usize;
+        if len > limits::FRAME_BYTES {
+            return Err(Count::FrameTooLong);
+        }
+        if self.0.len() < LENGTH_BYTES + len {
+            self.0.reserve(LENGTH_BYTES + len - self.0.len());
+            return Ok(None);
+        }
+        self.0.advance(LENGTH_BYTES);
+        Ok(Some(self.0.split_to(len)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_out_as_they_went_in_however_they_are_cut() {
+        let payloads: Vec<Vec<u8>> = [0, 1, 30, 1_200, limits::FRAME_BYTES].map(|len| vec![7; len]).into();
+        let wire: Vec<u8> =
+            payloads.iter().flat_map(|bytes| Dialect::Client.frame(&bytes[..].into()).expect("fits")).collect();
+        for piece in [1, 3, 1_000, wire.len()] {
+            let (mut frames, mut out) = (Frames::default(), Vec::new());
+            for bytes in wire.chunks(piece) {
+                frames.push(bytes);
+                while let Some(frame) = frames.next().expect("within the limit") {
+                    out.push(frame.to_vec());
+                }
+            }
+            assert_eq!(out, payloads, "in pieces of {piece}");
+            assert!(!frames.within_a_frame());
+        }
+    }
+
+    #[test]
+    fn one_byte_above_the_limit_is_refused_on_both_sides() {
+        let long = vec![0; limits::FRAME_BYTES + 1];
+        assert!(Dialect::Client.frame(&long[..].into()).is_none());
+        assert!(Dialect::Client.datagram(&long[..limits::DATAGRAM_BYTES + 1].into()).is_none());
+        assert!(Dialect::Client.datagram(&long[..limits::DATAGRAM_BYTES].into()).is_some());
+        let mut frames = Frames::default();
+        frames.push(&(limits::FRAME_BYTES as u32 + 1).to_be_bytes());
+        assert!(matches!(frames.next(), Err(Count::FrameTooLong)));
+    }
+
+    #[test]
+    fn a_dialect_carries_its_own_payloads_only() {
+        let (bytes, message) = (Payload::from(&b"x"[..]), Payload::from(PeerMessage { message: None }));
+        assert!(Dialect::Peer.frame(&bytes).is_none() && Dialect::Peer.datagram(&bytes).is_none());
+        assert!(Dialect::Client.frame(&message).is_none() && Dialect::Client.datagram(&message).is_none());
+        assert_eq!(Dialect::Peer.read(&Dialect::Peer.datagram(&message).expect("fits")).expect("decodes"), message);
+        assert!(Dialect::Peer.read(b"\xff\xff").is_err());
+        assert_eq!(Dialect::of(Dialect::Peer.alpn()), Some(Dialect::Peer));
+        assert_eq!(Dialect::of(b"h3"), None);
+    }
+}
