@@ -36,7 +36,6 @@ pub(crate) enum Item {
     Reserved(Event),
 }
 
-#[cfg(test)]
 impl Item {
     /// What the role would be told.
     pub(crate) fn into_event(self) -> Event {
@@ -140,6 +139,11 @@ impl Inbox {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Takes the next event as a role's thread does, where no host stands between: tests and benchmarks of the adapters.
+    pub fn next_event(&self, patience: Duration) -> Option<Event> {
+        self.take(patience).map(Item::into_event)
     }
 
     /// Takes the next event, waiting for it at most so long.
