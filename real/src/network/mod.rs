@@ -9,6 +9,7 @@
 mod calls;
 mod counters;
 mod half_open;
+mod promise;
 mod quic;
 mod tasks;
 pub mod tls;

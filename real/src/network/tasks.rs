@@ -56,10 +56,11 @@ impl Tasks {
             }
         };
         drop(tokio::time::timeout(patience, ended).await);
-        let mut set = self.set();
-        set.closed = true;
-        set.tasks.abort_all();
-        drop(set);
+        {
+            let mut set = self.set();
+            set.closed = true;
+            set.tasks.abort_all();
+        }
         while let Some(ended) = all().await {
             tell(ended);
         }

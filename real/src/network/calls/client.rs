@@ -10,6 +10,7 @@ use crate::{
     network::{
         ANSWER_MARGIN, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE,
         counters::{Count, Counters},
+        promise::Promise,
         tasks::Tasks,
         tls::{self, Identity},
     },
@@ -43,10 +44,7 @@ use tonic::{
 use worldline_proto::{NodeId, server::Reply};
 use worldline_system::{
     Outcome, Refusal,
-    doors::{
-        self,
-        network::{Call, Event},
-    },
+    doors::network::{Call, Event},
     limits,
 };
 
@@ -116,27 +114,27 @@ impl Callers {
 
     /// Calls, and answers before the deadline.
     pub fn call(&self, call: Call) {
-        let (op, to, inbox) = (call.op, call.to, self.inbox.clone());
-        let answer = move |outcome| {
-            inbox.answer(op, doors::Event::Network(Event::Answered { op, outcome: Box::new(outcome) }));
-        };
+        let (op, to) = (call.op, call.to);
+        let answered = move |outcome| Event::Answered { op, outcome: Box::new(outcome) };
+        let mut promise = Promise::new(self.inbox.clone(), op, answered(Outcome::Refused(Refusal::Unreachable)));
         let Some(channel) = self.channels.get(&to) else {
             tracing::warn!(%to, "no address is known");
-            return answer(Outcome::Refused(Refusal::Unreachable));
+            return;
         };
         let Ok(place) = Arc::clone(&channel.in_flight).try_acquire_owned() else {
-            return answer(Outcome::Refused(Refusal::Busy));
+            return promise.keep(answered(Outcome::Refused(Refusal::Busy)));
         };
         let channel = Arc::clone(channel);
         self.tasks.spawn(async move {
-            answer(channel.call(call).await);
+            let outcome = channel.call(call, &mut promise).await;
             drop(place);
+            promise.keep(answered(outcome));
         });
     }
 }
 
 impl Channel {
-    async fn call(self: Arc<Self>, call: Call) -> Outcome<Reply> {
+    async fn call(self: Arc<Self>, call: Call, promise: &mut Promise) -> Outcome<Reply> {
         let path = call.request.path();
         let bytes = call.request.encode_to_vec();
         if bytes.len() > limits::CALL_BYTES {
@@ -155,6 +153,7 @@ impl Channel {
         let mut grpc = Grpc::with_origin(once, origin).max_decoding_message_size(limits::CALL_BYTES);
         let mut request = tonic::Request::new(bytes);
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        promise.change(Event::Answered { op: call.op, outcome: Box::new(Outcome::Unknown) });
         let sent = grpc.unary(request, http::uri::PathAndQuery::from_static(path), Raw);
         match timeout_at(deadline, sent).await {
             Err(_) => Outcome::Unknown,

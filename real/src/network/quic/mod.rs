@@ -17,6 +17,7 @@ use super::{
     Config, HANDSHAKE_TIMEOUT, Part, STRANGER,
     counters::{Count, Counters},
     half_open::HalfOpen,
+    promise::Promise,
     tasks::Tasks,
     tls,
 };
@@ -41,10 +42,7 @@ use tokio::{
 };
 use worldline_proto::{ConnectionId, NodeId, OpId};
 use worldline_system::{
-    doors::{
-        self,
-        network::{CloseReason, Event, Payload, StreamClass},
-    },
+    doors::network::{CloseReason, Event, Payload, StreamClass},
     limits,
 };
 
@@ -114,23 +112,22 @@ impl Quic {
     /// Opens a connection and answers when it stands or does not.
     pub fn connect(&self, op: OpId, to: NodeId) {
         let shared = Arc::clone(&self.shared);
-        let not_opened = |reason| {
-            self.shared.inbox.answer(op, doors::Event::Network(Event::NotOpened { op, reason }));
-        };
+        let not_opened = move |reason| Event::NotOpened { op, reason };
+        let promise = Promise::new(shared.inbox.clone(), op, not_opened(CloseReason::HandshakeTimeout));
         let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (Some(endpoint), Some(&address)) = (endpoint, self.peers.get(&to)) else {
             tracing::warn!(%to, "no address is known");
-            return not_opened(CloseReason::HandshakeTimeout);
+            return;
         };
         let Ok(place) = Arc::clone(&self.shared.places).try_acquire_owned() else {
             self.shared.counters.add(Count::TooMany);
-            return not_opened(CloseReason::TooMany);
+            return promise.keep(not_opened(CloseReason::TooMany));
         };
         let connecting = match endpoint.connect_with(self.client.clone(), address, &tls::name_of(to)) {
             Ok(connecting) => connecting,
             Err(error) => {
                 tracing::warn!(%to, %address, %error, "cannot connect");
-                return not_opened(CloseReason::HandshakeTimeout);
+                return;
             }
         };
         let dialect = self.dialect;
@@ -147,10 +144,10 @@ impl Quic {
                 Ok(connection) => {
                     shared.counters.add(Count::Connected);
                     connection::begin(&shared, connection, dialect, place, |connection| {
-                        shared.inbox.answer(op, doors::Event::Network(Event::Opened { op, connection }));
+                        promise.keep(Event::Opened { op, connection });
                     });
                 }
-                Err(reason) => shared.inbox.answer(op, doors::Event::Network(Event::NotOpened { op, reason })),
+                Err(reason) => promise.keep(not_opened(reason)),
             }
         });
     }
