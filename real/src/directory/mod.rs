@@ -1,50 +1,195 @@
 //! The directory door, served by etcd 3.4 or newer.
+//!
+//! * Every submission is answered once, [`MARGIN`] before its deadline at the latest.
+//! * `Refused` is certain: what never left, and what etcd says before it proposes a request or after it has applied it. All
+//!   else is `Unknown`; nothing is ever sent twice but what may be: reads, renewals, and what certainly never left.
+//! * An adapter speaks with one member at a time, and with another when that one is gone (`link`).
+//! * A watch goes on after the loss of its connection where it stood, if nothing can be missed; else it has a gap (`watch`).
+//! * A key or a value that cannot be read, because somebody wrote it by hand, is to the roles not there: not in a page, not in
+//!   a transaction's reads, deleted in a watch. etcd compares it nevertheless, so nobody overwrites it unawares.
+//! * A page is in the order of etcd, which is that of the paths' bytes: `boss-10` before `boss-2`. `after` is meant in the same
+//!   order.
+//!
+//! Deliberately absent: TLS to etcd; any caching.
 
+mod calls;
 pub mod codec;
 mod config;
+mod leases;
+mod link;
 mod owner;
+#[cfg(test)]
+mod tests;
+mod verdict;
+mod watch;
+mod wire;
 
 pub use config::{BadEndpoint, Config, Endpoint};
 pub use owner::{Owner, WhoOwnsError, who_owns};
 
-use crate::{Inbox, ready::Readiness};
-use std::pin::Pin;
+use crate::{Inbox, clock, ready::Readiness};
+use leases::Leases;
+use link::Link;
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, Semaphore, watch as news},
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+use verdict::Verdict;
+use watch::Watches;
+use worldline_proto::OpId;
 use worldline_system::{
-    Refusal,
+    Outcome, Refusal,
     doors::{
         Asked, Event,
-        directory::{self, Ask, Submission},
+        directory::{self, Answer, Ask, Submission},
     },
+    limits,
     outcome::End,
 };
 
 /// A future that leaves this crate.
 pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The adapter. Clones share one connection.
-#[derive(Clone, Debug)]
-pub struct Directory {
-    inbox: Inbox,
+/// How long before its deadline an operation is answered at the latest: the answer has still to reach its role.
+const MARGIN: Duration = Duration::from_millis(5);
+/// Requests that etcd is asked at the same time; more wait for one to end.
+const CALLS: usize = 256;
+
+/// The adapter. Clones share one connection; it lives until it is closed.
+#[derive(Clone)]
+pub struct Directory(Arc<Shared>);
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory").finish_non_exhaustive()
+    }
 }
 
+struct Shared {
+    inbox: Inbox,
+    runtime: Handle,
+    link: Link,
+    leases: Leases,
+    watches: Watches,
+    /// A permit for each operation that is not yet answered, and for each watch that has not yet ended.
+    in_flight: Arc<Semaphore>,
+    calls: Semaphore,
+    closing: news::Sender<bool>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// All that can be in flight: the operations of a node, and its watches.
+const PERMITS: u32 = (limits::OPERATIONS_IN_FLIGHT + watch::WATCHES) as u32;
+
 impl Directory {
-    /// Begins to look for etcd; must be called inside a tokio runtime. `ready` hears of `"directory"`.
+    /// Begins to look for etcd; must be called inside a tokio runtime. `ready` hears of `"directory"`: missing, and why, until
+    /// etcd serves a linearizable read, and again whenever it does not.
     #[must_use]
-    pub fn new(_config: Config, inbox: Inbox, ready: Readiness) -> Self {
-        ready.missing("directory", "not connected yet");
-        Self { inbox }
+    pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
+        let (closing, closed) = news::channel(false);
+        let (link, keep) = Link::new(config, ready, closed);
+        let runtime = Handle::current();
+        let keeper = Mutex::new(Some(runtime.spawn(keep)));
+        Self(Arc::new(Shared {
+            inbox,
+            runtime,
+            link,
+            leases: Leases::default(),
+            watches: Watches::default(),
+            in_flight: Arc::new(Semaphore::new(PERMITS as usize)),
+            calls: Semaphore::new(CALLS),
+            closing,
+            keeper,
+        }))
     }
 
     /// Takes a submission and never waits. It is answered once, before its deadline.
     pub fn submit(&self, asked: Asked<Submission>) {
-        let answer = Ask::from(&asked.submission).ended(End::Refused(Refusal::Unreachable));
-        self.inbox
-            .answer(asked.op, Event::Directory(directory::Event::Answered { op: asked.op, answer: Box::new(answer) }));
+        let Asked { op, deadline, submission } = asked;
+        let ask = Ask::from(&submission);
+        if let Submission::Unwatch(watch) = submission {
+            self.0.watches.end(watch);
+            return self.0.answer(op, Answer::Unwatched(Outcome::Done(())));
+        }
+        if let Some(refusal) = calls::malformed(&submission) {
+            return self.0.answer(op, ask.ended(End::Refused(refusal)));
+        }
+        if *self.0.closing.borrow() {
+            return self.0.answer(op, ask.ended(End::Refused(Refusal::Unreachable)));
+        }
+        let Ok(permit) = self.0.in_flight.clone().try_acquire_owned() else {
+            return self.0.answer(op, ask.ended(End::Refused(Refusal::Busy)));
+        };
+        let by = Instant::now() + clock::until(deadline).saturating_sub(MARGIN);
+        let shared = self.0.clone();
+        if let Submission::Watch { family, from } = submission {
+            let Some(stop) = self.0.watches.begin(op) else {
+                return self.0.answer(op, ask.ended(End::Refused(Refusal::Busy)));
+            };
+            self.0.runtime.spawn(async move {
+                watch::run(&shared, op, by, family, from, stop).await;
+                drop(permit);
+            });
+        } else {
+            self.0.runtime.spawn(async move {
+                let answer = shared.perform(by, &submission).await;
+                shared.answer(op, answer);
+                drop(permit);
+            });
+        }
     }
 
-    /// Ends all connections and tasks. What is asked from now on is refused.
-    #[must_use]
+    /// Ends all connections and tasks, and returns when they have ended. What is asked from now on is refused.
+    #[must_use = "nothing is closed before it is awaited"]
     pub fn close(&self) -> Boxed<()> {
-        Box::pin(async {})
+        let shared = self.0.clone();
+        Box::pin(async move {
+            shared.closing.send_replace(true);
+            if let Some(keeper) = shared.keeper.lock().await.take() {
+                // It ends by itself, and a panic of it is its own report.
+                let _ = keeper.await;
+            }
+            // The semaphore is never closed; who holds a permit gives it back at its deadline at the latest.
+            let _all = shared.in_flight.acquire_many(PERMITS).await;
+        })
+    }
+}
+
+impl Shared {
+    fn answer(&self, op: OpId, answer: Answer) {
+        let answer = Box::new(answer);
+        self.inbox.answer(op, Event::Directory(directory::Event::Answered { op, answer }));
+    }
+
+    /// Asks etcd until there is an answer, or until `by`.
+    async fn perform(&self, by: Instant, submission: &Submission) -> Answer {
+        let ask = Ask::from(submission);
+        let unreachable = || ask.ended(End::Refused(Refusal::Unreachable));
+        let found_by = by.min(Instant::now() + link::CONNECT);
+        let Ok(Ok(_call)) = timeout_at(by, self.calls.acquire()).await else { return unreachable() };
+        let mut behind = 0;
+        loop {
+            let Some(line) = self.link.line(behind, found_by).await.filter(|_| Instant::now() < by) else {
+                return unreachable();
+            };
+            let verdict = match timeout_at(by, calls::call(&line, &self.leases, submission)).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(verdict)) => verdict,
+                Err(_) => return ask.ended(End::Unknown),
+            };
+            if verdict == Verdict::Refused(Refusal::NoLeader) {
+                self.link.suspect(line.number);
+            }
+            match verdict {
+                Verdict::NeverLeft => behind = line.number,
+                // A stream that is cancelled for want of a leader may have renewed before.
+                Verdict::Refused(Refusal::NoLeader) if ask == Ask::KeepAlive => return ask.ended(End::Unknown),
+                Verdict::Refused(refusal) => return ask.ended(End::Refused(refusal)),
+                Verdict::Full | Verdict::Compacted | Verdict::Unknown => return ask.ended(End::Unknown),
+            }
+        }
     }
 }

@@ -1,8 +1,18 @@
 //! Who owns an entity: what an operator asks.
 
-use super::{Boxed, Config, codec::Unreadable};
+use super::{
+    Boxed, Config, Endpoint,
+    codec::{self, Unreadable},
+    link, verdict,
+};
+use etcd_client::{Error, GetOptions};
+use std::time::Duration;
+use tokio::time::timeout;
 use worldline_proto::{EntityId, Revision};
-use worldline_system::doors::directory::{Ownership, Worker};
+use worldline_system::doors::directory::{Key, Ownership, Record, Value, Worker};
+
+/// How long one member may take, connecting included.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who owns an entity, as the directory had it at one revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +40,37 @@ pub enum WhoOwnsError {
 ///
 /// # Errors
 /// The directory cannot be asked, or what stands there cannot be read.
-pub fn who_owns(_config: Config, _entity: EntityId) -> Boxed<Result<Owner, WhoOwnsError>> {
-    Box::pin(async { Err(WhoOwnsError::Unreachable("not connected".to_owned())) })
+pub fn who_owns(config: Config, entity: EntityId) -> Boxed<Result<Owner, WhoOwnsError>> {
+    Box::pin(async move {
+        let mut problems = Vec::new();
+        for endpoint in &config.endpoints {
+            match timeout(PATIENCE, ask(endpoint, entity)).await {
+                Ok(Ok(owner)) => return Ok(owner),
+                Ok(Err(WhoOwnsError::Unreachable(problem))) => problems.push(problem),
+                Ok(Err(unreadable)) => return Err(unreadable),
+                Err(_) => problems.push(format!("etcd at {endpoint} serves no read within {} s", PATIENCE.as_secs())),
+            }
+        }
+        Err(WhoOwnsError::Unreachable(problems.join("; ")))
+    })
+}
+
+async fn ask(endpoint: &Endpoint, entity: EntityId) -> Result<Owner, WhoOwnsError> {
+    let (line, _ends) = link::connect(endpoint, 1).await.map_err(WhoOwnsError::Unreachable)?;
+    let refused = |error: Error| {
+        WhoOwnsError::Unreachable(format!("etcd at {endpoint} serves no read: {}", verdict::in_words(&error)))
+    };
+    let found = line.kv().get(codec::path(Key::Owner(entity)), None).await.map_err(refused)?;
+    let read = found.header().map_or(0, |header| header.revision());
+    let record = found.kvs().first().map(codec::record).transpose()?;
+    let mut owner = Owner { record: None, worker: None, revision: codec::revision(read) };
+    if let Some(Record { value: Value::Owner(ownership), mod_revision, .. }) = record {
+        owner.record = Some((ownership, mod_revision));
+        let options = GetOptions::new().with_revision(read);
+        let found = line.kv().get(codec::path(Key::Worker(ownership.lease)), Some(options)).await.map_err(refused)?;
+        if let Some(Value::Worker(worker)) = found.kvs().first().map(codec::record).transpose()?.map(|it| it.value) {
+            owner.worker = Some(worker);
+        }
+    }
+    Ok(owner)
 }

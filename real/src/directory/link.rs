@@ -1,0 +1,277 @@
+//! The one connection that an adapter keeps: to a member that has shown itself to be etcd, and to another when that is gone.
+//!
+//! A member is gone when the connection ends, when nothing at all is heard of it for [`PULSE`] and [`PROBE`] together although
+//! it was asked, and, where there are others, when it knows no leader. What waits on the connection ends with it.
+//!
+//! Deliberately absent: HTTP/2 pings. etcd hangs up on whoever pings more often than every 5 s, so a question that costs
+//! etcd nothing (a serializable read of one key) is what shows that it lives.
+
+use super::{Config, Endpoint, codec, verdict, wire};
+use crate::{entropy, ready::Readiness};
+use etcd_client::{Channel, Client, ConnectOptions, Error, GetOptions, KvClient, LeaseClient, WatchClient};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use worldline_system::{
+    backoff::Backoff,
+    doors::{directory::Key, entropy::Entropy},
+};
+
+/// How long a member may take to accept a connection, and what is asked may wait for one.
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
+/// How often a member is asked whether it lives and has a quorum.
+const PULSE: Duration = Duration::from_secs(1);
+/// How long it may take to answer that.
+const PROBE: Duration = Duration::from_secs(2);
+/// Questions in a row that a member may fail to answer for want of a quorum before another member is asked.
+const FAILED_PROBES: u32 = 2;
+/// The largest answer, in bytes: what an operator wrote by hand may be large.
+const ANSWER_BYTES: usize = 64 << 20;
+/// What may be on its way before the peer must acknowledge it, in bytes.
+const WINDOW_BYTES: u32 = 1 << 20;
+/// The first version of etcd that has all that is used.
+const VERSION_MIN: (u32, u32) = (3, 4);
+/// What is missing when the directory is.
+const NEED: &str = "directory";
+
+/// A connection to one member.
+pub(super) struct Line {
+    /// Every connection of an adapter has a higher one.
+    pub number: u64,
+    /// Asks only a member that knows a leader.
+    strict: Client,
+    /// Asks whatever the member has.
+    lenient: Client,
+}
+
+impl Line {
+    pub fn kv(&self) -> KvClient {
+        self.strict.kv_client().max_decoding_message_size(ANSWER_BYTES)
+    }
+
+    /// For reads that need no quorum.
+    pub fn kv_without_leader(&self) -> KvClient {
+        self.lenient.kv_client().max_decoding_message_size(ANSWER_BYTES)
+    }
+
+    pub fn lease(&self) -> LeaseClient {
+        self.strict.lease_client()
+    }
+
+    pub fn watch(&self) -> WatchClient {
+        self.strict.watch_client().max_decoding_message_size(ANSWER_BYTES)
+    }
+}
+
+/// Where the present connection is found.
+#[derive(Clone)]
+pub(super) struct Link {
+    lines: watch::Receiver<Option<Arc<Line>>>,
+    suspects: mpsc::Sender<u64>,
+}
+
+impl Link {
+    /// A link, and what keeps it until `closing` says so.
+    pub fn new(
+        config: Config,
+        ready: Readiness,
+        mut closing: watch::Receiver<bool>,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (lines_sender, lines) = watch::channel(None);
+        let (suspects, suspected) = mpsc::channel(1);
+        let addresses: Vec<String> = config.endpoints.iter().map(Endpoint::to_string).collect();
+        ready.missing(NEED, format!("not yet connected to etcd at {}", addresses.join(", ")));
+        let keeper = Keeper { config, ready, lines: lines_sender, suspected, number: 0 };
+        let task = async move {
+            tokio::select! {
+                biased;
+                _ = closing.wait_for(|&closing| closing) => {}
+                () = keeper.keep() => {}
+            }
+        };
+        (Self { lines, suspects }, task)
+    }
+
+    /// A connection behind number `behind`, as soon as there is one; `None` if there is none by then.
+    pub async fn line(&self, behind: u64, by: Instant) -> Option<Arc<Line>> {
+        let mut lines = self.lines.clone();
+        let newer = lines.wait_for(|line| line.as_ref().is_some_and(|line| line.number > behind));
+        timeout_at(by, newer).await.ok()?.ok()?.clone()
+    }
+
+    /// The member of this connection knows no leader.
+    pub fn suspect(&self, number: u64) {
+        // One suspicion at a time is enough.
+        let _ = self.suspects.try_send(number);
+    }
+}
+
+/// Keeps the connection.
+struct Keeper {
+    config: Config,
+    ready: Readiness,
+    lines: watch::Sender<Option<Arc<Line>>>,
+    suspected: mpsc::Receiver<u64>,
+    number: u64,
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        let mut entropy = entropy::fresh().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
+        let mut backoff = Backoff::default();
+        let count = self.config.endpoints.len();
+        let mut problems = vec![None; count];
+        let Some(mut at) = usize::try_from(entropy.bits()).ok().and_then(|drawn| drawn.checked_rem(count)) else {
+            return self.ready.missing(NEED, "no address of an etcd member is configured");
+        };
+        loop {
+            let endpoint = &self.config.endpoints[at];
+            let problem = match connect(endpoint, self.number + 1).await {
+                Err(problem) => problem,
+                Ok((line, ends)) => {
+                    self.number = line.number;
+                    let line = Arc::new(line);
+                    self.lines.send_replace(Some(line.clone()));
+                    tracing::info!(member = %endpoint, "connected to etcd");
+                    let (problem, served) = self.tend(at, &line, ends).await;
+                    self.lines.send_replace(None);
+                    if served {
+                        backoff.reset();
+                        problems.fill(None);
+                    }
+                    problem
+                }
+            };
+            problems[at] = Some(problem);
+            let known: Vec<&str> = problems.iter().flatten().map(String::as_str).collect();
+            self.ready.missing(NEED, known.join("; "));
+            at = (at + 1) % count;
+            // A round through all members without one that serves: wait before the next.
+            if problems.iter().all(Option::is_some) {
+                sleep(crate::clock::span(backoff.fail(&mut entropy))).await;
+            }
+        }
+    }
+
+    /// Looks after a connection until it has to be replaced: why, and whether it has served a linearizable read.
+    async fn tend(&mut self, at: usize, line: &Line, mut ends: wire::Ends) -> (String, bool) {
+        let several = self.config.endpoints.len() > 1;
+        let endpoint = self.config.endpoints[at].clone();
+        let (mut served, mut failures) = (false, 0);
+        loop {
+            let heard = ends.heard_bytes.load(Ordering::Relaxed);
+            let probed = tokio::select! {
+                biased;
+                _ = &mut ends.gone => return (format!("etcd at {endpoint} has ended the connection"), served),
+                probed = probe(line) => probed,
+            };
+            match probed {
+                Ok(()) => {
+                    (served, failures) = (true, 0);
+                    self.ready.fulfilled(NEED);
+                }
+                Err(_) if ends.heard_bytes.load(Ordering::Relaxed) == heard => {
+                    return (format!("etcd at {endpoint} has stopped answering"), served);
+                }
+                Err(problem) => {
+                    failures += 1;
+                    let problem = format!("etcd at {endpoint} answers but serves no linearizable read: {problem}");
+                    if several && failures >= FAILED_PROBES {
+                        return (problem, served);
+                    }
+                    self.ready.missing(NEED, problem);
+                }
+            }
+            let pulse = sleep(PULSE);
+            tokio::pin!(pulse);
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = &mut ends.gone => return (format!("etcd at {endpoint} has ended the connection"), served),
+                    Some(number) = self.suspected.recv() => {
+                        if several && number == line.number {
+                            return (format!("etcd at {endpoint} knows no leader"), served);
+                        }
+                    }
+                    () = &mut pulse => break,
+                }
+            }
+        }
+    }
+}
+
+/// Asks a member whether it lives and has a quorum.
+async fn probe(line: &Line) -> Result<(), String> {
+    let path = codec::path(Key::Leader);
+    let (mut lenient, mut strict) = (line.kv_without_leader(), line.kv());
+    let options = || GetOptions::new().with_keys_only();
+    let (_, linearizable) = tokio::join!(
+        timeout(PROBE, lenient.get(path.clone(), Some(options().with_serializable()))),
+        timeout(PROBE, strict.get(path.clone(), Some(options()))),
+    );
+    match linearizable {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(verdict::in_words(&error)),
+        Err(_) => Err(format!("none within {} s, so it may have no quorum", PROBE.as_secs())),
+    }
+}
+
+/// Connects to a member and makes sure that it is etcd.
+pub(super) async fn connect(endpoint: &Endpoint, number: u64) -> Result<(Line, wire::Ends), String> {
+    let nobody = |problem: String| format!("nobody answers at {endpoint}, where etcd should: {problem}");
+    let address = (endpoint.host.as_str(), endpoint.port);
+    let stream = match timeout(CONNECT, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(nobody(error.to_string())),
+        Err(_) => return Err(nobody(format!("no connection within {} s", CONNECT.as_secs()))),
+    };
+    stream.set_nodelay(true).map_err(|error| nobody(error.to_string()))?;
+    let (wire, ends) = wire::Wire::new(stream);
+    let opened = async {
+        let transport = tonic::transport::Endpoint::from_shared(format!("http://{endpoint}"))?
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .connect_with_connector(wire::Once::new(wire))
+            .await?;
+        let options = match &endpoint.user {
+            None => ConnectOptions::new(),
+            Some((name, password)) => ConnectOptions::new().with_user(name, password).with_auto_token_refresh(true),
+        };
+        let channel = Channel::Tonic(transport);
+        let lenient = Client::from_channel(channel.clone(), Some(options.clone())).await?;
+        let version = lenient.maintenance_client().status().await?.version().to_owned();
+        let strict = Client::from_channel(channel, Some(options.with_require_leader(true))).await?;
+        Ok::<_, Error>((Line { number, strict, lenient }, version))
+    };
+    let (line, version) = match timeout(PROBE, opened).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => return Err(not_etcd(endpoint, &error)),
+        Err(_) => {
+            return Err(format!("{endpoint} accepts connections and never answers: etcd 3.4 or newer should be there"));
+        }
+    };
+    match parse_version(&version) {
+        Some(found) if found >= VERSION_MIN => Ok((line, ends)),
+        _ => Err(format!("etcd at {endpoint} is of version `{version}`: 3.4 or newer is needed")),
+    }
+}
+
+fn not_etcd(endpoint: &Endpoint, error: &Error) -> String {
+    let words = verdict::in_words(error);
+    if verdict::verdict(error) == verdict::Verdict::Unknown {
+        format!("what answers at {endpoint} is not etcd 3.4 or newer: {words}")
+    } else {
+        format!("etcd at {endpoint} does not let us in: {words}")
+    }
+}
+
+fn parse_version(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}

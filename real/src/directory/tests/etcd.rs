@@ -1,0 +1,123 @@
+//! An etcd of a test's own: in a temporary folder, on free ports of loopback, gone with the test.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+const HOW: &str = "WORLDLINE_TEST_ETCD_BIN is not set: these tests need etcd 3.5. Run them through `ci/test`, or first \
+                   `ci/services install etcd && eval \"$(ci/services env)\"`";
+
+/// One member.
+pub(super) struct Etcd {
+    child: Child,
+    name: String,
+    folder: PathBuf,
+    port: u16,
+    arguments: Vec<String>,
+}
+
+impl Etcd {
+    /// A directory of one member.
+    pub fn start(extra: &[&str]) -> Self {
+        Self::cluster(1, extra).pop().expect("one member")
+    }
+
+    /// A directory of so many members.
+    pub fn cluster(members: usize, extra: &[&str]) -> Vec<Self> {
+        static FOLDERS: AtomicU32 = AtomicU32::new(0);
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let parent = std::env::temp_dir().join(format!("worldline-etcd-{}-{number}", std::process::id()));
+        // All are held until all are known, so that no two are the same.
+        let held: Vec<TcpListener> =
+            (0..members * 2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let ports: Vec<u16> = held.iter().map(|port| port.local_addr().expect("bound").port()).collect();
+        drop(held);
+        let (clients, peers) = ports.split_at(members);
+        let all: Vec<String> =
+            peers.iter().enumerate().map(|(n, port)| format!("m{n}=http://127.0.0.1:{port}")).collect();
+        (0..members)
+            .map(|n| {
+                let (client, peer) =
+                    (format!("http://127.0.0.1:{}", clients[n]), format!("http://127.0.0.1:{}", peers[n]));
+                let of = |flag: &str, value: &str| format!("--{flag}={value}");
+                let mut arguments = vec![
+                    of("listen-client-urls", &client),
+                    of("advertise-client-urls", &client),
+                    of("listen-peer-urls", &peer),
+                    of("initial-advertise-peer-urls", &peer),
+                    of("initial-cluster", &all.join(",")),
+                    "--unsafe-no-fsync".to_owned(),
+                    "--log-level=error".to_owned(),
+                ];
+                arguments.extend(extra.iter().map(ToString::to_string));
+                let (name, folder) = (format!("m{n}"), parent.join(format!("m{n}")));
+                let child = spawn(&name, &folder, &arguments);
+                Self { child, name, folder, port: clients[n], arguments }
+            })
+            .collect()
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// SIGSTOP.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it is ours");
+    }
+
+    /// Starts it again, on its data and its ports, after it was killed.
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.name, &self.folder, &self.arguments);
+    }
+
+    /// Forgets its data, while it is killed.
+    pub fn wipe(&self) {
+        std::fs::remove_dir_all(&self.folder).expect("it is ours");
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        kill_process(pid, signal).expect("it is ours");
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        // It may have been killed already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+        // The last member takes the folder of all with it.
+        let _ = self.folder.parent().map(std::fs::remove_dir);
+    }
+}
+
+fn spawn(name: &str, folder: &std::path::Path, arguments: &[String]) -> Child {
+    let binary = std::env::var_os("WORLDLINE_TEST_ETCD_BIN").expect(HOW);
+    std::fs::create_dir_all(folder).expect("a folder for etcd");
+    Command::new(binary)
+        .arg(format!("--name={name}"))
+        .arg(format!("--data-dir={}", folder.join("data").display()))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("etcd starts")
+}

@@ -1,0 +1,235 @@
+//! Watches: each a stream of its own, which outlives its connection where nothing can be missed.
+//!
+//! * One [`Event::Changed`] for each response of etcd. A response has whole revisions: etcd cuts a revision in two only for who
+//!   asks for fragments. So where a watch goes on, it goes on behind the last revision that it has reported.
+//! * It does not go on where that may miss something: the revision is compacted, the directory that answers is another one or
+//!   an older state of it (a backup was restored), or no member has answered for [`RESUME`].
+
+use super::{Shared, calls, codec, link::Line, verdict::Verdict};
+use etcd_client::{ResponseHeader, WatchOptions, WatchResponse, WatchStream};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout_at},
+};
+use worldline_proto::{OpId, Revision};
+use worldline_system::{
+    Outcome, Refusal,
+    doors::{
+        self,
+        directory::{Answer, Change, Event, Family, GapCause},
+    },
+    outcome::End,
+};
+
+/// Watches of one node at the same time; one more is refused.
+pub(super) const WATCHES: usize = 64;
+/// How long a watch that has lost its connection looks for another before it has a gap.
+const RESUME: Duration = Duration::from_secs(3);
+/// The wait before the same connection is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// The watches that stand or are being set up, each with what ends it.
+#[derive(Debug, Default)]
+pub(super) struct Watches(Mutex<BTreeMap<OpId, oneshot::Sender<()>>>);
+
+impl Watches {
+    /// Room for another watch, and how it hears that it is to end; `None` where there is none left.
+    pub fn begin(&self, op: OpId) -> Option<oneshot::Receiver<()>> {
+        let mut watches = self.lock();
+        if watches.len() >= WATCHES {
+            return None;
+        }
+        let (end, stop) = oneshot::channel();
+        watches.insert(op, end);
+        Some(stop)
+    }
+
+    /// Ends a watch; one that does not stand is ended already.
+    pub fn end(&self, op: OpId) {
+        self.lock().remove(&op);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<OpId, oneshot::Sender<()>>> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A watch that stands.
+struct Standing {
+    line: Arc<Line>,
+    stream: WatchStream,
+    family: Family,
+    /// The first revision that was not yet reported.
+    next: Revision,
+    seen: Seen,
+}
+
+/// Which state of which directory has answered last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    cluster: u64,
+    term: u64,
+    revision: Revision,
+}
+
+impl Seen {
+    fn new(header: &ResponseHeader) -> Self {
+        let revision = codec::revision(header.revision());
+        Self { cluster: header.cluster_id(), term: header.raft_term(), revision }
+    }
+
+    /// Whether `later` can be the same directory at a later time.
+    fn precedes(self, later: Self) -> bool {
+        self.cluster == later.cluster && self.term <= later.term && self.revision <= later.revision
+    }
+}
+
+/// Sets a watch up, answers, and reports until it ends.
+pub(super) async fn run(
+    shared: &Shared,
+    op: OpId,
+    by: Instant,
+    family: Family,
+    from: Revision,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let mut closing = shared.closing.subscribe();
+    let ended = |end| {
+        Answer::Watching(match end {
+            End::Refused(refusal) => Outcome::Refused(refusal),
+            End::Unknown => Outcome::Unknown,
+        })
+    };
+    let outcome = tokio::select! {
+        biased;
+        _ = &mut stop => Err(End::Unknown),
+        _ = closing.wait_for(|&closing| closing) => Err(End::Unknown),
+        outcome = begin(shared, by, family, from) => outcome,
+    };
+    let standing = match outcome {
+        Ok(standing) => standing,
+        Err(end) => {
+            shared.watches.end(op);
+            return shared.answer(op, ended(end));
+        }
+    };
+    shared.answer(op, Answer::Watching(Outcome::Done(())));
+    let cause = tokio::select! {
+        biased;
+        _ = &mut stop => None,
+        _ = closing.wait_for(|&closing| closing) => None,
+        cause = report(shared, op, standing) => Some(cause),
+    };
+    shared.watches.end(op);
+    if let Some(cause) = cause {
+        shared.inbox.reserved(doors::Event::Directory(Event::Gap { watch: op, cause }));
+    }
+}
+
+/// Sets a watch up by its deadline.
+async fn begin(shared: &Shared, by: Instant, family: Family, from: Revision) -> Result<Standing, End> {
+    let found_by = by.min(Instant::now() + super::link::CONNECT);
+    let mut behind = 0;
+    loop {
+        let line = shared.link.line(behind, found_by).await.filter(|_| Instant::now() < by);
+        let line = line.ok_or(End::Refused(Refusal::Unreachable))?;
+        let number = line.number;
+        match timeout_at(by, establish(line, family, from)).await {
+            Ok(Ok(standing)) => return Ok(standing),
+            Ok(Err(Verdict::NeverLeft)) => behind = number,
+            Ok(Err(Verdict::Refused(refusal))) => {
+                if refusal == Refusal::NoLeader {
+                    shared.link.suspect(number);
+                }
+                return Err(End::Refused(refusal));
+            }
+            Ok(Err(Verdict::Full | Verdict::Compacted | Verdict::Unknown)) | Err(_) => return Err(End::Unknown),
+        }
+    }
+}
+
+/// Opens a watch on one connection.
+async fn establish(line: Arc<Line>, family: Family, from: Revision) -> Result<Standing, Verdict> {
+    let from = from.max(Revision(1));
+    let (first, end) = codec::range(family);
+    let options = WatchOptions::new().with_range(end).with_start_revision(calls::signed(from.0));
+    let mut stream = line.watch().watch(first, Some(options)).await?;
+    let created = stream.message().await?.ok_or(Verdict::Unknown)?;
+    if created.canceled() {
+        return Err(match created.compact_revision() {
+            0 => Verdict::Refused(Refusal::NotServing),
+            _ => calls::compacted(&line).await,
+        });
+    }
+    // etcd says that a watch stands and only then finds out that what it should begin with is gone.
+    calls::can_watch(&line, from).await?;
+    let seen = Seen::new(created.header().ok_or(Verdict::Unknown)?);
+    Ok(Standing { line, stream, family, next: from, seen })
+}
+
+/// Reports until there is a gap.
+async fn report(shared: &Shared, op: OpId, mut watch: Standing) -> GapCause {
+    loop {
+        match watch.stream.message().await {
+            Ok(Some(response)) if response.canceled() => {
+                return if response.compact_revision() > 0 { GapCause::Compacted } else { GapCause::Cancelled };
+            }
+            Ok(Some(response)) => {
+                if let Some(header) = response.header() {
+                    watch.seen = Seen::new(header);
+                }
+                let Some((revision, changes)) = news(&response) else { continue };
+                watch.next = revision.next();
+                if changes.is_empty() {
+                    continue;
+                }
+                let changed = Event::Changed { watch: op, revision, changes };
+                if !shared.inbox.news(doors::Event::Directory(changed)) {
+                    return GapCause::Overflow;
+                }
+            }
+            Ok(None) | Err(_) => match resume(shared, watch).await {
+                Ok(resumed) => watch = resumed,
+                Err(cause) => return cause,
+            },
+        }
+    }
+}
+
+/// What a response tells: its last revision and its changes.
+fn news(response: &WatchResponse) -> Option<(Revision, Arc<[Change]>)> {
+    let last = response.events().iter().filter_map(|event| Some(event.kv()?.mod_revision())).max()?;
+    let readable =
+        |event| codec::change(event).inspect_err(|unreadable| tracing::warn!(%unreadable, "not reported")).ok();
+    Some((codec::revision(last), response.events().iter().filter_map(readable).collect()))
+}
+
+/// Goes on with a watch whose stream has ended, on whatever connection there is.
+async fn resume(shared: &Shared, watch: Standing) -> Result<Standing, GapCause> {
+    let Standing { line, family, next, seen, .. } = watch;
+    let by = Instant::now() + RESUME;
+    // The stream may have ended alone: for want of a leader.
+    let mut candidate = Some(line);
+    loop {
+        let line = match candidate.take() {
+            Some(line) => line,
+            None => shared.link.line(0, by).await.ok_or(GapCause::Cancelled)?,
+        };
+        match timeout_at(by, establish(line, family, next)).await {
+            Ok(Ok(resumed)) if seen.precedes(resumed.seen) => return Ok(resumed),
+            Ok(Ok(_)) => return Err(GapCause::Cancelled),
+            Ok(Err(Verdict::Refused(Refusal::Compacted { .. }))) => return Err(GapCause::Compacted),
+            Ok(Err(_)) => sleep(AGAIN).await,
+            Err(_) => return Err(GapCause::Cancelled),
+        }
+        if Instant::now() >= by {
+            return Err(GapCause::Cancelled);
+        }
+    }
+}
