@@ -256,9 +256,10 @@ pub(super) async fn connect(endpoint: &Endpoint, number: u64) -> Result<(Line, w
             return Err(format!("{endpoint} accepts connections and never answers: etcd 3.4 or newer should be there"));
         }
     };
-    match parse_version(&version) {
-        Some(found) if found >= VERSION_MIN => Ok((line, ends)),
-        _ => Err(format!("etcd at {endpoint} is of version `{version}`: 3.4 or newer is needed")),
+    if new_enough(&version) {
+        Ok((line, ends))
+    } else {
+        Err(format!("etcd at {endpoint} is of version `{version}`: 3.4 or newer is needed"))
     }
 }
 
@@ -271,7 +272,17 @@ fn not_etcd(endpoint: &Endpoint, error: &Error) -> String {
     }
 }
 
-fn parse_version(version: &str) -> Option<(u32, u32)> {
+fn new_enough(version: &str) -> bool {
     let mut numbers = version.split('.').map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    let (major, minor) = (numbers.next(), numbers.next());
+    matches!((major, minor), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= VERSION_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn etcd_is_served_from_3_4_on() {
+        assert!(["3.4.0", "3.5.16", "3.10.0-rc.1", "4.0.0"].into_iter().all(super::new_enough));
+        assert!(!["3.3.27", "2.9.10", "", "3", "x.y", "not etcd"].into_iter().any(super::new_enough));
+    }
 }
