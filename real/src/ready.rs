@@ -1,13 +1,11 @@
 //! Whether a process can do its work, and if not, what it waits for: `/ready` and the log say so.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::watch;
 
 /// What a process needs, by name, and what is wrong with each. Clones share one list.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Option<String>>>>);
+pub struct Readiness(Arc<watch::Sender<BTreeMap<&'static str, Option<String>>>>);
 
 impl Readiness {
     /// `need` is as it should be.
@@ -28,20 +26,40 @@ impl Readiness {
     /// What is missing, by need. Empty: the process is ready.
     #[must_use]
     pub fn problems(&self) -> BTreeMap<&'static str, String> {
-        let needs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        needs.iter().filter_map(|(need, problem)| Some((*need, problem.clone()?))).collect()
+        problems(&self.0.borrow())
+    }
+
+    /// Waits until what is missing is as `state` wants it.
+    pub async fn until(&self, state: impl Fn(&BTreeMap<&'static str, String>) -> bool) {
+        let mut needs = self.0.subscribe();
+        needs.wait_for(|needs| state(&problems(needs))).await.expect("the sender is borrowed");
     }
 
     /// Whether this was news.
     fn set(&self, need: &'static str, problem: Option<String>) -> bool {
-        let mut needs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        needs.insert(need, problem.clone()).as_ref() != Some(&problem)
+        self.0.send_if_modified(|needs| needs.insert(need, problem.clone()).as_ref() != Some(&problem))
     }
+}
+
+fn problems(needs: &BTreeMap<&'static str, Option<String>>) -> BTreeMap<&'static str, String> {
+    needs.iter().filter_map(|(need, problem)| Some((*need, problem.clone()?))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_waits_hears_of_it() {
+        let ready = Readiness::default();
+        ready.missing("ledger", "nobody answers");
+        let waiting = tokio::spawn({
+            let ready = ready.clone();
+            async move { ready.until(|problems| problems.is_empty()).await }
+        });
+        ready.fulfilled("ledger");
+        waiting.await.expect("it ends");
+    }
 
     #[test]
     fn a_process_is_ready_when_nothing_is_missing() {
