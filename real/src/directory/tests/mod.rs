@@ -10,9 +10,10 @@ mod watches;
 use super::{Config, Directory};
 use crate::{Inbox, clock, ready::Readiness};
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use worldline_proto::{EntityId, EntityKind, Epoch, Incarnation, LeaseId, NodeId, Nonce, OpId, Revision};
 use worldline_system::{
@@ -30,7 +31,7 @@ use worldline_system::{
 /// How long a role gives the directory.
 const PATIENCE: time::Duration = limits::DIRECTORY_PATIENCE;
 /// What happens at all happens within this.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: time::Duration = time::Duration::from_secs(20);
 
 /// A role's side of an adapter: what it asks and what it is told.
 struct Caller {
@@ -64,14 +65,25 @@ impl Caller {
     }
 
     fn until_ready(&self) {
-        eventually("the directory is ready", || self.ready.problems().is_empty());
+        self.until("ready", |problems| problems.is_empty());
     }
 
     /// What is wrong with the directory, once it contains this.
     fn problem(&self, part: &str) -> String {
-        let problem = || self.ready.problems().get("directory").cloned().unwrap_or_default();
-        eventually(part, || problem().contains(part));
-        problem()
+        let found = RefCell::default();
+        self.until(part, |problems| {
+            let problem = problems.get("directory").filter(|problem| problem.contains(part));
+            problem.is_some_and(|problem| {
+                found.replace(problem.clone());
+                true
+            })
+        });
+        found.into_inner()
+    }
+
+    fn until(&self, what: &str, state: impl Fn(&BTreeMap<&'static str, String>) -> bool) {
+        let waited = async { tokio::time::timeout(clock::span(SOON), self.ready.until(state)).await };
+        assert!(self.runtime.block_on(waited).is_ok(), "{what}: not within {SOON:?}, but {:?}", self.ready.problems());
     }
 
     fn ask(&mut self, submission: Submission) -> OpId {
@@ -100,7 +112,7 @@ impl Caller {
 
     fn answer(&mut self, op: OpId) -> Answer {
         while !self.answers.contains_key(&op) {
-            assert!(self.take(SOON), "{op} is answered");
+            assert!(self.take(clock::span(SOON)), "{op} is answered");
         }
         self.answers[&op].clone()
     }
@@ -115,7 +127,7 @@ impl Caller {
         loop {
             match self.news.pop_front() {
                 Some(event) => return event,
-                None => assert!(self.take(SOON), "there are news"),
+                None => assert!(self.take(clock::span(SOON)), "there are news"),
             }
         }
     }
@@ -181,15 +193,6 @@ impl Caller {
 impl Drop for Caller {
     fn drop(&mut self) {
         self.runtime.block_on(self.directory.close());
-    }
-}
-
-/// Waits for a state that nothing announces.
-fn eventually(what: &str, state: impl Fn() -> bool) {
-    let from = Instant::now();
-    while !state() {
-        assert!(from.elapsed() < SOON, "{what}: not within {SOON:?}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -127,7 +127,10 @@ fn a_watcher_that_does_not_keep_up_has_a_gap_behind_what_it_was_told() {
     for n in 0..(limits::WATCH_CREDITS / 4) as u64 {
         writer.put(boss(n % 3), n);
     }
-    eventually("the watches have ended", || caller.inbox.shed() == 8);
+    while caller.inbox.shed() < 8 {
+        // Until the last news have come in.
+        writer.get(boss(1));
+    }
     for _ in 0..limits::WATCH_CREDITS {
         let Event::Changed { watch, revision, .. } = caller.news() else {
             panic!("a gap before the credits are used up")
