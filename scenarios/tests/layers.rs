@@ -18,9 +18,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("worldline-scenarios", &["worldline-proto", "worldline-system", "worldline-sim", "worldline-reports"]),
     // The server links no simulator.
     ("worldline-real", &["worldline-proto", "worldline-system"]),
+    // The faults that a drill provokes are the simulator's own values.
     (
         "worldline-drill",
-        &["worldline-proto", "worldline-system", "worldline-reports", "worldline-scenarios", "worldline-real"],
+        &["worldline-proto", "worldline-system", "worldline-sim", "worldline-reports", "worldline-scenarios", "worldline-real"],
     ),
 ];
 

@@ -3,10 +3,7 @@
 use super::{Problem, check::Server, pool::Pool, session::Session};
 use crate::{clock, entropy, ready::Readiness};
 use std::sync::{Arc, Mutex, PoisonError};
-use worldline_system::{
-    limits::{RETRY_MAX, RETRY_MIN},
-    time::Duration,
-};
+use worldline_system::{backoff::Backoff, doors::entropy::Entropy, time::Duration};
 
 /// How often a good server is looked at.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -22,25 +19,25 @@ impl Watch {
     /// Looks, tells, waits; for ever.
     pub async fn run(self) {
         let mut session = None;
-        let mut backoff = RETRY_MIN;
+        let mut backoff = Backoff::default();
+        // Without entropy it comes when the others of its cluster come.
+        let mut entropy = entropy::fresh().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
         loop {
             let found = self.look(&mut session).await;
-            match &found {
+            let wait = match &found {
                 Ok(()) => {
                     self.ready.fulfilled("ledger");
-                    backoff = RETRY_MIN;
+                    backoff.reset();
+                    PERIOD
                 }
                 Err(problem) => {
                     self.pool.flush();
                     self.ready.missing("ledger", problem);
+                    backoff.fail(&mut entropy)
                 }
-            }
-            let wait = if found.is_ok() { PERIOD } else { backoff };
+            };
             *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = found.err();
-            tokio::time::sleep(clock::span(jittered(wait))).await;
-            if wait == backoff {
-                backoff = (backoff * 2).min(RETRY_MAX);
-            }
+            tokio::time::sleep(clock::span(wait)).await;
         }
     }
 
@@ -60,11 +57,4 @@ impl Watch {
         *kept = Some(looked?);
         Ok(())
     }
-}
-
-/// Up to a quarter less, so that the processes of a cluster do not come all at once.
-fn jittered(span: Duration) -> Duration {
-    let quarter = (span / 4).as_nanos().max(1);
-    let drawn = entropy::fresh().map_or(0, |mut entropy| entropy.bits() % quarter);
-    span - Duration::from_nanos(drawn)
 }

@@ -20,6 +20,15 @@ use worldline_system::{
     rules::attack::Blow,
 };
 
+impl Database {
+    /// Executes one submission alone, and returns its answer with what the sink accepted: what the stored functions of a real
+    /// server are compared with.
+    pub fn execute(&mut self, submission: &Submission) -> (Answer, Vec<Acceptance>) {
+        let Executed { answer, acceptances, .. } = execute(self, submission);
+        (answer, acceptances)
+    }
+}
+
 /// What a call did.
 pub(super) struct Executed {
     pub answer: Answer,
