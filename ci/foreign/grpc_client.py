@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 WAIT_S = 10
 SERVICE = "worldline.server.v1.Worker"
-NOT_OWNER = "ATTACH_STATUS_NOT_OWNER"
+NOT_OWNER = "PERFORM_STATUS_NOT_OWNER"
 NOBODYS_CHARACTER = 999_999
 
 
@@ -34,18 +34,18 @@ def main(address: str, node: str, ca: str, certificate: str, key: str) -> None:
         service = descriptor_pool.DescriptorPool(descriptors).FindServiceByName(SERVICE)
         expect("its methods", sorted(service.methods_by_name), ["ApplyEffect", "Attach", "Perform"])
 
-        expect("a call without a certificate", refusal(attach, stranger, service), grpc.StatusCode.UNAUTHENTICATED)
+        expect("a call without a certificate", refusal(perform, stranger, service), grpc.StatusCode.UNAUTHENTICATED)
 
     with channel(read(key), read(certificate)) as role:
-        reply = attach(role, service)
+        reply = perform(role, service)
         status = reply.DESCRIPTOR.fields_by_name["status"].enum_type.values_by_number[reply.status].name
         expect("a call with a role's certificate", status, NOT_OWNER)
 
 
-def attach(channel: grpc.Channel, service):
-    """Calls Attach for a character that nobody owns, knowing nothing but the descriptors."""
-    method = service.methods_by_name["Attach"]
-    request = message_factory.GetMessageClass(method.input_type)(character=NOBODYS_CHARACTER, generation=1)
+def perform(channel: grpc.Channel, service):
+    """Calls Perform for a character that nobody owns, knowing nothing but the descriptors."""
+    method = service.methods_by_name["Perform"]
+    request = message_factory.GetMessageClass(method.input_type)(character=NOBODYS_CHARACTER, generation=1, number=1)
     reply = message_factory.GetMessageClass(method.output_type)
     call = channel.unary_unary(
         f"/{SERVICE}/{method.name}", request_serializer=type(request).SerializeToString, response_deserializer=reply.FromString

@@ -67,12 +67,16 @@ pub(in crate::network) struct Listening {
 pub(in crate::network) fn listen(listener: TcpListener, what: Listening) -> Result<(), rustls::Error> {
     let acceptor = TlsAcceptor::from(Arc::new(what.identity.server(&[ALPN])?));
     let (reporter, health) = tonic_health::server::health_reporter();
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(worldline_proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|error| rustls::Error::General(format!("the contract's descriptors: {error}")))?;
-    let routes = Routes::new(Worker(what.served)).add_service(health).add_service(reflection).prepare();
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(worldline_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let bad = |error| rustls::Error::General(format!("the contract's descriptors: {error}"));
+    // Clients in the field speak either version of reflection: grpcio still the older.
+    let (reflection, older) = (descriptors().build_v1().map_err(bad)?, descriptors().build_v1alpha().map_err(bad)?);
+    let routes =
+        Routes::new(Worker(what.served)).add_service(health).add_service(reflection).add_service(older).prepare();
     what.tasks.spawn(report_health(reporter, what.ready, what.closing.clone()));
     let door = Arc::new(Door {
         acceptor,
