@@ -91,7 +91,7 @@ const NETWORKED: &[Command] = &[Gateway, Worker];
 /// Every setting, in the order of the help.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
-    key("node", "ID", HOSTS, "The node's id: whole, its own in the world. A bot's players count up from it [bot: 1000000]"),
+    key("node", "ID", HOSTS, "The node's id: a whole number, its own in the world [bot: its first player's; default: 1000000]"),
     key("name", "NAME", HOSTS, "How logs and /health call this process [default: role and id, as `worker-n7`]"),
     key("region", "NAME", NETWORKED, "The region that it serves: one of the world file's"),
     key("world", "FILE", &[Gateway, Worker, Orchestrator, Migrate, WhoOwns], "The world file: regions in order, bosses. The same for every process of a world"),

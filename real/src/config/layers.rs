@@ -106,14 +106,8 @@ impl Layers {
     pub fn missing<T>(&self, name: &'static str, sink: &mut Sink) -> Option<T> {
         let key = find(name).expect("a setting");
         let help = key.help.split(" [").next().unwrap_or(key.help);
-        let expected = format!(
-            "`{name}` in the file, --{} {} or {}: {}{}",
-            key.flag(),
-            key.value,
-            key.variable(),
-            help[..1].to_lowercase(),
-            &help[1..]
-        );
+        let (flag, value, variable) = (key.flag(), key.value, key.variable());
+        let expected = format!("`{name}` in the file, --{flag} {value} or {variable} ({help})");
         sink.report(Problem::new(&Origin::Nowhere, format!("no `{name}`"), expected))
     }
 
