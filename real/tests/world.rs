@@ -1,0 +1,152 @@
+//! A whole small world as processes on real services: what players do is acknowledged, and stands where operators look.
+
+mod common;
+
+use common::{Daemon, World, database, drop_database, free_address, get, run, service, slices};
+use serde_json::Value;
+use std::net::SocketAddr;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::{Duration, interval, timeout},
+};
+
+/// One world at a time: they share etcd.
+static ETCD: Mutex<()> = Mutex::const_new(());
+
+/// The processes of a world: an orchestrator, two workers, a gateway.
+struct Cluster {
+    _etcd: MutexGuard<'static, ()>,
+    world: World,
+    ledger: String,
+    daemons: Vec<(&'static str, SocketAddr, Daemon)>,
+}
+
+/// Forgets what an earlier world has left in etcd.
+async fn forget(etcd: &str) {
+    let mut client = etcd_client::Client::connect([etcd], None).await.expect("etcd of ci/services answers");
+    let options = etcd_client::DeleteOptions::new().with_prefix();
+    client.delete("/worldline/", Some(options)).await.expect("deletes");
+}
+
+impl Cluster {
+    async fn start(name: &str) -> Self {
+        let guard = ETCD.lock().await;
+        let etcd = service("WORLDLINE_TEST_ETCD");
+        forget(&etcd).await;
+        let ledger = database(name).await;
+        let peers = [(1, free_address()), (2, free_address()), (7, free_address())];
+        let world = World::new(name, &etcd, &ledger, &peers).await;
+        run(&["migrate", "--config", &world.config, "--seed"], &[]).await.says(0, &[]);
+        let mut cluster = Self { _etcd: guard, world, ledger, daemons: Vec::new() };
+        cluster.add("orchestrator", 3, free_address());
+        for (node, listen) in peers {
+            cluster.add(if node == 7 { "gateway" } else { "worker" }, node, listen);
+        }
+        for (_, http, daemon) in &cluster.daemons {
+            until_ready(*http, daemon).await;
+        }
+        cluster
+    }
+
+    fn add(&mut self, command: &'static str, node: u32, listen: SocketAddr) {
+        let http = free_address();
+        let arguments = match command {
+            "orchestrator" => self.world.process(command, node, http),
+            _ => self.world.server(command, node, listen, http),
+        };
+        let daemon = Daemon::start(&slices(&arguments), &[]);
+        self.daemons.push((command, http, daemon));
+    }
+
+    /// Lets a bot play with these further arguments; how it ended, and its summary.
+    async fn play(&self, arguments: &[&str]) -> (common::Ended, Value) {
+        let mut all = vec!["bot", "--config", &self.world.config, "--gateways", "7", "--json"];
+        all.extend(arguments);
+        let ended = run(&all, &[]).await;
+        let summary = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("no summary: {ended:?}"));
+        (ended, summary)
+    }
+
+    /// Stops everything in order, gateways first, and asserts that each has stopped as it should.
+    async fn stop(mut self) {
+        self.daemons
+            .sort_by_key(|(command, ..)| ["gateway", "worker", "orchestrator"].iter().position(|c| c == command));
+        for (_, _, daemon) in self.daemons {
+            daemon.stop().await.says(0, &["the role has stopped", "ends"]);
+        }
+        drop_database(&self.ledger).await;
+    }
+}
+
+async fn until_ready(http: SocketAddr, daemon: &Daemon) {
+    let mut looks = interval(Duration::from_millis(50));
+    let ready = timeout(common::PATIENCE, async {
+        while !matches!(get(http, "/ready").await, Ok((200, _))) {
+            looks.tick().await;
+        }
+    });
+    assert!(ready.await.is_ok(), "it was never ready:\n{}", daemon.logged());
+}
+
+#[tokio::test]
+async fn five_players_play_and_everything_that_they_do_is_acknowledged_and_agreed_on() {
+    let cluster = Cluster::start("world").await;
+    let play = ["--character", "1", "--players", "5", "--target", "boss-1", "--attacks-every", "200ms", "--stop", "8s"];
+    let (ended, summary) = cluster.play(&play).await;
+    let why = || {
+        format!(
+            "{summary}\n{}\n{}",
+            ended.stderr,
+            cluster.daemons.iter().map(|(_, _, daemon)| daemon.logged()).collect::<String>()
+        )
+    };
+    assert_eq!(ended.code, Some(0), "{}", why());
+    assert_eq!((summary["joined"].as_u64(), summary["lost"].as_u64()), (Some(5), Some(0)), "{}", why());
+    let count = |of: &str, what: &str| summary[of][what].as_u64().expect("a count");
+    assert!(count("operations", "performed") >= 5 * 10, "{summary}");
+    assert_eq!(count("operations", "performed"), count("operations", "acknowledged"), "{summary}");
+    assert!(
+        count("inputs", "sent") >= 5 * 40 && count("inputs", "confirmed") * 10 >= count("inputs", "sent") * 9,
+        "{summary}"
+    );
+    assert!(summary["echo_us"]["p50"].as_u64() > Some(0), "{summary}");
+
+    let asked = ["who-owns", "boss-1", "--config", &cluster.world.config];
+    let owned = run(&asked, &[]).await;
+    owned.says(0, &[]);
+    for told in ["boss-1: lease ", "in frankfurt; its lease stands", "they agree"] {
+        assert!(owned.stdout.contains(told), "{told} in {}", owned.stdout);
+    }
+    for (command, http, _) in &cluster.daemons {
+        let (_, health) = get(*http, "/health").await.expect("it answers");
+        assert_eq!((health["role"].as_str(), health["ready"].as_bool()), (Some(*command), Some(true)), "{health}");
+        assert_eq!(health["inbox"]["shed"].as_u64(), Some(0), "{health}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_player_with_a_forged_or_an_expired_token_is_turned_away_and_told_why() {
+    let cluster = Cluster::start("tokens").await;
+    let play = |token: String| {
+        let cluster = &cluster;
+        async move {
+            let play = ["--character", "1", "--token", &token, "--stop", "20s"];
+            cluster.play(&play).await
+        }
+    };
+    let forged_key = cluster.world.folder.write("forged.key", &"66".repeat(32));
+    let own_key = cluster.world.folder.text("token.key");
+    let token = async |ttl: &str, key: &str| {
+        let ended = run(&["token", "--character", "1", "--ttl", ttl, "--key", key], &[]).await;
+        ended.stdout.trim().to_owned()
+    };
+    let (ended, summary) = play(token("1h", &forged_key).await).await;
+    ended.says(1, &["turned away: the token is not one of this world"]);
+    assert!(summary["troubled"][0]["why"].as_str().is_some_and(|why| why.contains("never played: the token is not")));
+    let (ended, _) = play(token("0s", &own_key).await).await;
+    ended.says(1, &["turned away: the token has expired"]);
+    let (ended, _) = cluster.play(&["--character", "1", "--stop", "2s"]).await;
+    ended.says(0, &[]);
+    cluster.stop().await;
+}
