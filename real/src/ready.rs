@@ -35,6 +35,13 @@ impl Readiness {
         needs.wait_for(|needs| state(&problems(needs))).await.expect("the sender is borrowed");
     }
 
+    /// Whether `need` was looked at and is as it should be.
+    #[must_use]
+    pub fn is_fulfilled(&self, need: &str) -> bool {
+        let needs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        needs.get(need).is_some_and(Option::is_none)
+    }
+
     /// Whether this was news.
     fn set(&self, need: &'static str, problem: Option<String>) -> bool {
         self.0.send_if_modified(|needs| needs.insert(need, problem.clone()).as_ref() != Some(&problem))
@@ -65,7 +72,9 @@ mod tests {
     fn a_process_is_ready_when_nothing_is_missing() {
         let ready = Readiness::default();
         ready.missing("ledger", "nobody answers at 127.0.0.1:5432");
+        assert!(!ready.is_fulfilled("directory"), "nobody has looked");
         ready.fulfilled("directory");
+        assert!(ready.is_fulfilled("directory") && !ready.is_fulfilled("ledger"));
         assert_eq!(ready.problems(), BTreeMap::from([("ledger", "nobody answers at 127.0.0.1:5432".to_owned())]));
         ready.fulfilled("ledger");
         assert!(ready.problems().is_empty());

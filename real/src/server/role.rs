@@ -255,7 +255,7 @@ async fn unusable(ledger: &Ledger, ready: &Readiness) -> ledger::Problem {
         looks.tick().await;
         match ledger.problem() {
             Some(problem) if problem.is_schema() => return problem,
-            None if !ready.problems().contains_key("ledger") => return std::future::pending().await,
+            None if ready.is_fulfilled("ledger") => return std::future::pending().await,
             _ => {}
         }
     }
