@@ -38,8 +38,7 @@ impl Readiness {
     /// Whether `need` was looked at and is as it should be.
     #[must_use]
     pub fn is_fulfilled(&self, need: &str) -> bool {
-        let needs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        needs.get(need).is_some_and(Option::is_none)
+        self.0.borrow().get(need).is_some_and(Option::is_none)
     }
 
     /// Whether this was news.
