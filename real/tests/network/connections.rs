@@ -70,10 +70,10 @@ async fn roles_exchange_messages_and_know_each_other_by_certificate() {
     let (there, from) = worker.accepted().await;
     assert_eq!(from, NodeId(2));
     let moved = PeerMessage { message: Some(Message::Moved(Moved { character: 7, x_mm: -5, ..Moved::default() })) };
-    gateway.datagram(here, moved.clone());
+    gateway.datagram(here, moved);
     assert_eq!(worker.event().await, Event::Datagram { connection: there, payload: moved.into() });
     let suspended = PeerMessage { message: Some(Message::Suspended(Suspended { suspended: true })) };
-    worker.send(there, StreamClass::Control, suspended.clone());
+    worker.send(there, StreamClass::Control, suspended);
     let class = StreamClass::Control;
     assert_eq!(gateway.event().await, Event::Received { connection: here, class, payload: suspended.into() });
 }
@@ -131,7 +131,8 @@ async fn a_peer_that_does_not_take_its_messages_is_disconnected_and_keeps_their_
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(reason, CloseReason::Overflow);
+    // The word of it may be lost, as any packet; what is sent to the closed connection later is then reset.
+    assert!(matches!(reason, CloseReason::Overflow | CloseReason::Reset), "{reason:?}");
     assert!(taken > 0 && taken < sent, "{taken} of {sent} arrived");
 }
 

@@ -3,4 +3,8 @@
 mod calls;
 mod closing;
 mod connections;
+mod flood;
+mod malformed;
 mod node;
+mod raw;
+mod strangers;

@@ -121,18 +121,18 @@ impl Served {
         let outcome = reply.await;
         waiting.done();
         match outcome {
-            Ok(Outcome::Done(reply)) => sendable(reply),
+            Ok(Outcome::Done(reply)) => sendable(&reply, path),
             Ok(Outcome::Refused(refusal)) => Err(status(refusal, refusal.to_string())),
             Ok(Outcome::Unknown) | Err(_) => Err(Status::internal("the outcome is unknown")),
         }
     }
 }
 
-fn sendable(reply: Reply) -> Result<Vec<u8>, Status> {
+fn sendable(reply: &Reply, path: &str) -> Result<Vec<u8>, Status> {
     let bytes = reply.encode_to_vec();
-    if bytes.len() > limits::CALL_BYTES {
-        tracing::error!(path = reply.path(), bytes = bytes.len(), "this reply cannot be sent");
-        return Err(Status::internal("the reply is too long"));
+    if reply.path() != path || bytes.len() > limits::CALL_BYTES {
+        tracing::error!(path, reply = reply.path(), bytes = bytes.len(), "this reply cannot be sent");
+        return Err(Status::internal("the outcome is unknown"));
     }
     Ok(bytes)
 }

@@ -72,6 +72,9 @@ impl Entry {
     }
 
     pub fn send(self: &Arc<Self>, shared: &Arc<Shared>, class: StreamClass, payload: &Payload) {
+        if self.is_over() {
+            return shared.counters.add(Count::SentToNobody);
+        }
         let Some(frame) = self.dialect.frame(payload) else {
             tracing::error!(?payload, "this message cannot be sent, and nothing after it may be");
             shared.counters.add(Count::Unsendable);
