@@ -100,7 +100,10 @@ async fn grant(line: &Line, lease: LeaseId, ttl: Duration) -> Result<(), Verdict
 async fn transact(line: &Line, transaction: &Transaction) -> Result<Transacted, Verdict> {
     let writes: Vec<TxnOp> = transaction.writes.iter().map(operation).collect();
     let otherwise: Vec<TxnOp> = transaction.otherwise.iter().map(|&key| TxnOp::get(codec::path(key), None)).collect();
-    let asked = Txn::new().when(conditions(transaction)).and_then(writes).or_else(otherwise);
+    let asked = Txn::new()
+        .when(transaction.compares.iter().map(condition).collect::<Vec<_>>())
+        .and_then(writes)
+        .or_else(otherwise);
     let response = match line.kv().txn(asked).await.map_err(Verdict::from) {
         Ok(response) => response,
         Err(Verdict::Full) => return Err(resolve_full(line, transaction).await),
@@ -119,25 +122,20 @@ async fn transact(line: &Line, transaction: &Transaction) -> Result<Transacted, 
 }
 
 /// etcd has said of a write that its database is full, and may have written nevertheless. If it has, a key that the write
-/// compares and puts has another revision now, and the conditions do not hold any more.
+/// compares and puts does not stand any more as the write wanted it: one that does tells that nothing was written.
 async fn resolve_full(line: &Line, transaction: &Transaction) -> Verdict {
     let puts =
         |key: Key| transaction.writes.iter().any(|write| matches!(write, Write::Put { .. }) && key_of(write) == key);
-    let tells = |compare: &Compare| match *compare {
-        Compare::Absent(key) | Compare::Unchanged(key, _) => puts(key),
+    let tells = |compare: &&Compare| !matches!(compare, Compare::Present(_)) && puts(compare.key());
+    let Some(compare) = transaction.compares.iter().find(tells) else { return Verdict::Unknown };
+    let Ok(found) = line.kv().get(codec::path(compare.key()), None).await else { return Verdict::Unknown };
+    let stands = found.kvs().first().map(|pair| codec::revision(pair.mod_revision()));
+    let as_wanted = match *compare {
+        Compare::Absent(_) => stands.is_none(),
+        Compare::Unchanged(_, revision) => stands == Some(revision),
         Compare::Present(_) => false,
     };
-    if !transaction.compares.iter().any(tells) {
-        return Verdict::Unknown;
-    }
-    match line.kv().txn(Txn::new().when(conditions(transaction))).await {
-        Ok(response) if response.succeeded() => Verdict::Refused(Refusal::DatabaseFull),
-        Ok(_) | Err(_) => Verdict::Unknown,
-    }
-}
-
-fn conditions(transaction: &Transaction) -> Vec<Condition> {
-    transaction.compares.iter().map(condition).collect()
+    if as_wanted { Verdict::Refused(Refusal::DatabaseFull) } else { Verdict::Unknown }
 }
 
 fn condition(compare: &Compare) -> Condition {

@@ -31,11 +31,7 @@ impl Etcd {
         static FOLDERS: AtomicU32 = AtomicU32::new(0);
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let parent = std::env::temp_dir().join(format!("worldline-etcd-{}-{number}", std::process::id()));
-        // All are held until all are known, so that no two are the same.
-        let held: Vec<TcpListener> =
-            (0..members * 2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let ports: Vec<u16> = held.iter().map(|port| port.local_addr().expect("bound").port()).collect();
-        drop(held);
+        let ports = free_ports(number, members * 2);
         let (clients, peers) = ports.split_at(members);
         let all: Vec<String> =
             peers.iter().enumerate().map(|(n, port)| format!("m{n}=http://127.0.0.1:{port}")).collect();
@@ -65,9 +61,21 @@ impl Etcd {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP, and waits until every thread of it stands still.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
+        while !self.stands_still() {
+            std::thread::yield_now();
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it lives");
+        let stopped = |thread: std::fs::DirEntry| {
+            let status = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            status.rsplit(") ").next().is_some_and(|state| state.starts_with('T'))
+        };
+        threads.flatten().all(stopped)
     }
 
     /// SIGCONT.
@@ -106,6 +114,13 @@ impl Drop for Etcd {
         // The last member takes the folder of all with it.
         let _ = self.folder.parent().map(std::fs::remove_dir);
     }
+}
+
+/// Ports that nobody listens on, below those that the kernel gives to connections.
+fn free_ports(number: u32, count: usize) -> Vec<u16> {
+    let first = std::process::id().wrapping_add(number).wrapping_mul(97);
+    let drawn = (0..).map(|n: u32| u16::try_from(20_000 + first.wrapping_add(n) % 12_000).expect("below 32,000"));
+    drawn.filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok()).take(count).collect()
 }
 
 fn spawn(name: &str, folder: &std::path::Path, arguments: &[String]) -> Child {

@@ -41,6 +41,7 @@ fn a_watch_goes_on_over_a_restart_of_etcd_and_misses_nothing() {
             caller.put(boss(n), round);
         }
         etcd.kill();
+        caller.problem("etcd");
         etcd.restart();
         caller.until_ready();
     }
