@@ -78,7 +78,9 @@ async fn without_its_services_a_process_lives_says_what_is_missing_and_stops_whe
         let (status, health) = get(http, "/health").await.expect("it answers");
         assert_eq!((status, health["role"].as_str(), health["ready"].as_bool()), (200, Some(command), Some(false)));
         assert!(health["host"]["events"].as_u64() > Some(0), "{health}");
-        daemon.stop().await.says(0, &["\"signal\":\"SIGTERM\"", "the role has stopped", "ends"]);
+        let ended = daemon.stop().await;
+        ended.says(0, &[]);
+        ended.says_in_order(&["\"signal\":\"SIGTERM\"", "the role has stopped", "ends"]);
     }
 }
 
@@ -138,9 +140,12 @@ async fn garbage_on_the_http_port_harms_nobody_else() {
     let daemon = Daemon::start(&slices(&world.process("orchestrator", 3, http)), &[]);
     daemon.logs(&["starts as"]).await;
     let mut silent = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..1_000 {
         silent.push(TcpStream::connect(http).await.expect("it accepts"));
     }
+    // Not even a probe with the usual patience of a second notices them.
+    let probed = timeout(Duration::from_secs(1), get(http, "/health")).await;
+    assert_eq!(probed.expect("it answers at once").expect("it answers").0, 200);
     for garbage in [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"GET", b"\0\0\0\0\r\n\r\n", &[0xff; 100_000]] {
         let mut stream = TcpStream::connect(http).await.expect("it accepts");
         drop(stream.write_all(garbage).await);
@@ -151,9 +156,9 @@ async fn garbage_on_the_http_port_harms_nobody_else() {
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
     }
     assert_eq!(get(http, "/health").await.expect("it answers").0, 200);
-    let mut first = silent.remove(0);
+    let last = silent.last_mut().expect("a thousand");
     let mut nothing = Vec::new();
-    drop(timeout(common::PATIENCE, first.read_to_end(&mut nothing)).await.expect("who says nothing is not kept"));
+    drop(timeout(common::PATIENCE, last.read_to_end(&mut nothing)).await.expect("who says nothing is not kept"));
     daemon.stop().await.says(0, &[]);
 }
 
@@ -165,4 +170,18 @@ async fn nobody_owns_what_was_never_claimed_and_a_missing_directory_is_named() {
     let nobody = run(&["who-owns", "boss-77", "--directory", &etcd], &[]).await;
     nobody.says(1, &[]);
     assert!(nobody.stdout.contains("boss-77: nobody owns it"), "{}", nobody.stdout);
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_write_its_history_ends_and_says_so() {
+    let world = World::new("history", &format!("http://{NOBODY}"), &format!("postgres://me@{NOBODY}/x"), &[]).await;
+    let history = world.folder.text("history");
+    let mut arguments = world.process("orchestrator", 3, free_address());
+    arguments.extend(["--history".to_owned(), history]);
+    // The kernel refuses the file's growth, as on a full disk.
+    let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"";
+    let mut shell = vec!["-c".to_owned(), script.to_owned(), env!("CARGO_BIN_EXE_worldlined").to_owned()];
+    shell.append(&mut arguments);
+    let ended = Daemon::start_program("sh", &slices(&shell), &[]).ended().await;
+    ended.says(70, &["the history cannot be written", "\"code\":70"]);
 }

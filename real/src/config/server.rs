@@ -210,6 +210,9 @@ fn place(node: Option<NodeId>, layers: &Layers, sink: &mut Sink) -> Option<Place
         if address.port() == 0 {
             return sink.report(given.problem("a port from 1 to 65535: others must know where to find it"));
         }
+        if layers.get("http").and_then(|http| http.text()?.parse().ok()) == Some(address) {
+            return sink.report(given.problem("another port than `http` has: gRPC takes this one"));
+        }
         Some(address)
     });
     let peers = layers.required("peers", sink, decode::peers);

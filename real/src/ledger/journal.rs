@@ -6,7 +6,7 @@ use super::{
 };
 use serde::Deserialize;
 use sqlx::{PgConnection, Row as _};
-use worldline_proto::{CharacterId, OpNumber};
+use worldline_proto::{CharacterId, EntityId, OpNumber};
 use worldline_system::{
     doors::ledger::StoredResult,
     history::{Acceptance, Row},
@@ -71,6 +71,18 @@ pub fn tables(url: &str) -> Boxed<'_, Result<Tables, Problem>> {
             results: read(&server, row.get(2))?,
             minted: minted.parse().unwrap_or_default(),
         })
+    })
+}
+
+/// The row of one entity as it stands; `None` for one that does not exist.
+#[must_use]
+pub fn row(url: &str, entity: EntityId) -> Boxed<'_, Result<Option<Row>, Problem>> {
+    Box::pin(async move {
+        let (server, mut connection) = reader(url).await?;
+        let select = "select worldline.shown(e)::text from worldline.entities e where name = $1";
+        let asked = sqlx::query(select).bind(entity.to_string()).fetch_optional(&mut connection);
+        let found = asked.await.map_err(|error| server.said(&error))?;
+        found.map(|row| read(&server, row.get(0))).transpose()
     })
 }
 

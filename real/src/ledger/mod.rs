@@ -26,7 +26,7 @@ mod request;
 mod session;
 mod watch;
 
-pub use journal::{Tables, journal, tables};
+pub use journal::{Tables, journal, row, tables};
 pub use migrate::{Report, Seed, migrate, seed};
 pub use problem::{Place, Problem};
 

@@ -1,7 +1,7 @@
 //! `/health` (this process is alive, and what it has counted) and `/ready` (it can do its work, or what it waits for).
 //!
-//! A connection lives a few seconds at most and there is a bound on how many do: whoever opens many and says nothing keeps
-//! nobody else out for long.
+//! A connection lives a few seconds at most, and one too many ends the oldest: whoever opens many and says nothing keeps
+//! nobody else out.
 
 use crate::{Inbox, hooks::Probes, host::Counters, network::Network, ready::Readiness};
 use axum::{
@@ -14,6 +14,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 use std::{
+    collections::VecDeque,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -24,13 +25,13 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::oneshot,
     time::{Sleep, sleep},
 };
 use worldline_proto::{Incarnation, NodeId};
 use worldline_system::time::Instant;
 
-/// Connections at a time; further ones wait for one to end.
+/// Connections at a time; one more ends the oldest.
 const CONNECTIONS: usize = 256;
 /// How long one may live.
 const LIFETIME: Duration = Duration::from_secs(5);
@@ -70,7 +71,7 @@ pub async fn serve(listener: TcpListener, process: Process) -> io::Result<()> {
         .route("/ready", get(ready))
         .fallback(|| async { (StatusCode::NOT_FOUND, "here are /health and /ready\n") })
         .with_state(Arc::new(process));
-    let bounded = Bounded { listener, slots: Arc::new(Semaphore::new(CONNECTIONS)) };
+    let bounded = Bounded { listener, open: VecDeque::with_capacity(CONNECTIONS) };
     axum::serve(bounded, routes).await
 }
 
@@ -103,7 +104,8 @@ async fn ready(State(process): State<Arc<Process>>) -> Response {
 /// A listener whose connections are few and short.
 struct Bounded {
     listener: TcpListener,
-    slots: Arc<Semaphore>,
+    /// One for each connection, the oldest first: it ends when this is dropped.
+    open: VecDeque<oneshot::Sender<()>>,
 }
 
 impl Listener for Bounded {
@@ -111,9 +113,14 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Short, SocketAddr) {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the slots are never closed");
         let (stream, from) = Listener::accept(&mut self.listener).await;
-        (Short { stream, end: Box::pin(sleep(LIFETIME)), _slot: slot }, from)
+        self.open.retain(|connection| !connection.is_closed());
+        if self.open.len() >= CONNECTIONS {
+            self.open.pop_front();
+        }
+        let (keep, evicted) = oneshot::channel();
+        self.open.push_back(keep);
+        (Short { stream, end: Box::pin(sleep(LIFETIME)), evicted }, from)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -125,13 +132,14 @@ impl Listener for Bounded {
 struct Short {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
-    _slot: OwnedSemaphorePermit,
+    evicted: oneshot::Receiver<()>,
 }
 
 impl Short {
     /// Whether its time is over.
     fn over(&mut self, context: &mut Context<'_>) -> bool {
-        self.end.as_mut().poll(context).is_ready()
+        let evicted = Pin::new(&mut self.evicted).poll(context).is_ready();
+        evicted || self.end.as_mut().poll(context).is_ready()
     }
 }
 

@@ -145,8 +145,8 @@ pub(super) fn who_owns(layers: &Layers, matches: &ArgMatches, mut sink: Sink) ->
             }
         };
         let fence = match ledger.flatten() {
-            Some(url) => match ledger::tables(&url).await {
-                Ok(tables) => Some(tables.rows.iter().find(|row| row.entity == entity).map(|row| row.fence)),
+            Some(url) => match ledger::row(&url, entity).await {
+                Ok(row) => Some(row.map(|row| row.fence)),
                 Err(problem) => return refused(&problem),
             },
             None => None,
@@ -207,11 +207,10 @@ impl<F: Fn(worldline_system::doors::directory::RegionId) -> Option<String>> Told
         let Some(Some(Some((epoch, lease)))) = self.fence else { return "unknown" };
         match self.owner.record {
             Some((record, _)) if (record.epoch, record.lease) == (epoch, lease) => "they agree",
-            Some((record, _)) if epoch < record.epoch || record.lease != lease => {
-                "they differ: the owner has not passed the fence yet, or the record is older than the fence"
-            }
-            Some(_) => "they differ: the record is older than the fence",
-            None => "they differ: the directory has no record",
+            // A takeover keeps the epoch in the record until the new owner has claimed.
+            Some((record, _)) if epoch <= record.epoch => "they differ: the owner has not passed the fence yet",
+            Some(_) => "they differ: the record is older than the fence (was etcd restored?); a claim will go higher",
+            None => "they differ: the directory has no record; an orchestrator will assign an owner",
         }
     }
 

@@ -69,7 +69,11 @@ pub fn free_address() -> SocketAddr {
 
 /// The binary, without any variable of the configuration but these.
 pub fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_worldlined"));
+    program(env!("CARGO_BIN_EXE_worldlined"), arguments, variables)
+}
+
+fn program(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("WORLDLINE_") || name.to_string_lossy().starts_with("PG") {
             command.env_remove(name);
@@ -96,6 +100,15 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// Asserts that it said these on stderr in this order.
+    pub fn says_in_order(&self, told: &[&str]) {
+        let mut rest = self.stderr.as_str();
+        for told in told {
+            let Some(at) = rest.find(told) else { panic!("{told:?} is not where it should be in:\n{}", self.stderr) };
+            rest = &rest[at + told.len()..];
+        }
+    }
+
     /// Asserts that it ended so and said all of this on stderr.
     pub fn says(&self, code: i32, told: &[&str]) {
         for told in told {
@@ -114,7 +127,11 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = command(arguments, variables);
+        Self::start_program(env!("CARGO_BIN_EXE_worldlined"), arguments, variables)
+    }
+
+    pub fn start_program(name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = program(name, arguments, variables);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("piped")).lines();
         let mut stdout = child.stdout.take().expect("piped");
