@@ -19,7 +19,7 @@ use crate::{
 };
 use player::{Mouth, Player, Witness};
 use std::{
-    io,
+    io::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     thread::JoinHandle,
@@ -128,11 +128,9 @@ pub async fn run(config: Bot, json: bool) -> Exit {
         http.abort();
     }
     let summary = Summary::of(&witnesses);
-    if json {
-        println!("{}", summary.json())
-    } else {
-        print!("{summary}")
-    }
+    let said = if json { summary.json().to_string() } else { summary.to_string() };
+    // Where the reader has gone there is nobody to tell.
+    drop(writeln!(io::stdout(), "{}", said.trim_end()));
     if sound { summary.exit() } else { Exit::Internal }
 }
 

@@ -66,18 +66,18 @@ fn make(folder: &Path, nodes: &[NodeId], hosts: &[String], renew: bool) -> Resul
     let (certificate, key) = (folder.join("ca.pem"), folder.join("ca.key"));
     let authority = if certificate.exists() || key.exists() {
         let authority = Authority::load(&certificate, &key)?;
-        println!("{}: the CA that was there", certificate.display());
+        tell!("{}: the CA that was there", certificate.display());
         authority
     } else {
         let authority = Authority::create()?;
         authority.save(folder)?;
-        println!("{}: a new CA", certificate.display());
+        tell!("{}: a new CA", certificate.display());
         authority
     };
     for node in nodes {
         let pair = ["pem", "key"].map(|extension| folder.join(format!("{node}.{extension}")));
         if pair.iter().all(|path| path.exists()) && !renew {
-            println!("{}: was there already (--renew makes it anew)", pair[0].display());
+            tell!("{}: was there already (--renew makes it anew)", pair[0].display());
             continue;
         }
         // Made before the old one is taken away: a name that cannot be certified must not cost a certificate.
@@ -86,7 +86,7 @@ fn make(folder: &Path, nodes: &[NodeId], hosts: &[String], renew: bool) -> Resul
             std::fs::remove_file(path).map_err(|source| AuthorityError::Io { path: path.clone(), source })?;
         }
         issued.save(folder)?;
-        println!("{}: of node {}, valid for {CERTIFICATE_DAYS} days", pair[0].display(), node.0);
+        tell!("{}: of node {}, valid for {CERTIFICATE_DAYS} days", pair[0].display(), node.0);
     }
     Ok(())
 }

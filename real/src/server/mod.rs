@@ -3,6 +3,13 @@
 //! Exit codes: 0 as it should; 1 the answer is no; 64 usage or configuration; 69 an address cannot be had; 70 something broke
 //! inside; 78 the ledger has another schema.
 
+/// Prints a line for whoever runs the command; where the reader has gone there is nobody to tell.
+macro_rules! tell {
+    ($($said:tt)*) => {
+        drop(std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($said)*))))
+    };
+}
+
 mod adapters;
 mod authority;
 mod command_line;

@@ -43,17 +43,17 @@ pub(super) fn migrate(layers: &Layers, matches: &ArgMatches, mut sink: Sink) -> 
     let work = async {
         if check {
             ledger::check(&url).await?;
-            println!("the ledger's schema is this program's");
+            tell!("the ledger's schema is this program's");
             return Ok(());
         }
         let report = ledger::migrate(&url).await?;
         match report.applied.as_slice() {
-            [] => println!("the ledger's schema was version {} already", report.version),
-            applied => println!("the ledger's schema is version {} now; applied {applied:?}", report.version),
+            [] => tell!("the ledger's schema was version {} already", report.version),
+            applied => tell!("the ledger's schema is version {} now; applied {applied:?}", report.version),
         }
         if let Some(world) = world {
             let created = ledger::seed(&url, &world.seeds).await?;
-            println!("of the world's {} entities, {created} are new in the ledger", world.seeds.len());
+            tell!("of the world's {} entities, {created} are new in the ledger", world.seeds.len());
         }
         Ok(())
     };
@@ -112,7 +112,7 @@ pub(super) fn token(matches: &ArgMatches) -> Exit {
             let now_ms = clock::unix_now().as_nanos() / 1_000_000;
             let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
             let token = key.sign(Claims { character, expires_unix_ms: now_ms.saturating_add(ttl_ms) });
-            println!("{}", token.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+            tell!("{}", token.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
             Exit::Done
         }
         Err(found) => {
@@ -179,25 +179,25 @@ impl<F: Fn(worldline_system::doors::directory::RegionId) -> Option<String>> Told
     fn print(&self) {
         let Self { entity, owner, .. } = self;
         match owner.record {
-            None => println!("{entity}: nobody owns it (the directory has no record of it)"),
+            None => tell!("{entity}: nobody owns it (the directory has no record of it)"),
             Some((record, revision)) => {
-                println!("{entity}: lease {} since epoch {} (revision {revision})", record.lease, record.epoch);
+                tell!("{entity}: lease {} since epoch {} (revision {revision})", record.lease, record.epoch);
                 match owner.worker {
                     Some(worker) => {
                         let region =
                             (self.region)(worker.region).unwrap_or_else(|| format!("region {}", worker.region.0));
-                        println!("  owner: node {} in {region}; its lease stands", worker.node.0);
+                        tell!("  owner: node {} in {region}; its lease stands", worker.node.0);
                     }
-                    None => println!("  owner: gone (its lease has ended); an orchestrator will assign another"),
+                    None => tell!("  owner: gone (its lease has ended); an orchestrator will assign another"),
                 }
             }
         }
         match self.fence {
             None => {}
-            Some(None) => println!("  ledger: knows no such entity"),
-            Some(Some(None)) => println!("  ledger: its fence was never raised"),
+            Some(None) => tell!("  ledger: knows no such entity"),
+            Some(Some(None)) => tell!("  ledger: its fence was never raised"),
             Some(Some(Some((epoch, lease)))) => {
-                println!("  ledger: fence at epoch {epoch} of lease {lease}: {}", self.agreement());
+                tell!("  ledger: fence at epoch {epoch} of lease {lease}: {}", self.agreement());
             }
         }
     }
@@ -227,7 +227,7 @@ impl<F: Fn(worldline_system::doors::directory::RegionId) -> Option<String>> Told
             Some(Some((epoch, lease))) => json!({ "epoch": epoch.0, "lease": lease.to_string() }),
         });
         let agree = self.fence.map(|_| self.agreement() == "they agree");
-        println!(
+        tell!(
             "{}",
             json!({ "entity": self.entity.to_string(), "record": record, "owner": worker, "fence": fence, "agree": agree })
         );

@@ -107,6 +107,7 @@ impl Running {
             None => None,
         };
         let (desk, history) = life(node, process.history.as_deref()).await?;
+        ready.missing("ledger", "not asked yet");
         let directory = Directory::new(directory, inbox.clone(), ready.clone());
         let ledger = ledger::Config::new(&url.0).map_err(|problem| {
             tracing::error!("{problem}");
