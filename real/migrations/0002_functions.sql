@@ -7,46 +7,50 @@
 --   until the synchronous standbys have everything that the answer tells of, also where the call itself changed nothing.
 
 -- Whether what wrote nothing is journaled too.
-create function worldline.audits_all() returns boolean language sql stable as $$
-    select coalesce(current_setting('worldline.audit', true) = 'full', false)
-$$;
+create function worldline.audits_all() returns boolean language plpgsql stable as $$
+begin
+    return coalesce(current_setting('worldline.audit', true) = 'full', false);
+end $$;
 
--- Who may write a row, as (epoch, lease).
-create function worldline.fence_of(fence_epoch numeric, fence_lease text) returns jsonb language sql immutable as $$
-    select case when fence_epoch is null then null else jsonb_build_array(fence_epoch, fence_lease) end
-$$;
+-- Who may write a row, as [epoch, lease], or null. These are PL/pgSQL since a call of an SQL function costs ten times as much.
+create function worldline.fence_of(entity worldline.entities) returns jsonb language plpgsql immutable as $$
+begin
+    return case when entity.fence_epoch is not null then jsonb_build_array(entity.fence_epoch, entity.fence_lease) end;
+end $$;
 
 -- A row as the journal shows it.
-create function worldline.shown(entity worldline.entities) returns jsonb language sql immutable as $$
-    select jsonb_build_object(
+create function worldline.shown(entity worldline.entities) returns jsonb language plpgsql immutable as $$
+begin
+    return jsonb_build_object(
         'entity', entity.name,
-        'fence', worldline.fence_of(entity.fence_epoch, entity.fence_lease),
+        'fence', worldline.fence_of(entity),
         'hit_points', entity.hit_points,
         'experience', entity.experience,
-        'balance', entity.balance)
-$$;
+        'balance', entity.balance);
+end $$;
 
 -- A row as its claim returns it, with the results that are kept, oldest first.
-create function worldline.durable(entity worldline.entities) returns jsonb language sql stable as $$
-    select jsonb_build_object(
-        'entity', entity.name,
-        'generation', entity.generation,
-        'applied_through', entity.applied_through,
-        'hit_points', entity.hit_points,
-        'experience', entity.experience,
-        'balance', entity.balance,
-        'checkpoint', case when entity.checkpoint_epoch is not null then jsonb_build_array(
-            entity.checkpoint_epoch,
-            entity.checkpoint_version,
+create function worldline.durable(held worldline.entities) returns jsonb language plpgsql stable as $$
+begin
+    return jsonb_build_object(
+        'entity', held.name,
+        'generation', held.generation,
+        'applied_through', held.applied_through,
+        'hit_points', held.hit_points,
+        'experience', held.experience,
+        'balance', held.balance,
+        'checkpoint', case when held.checkpoint_epoch is not null then jsonb_build_array(
+            held.checkpoint_epoch,
+            held.checkpoint_version,
             jsonb_build_object(
-                'position', jsonb_build_object('x_mm', entity.x_mm, 'y_mm', entity.y_mm),
-                'cooldown_end', entity.cooldown_end_unix_ns)) end,
+                'position', jsonb_build_object('x_mm', held.x_mm, 'y_mm', held.y_mm),
+                'cooldown_end', held.cooldown_end_unix_ns)) end,
         'results', coalesce(
             (select jsonb_agg(
-                jsonb_build_object('number', number, 'digest', digest, 'result', result) order by number)
-             from worldline.results where results.entity = entity.id),
-            '[]'))
-$$;
+                jsonb_build_object('number', r.number, 'digest', r.digest, 'result', r.result) order by r.number)
+             from worldline.results r where r.entity = held.id),
+            '[]'));
+end $$;
 
 -- Begins a session, unless the last login had the same nonce: then it returns that session again.
 create function worldline.login(who text, nonce numeric) returns jsonb language plpgsql as $$
@@ -96,7 +100,7 @@ begin
             where id = held.id;
             insert into worldline.journal (kind, what) values ('FenceRaised', jsonb_build_object(
                 'authority', jsonb_build_object('entity', held.name, 'epoch', wanted, 'lease', claimant),
-                'before', worldline.fence_of(held.fence_epoch, held.fence_lease)));
+                'before', worldline.fence_of(held)));
             answers := answers || jsonb_build_object('Ok', worldline.durable(held));
         end if;
     end loop;

@@ -1,0 +1,245 @@
+//! Batched commits through the adapter against the same SQL through plain sqlx, on one server, with as many connections, in
+//! turns. Plain sqlx has the batches as text beforehand and does not read the answers; the adapter writes and reads them.
+//!
+//! `eval "$(ci/services start --only postgres)"; cargo bench -p worldline-real --bench ledger`. Exit 1 below [`RATIO_MIN`].
+
+use sqlx::{
+    AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{process::ExitCode, str::FromStr, time::Duration};
+use worldline_proto::{
+    CharacterId, Digest, EntityId, EntityKind, Epoch, Generation, Incarnation, LeaseId, Nonce, OpId, OpNumber,
+};
+use worldline_real::{
+    Inbox, clock,
+    ledger::{self, Config, Ledger, Seed},
+    ready::Readiness,
+};
+use worldline_system::{
+    Outcome,
+    doors::{
+        Asked, Event,
+        ledger::{Answer, Authority, Batch, Effect, Operation, Submission, Verdict},
+    },
+    rules::{attack::Blow, space::Position},
+    time,
+};
+
+/// Lanes, each with one batch in flight, and the batches of a lane in a turn: at the first depth the throughput is measured,
+/// at the second what the adapter adds to a call.
+const DEPTHS: [(usize, usize); 2] = [(64, 16), (1, 256)];
+/// Lanes at most.
+const LANES: usize = 64;
+/// Operations in a batch.
+const OPERATIONS: usize = 16;
+/// Turns of each contender; the first warms up.
+const TURNS: usize = 6;
+const CONNECTIONS: usize = 8;
+/// The goal at depth 64.
+const RATIO_MIN: f64 = 0.8;
+const DEADLINE: time::Duration = time::Duration::from_secs(60);
+const COMMIT: &str = "select worldline.commit($1::text::jsonb)::text";
+
+fn main() -> ExitCode {
+    let Ok(server) = std::env::var("WORLDLINE_TEST_POSTGRES") else {
+        eprintln!("WORLDLINE_TEST_POSTGRES names no server: eval \"$(ci/services start --only postgres)\"");
+        return ExitCode::from(64);
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let mut world = runtime.block_on(World::new(&server));
+    let mut good = true;
+    for (depth, batches) in DEPTHS {
+        let (mut plain, mut ours) = (Vec::new(), Vec::new());
+        for turn in 0..TURNS {
+            let lanes = world.lanes(depth, batches);
+            let texts = lanes.iter().map(|lane| lane.iter().map(text).collect()).collect();
+            plain.push(runtime.block_on(world.plain(texts)));
+            let lanes = world.lanes(depth, batches);
+            ours.push(world.adapter(lanes));
+            if turn == 0 {
+                plain.clear();
+                ours.clear();
+            }
+        }
+        good &= report(depth, plain, ours);
+    }
+    runtime.block_on(world.ledger.close());
+    runtime.block_on(world.drop(&server));
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a turn took: each batch, sorted, and all of them.
+struct Turn {
+    each: Vec<Duration>,
+    whole: Duration,
+}
+
+fn report(depth: usize, plain: Vec<Turn>, ours: Vec<Turn>) -> bool {
+    let rate =
+        |turns: &[Turn]| median(turns.iter().map(|turn| turn.each.len() as f64 / turn.whole.as_secs_f64()).collect());
+    let p50 =
+        |turns: &[Turn]| median(turns.iter().map(|turn| turn.each[turn.each.len() / 2].as_secs_f64() * 1e3).collect());
+    let p95 = |turns: &[Turn]| {
+        median(turns.iter().map(|turn| turn.each[turn.each.len() * 95 / 100].as_secs_f64() * 1e3).collect())
+    };
+    println!("commits of {OPERATIONS} operations at depth {depth}, {CONNECTIONS} connections");
+    for (name, turns) in [("sqlx", &plain), ("adapter", &ours)] {
+        println!(
+            "  {name:<8} {:>8.0} batches/s   p50 {:>7.2} ms   p95 {:>7.2} ms",
+            rate(turns),
+            p50(turns),
+            p95(turns)
+        );
+    }
+    let ratio = rate(&ours) / rate(&plain);
+    println!("  ratio    {ratio:>8.2}             added latency p50 {:.2} ms", p50(&ours) - p50(&plain));
+    depth == 1 || ratio >= RATIO_MIN
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn text(batch: &Batch) -> String {
+    serde_json::to_string(batch).expect("a batch is JSON")
+}
+
+/// A database in which each lane has a hero and a boss of its own.
+struct World {
+    name: String,
+    pool: PgPool,
+    ledger: Ledger,
+    inbox: Inbox,
+    next: Vec<u64>,
+}
+
+impl World {
+    async fn new(server: &str) -> Self {
+        let name = format!("bench_{}", std::process::id());
+        let mut connection = PgConnection::connect(&format!("{server}/postgres")).await.expect("the server is there");
+        connection
+            .execute(AssertSqlSafe(format!("create database {name} template template0")))
+            .await
+            .expect("a database");
+        let url = format!("{server}/{name}");
+        ledger::migrate(&url).await.expect("a schema");
+        let seed =
+            |entity| Seed { entity, position: Position::default(), pinned: None, hit_points: u32::MAX, balance: 0 };
+        let lanes = LANES;
+        let seeds: Vec<_> = (0..lanes).flat_map(|lane| [seed(hero(lane).entity()), seed(boss(lane))]).collect();
+        ledger::seed(&url, &seeds).await.expect("entities");
+        // As the adapter's own connections are; asking whether one is alive before each call would slow the peer down.
+        let options = PgConnectOptions::from_str(&url).expect("an address").options([("synchronous_commit", "on")]);
+        let pool = PgPoolOptions::new().max_connections(CONNECTIONS as u32).test_before_acquire(false);
+        let pool = pool.connect_with(options).await.expect("connections");
+        let inbox = Inbox::default();
+        let mut config = Config::new(&url).expect("an address");
+        config.connections = CONNECTIONS;
+        let ledger = Ledger::new(config, inbox.clone(), Readiness::default());
+        let world = Self { name, pool, ledger, inbox, next: vec![1; lanes] };
+        for lane in 0..lanes {
+            let entities = vec![(hero(lane).entity(), Epoch(1)), (boss(lane), Epoch(1))];
+            world.ask(Submission::Claim { lease: LeaseId::from_bits(1), entities }).await;
+            world.ask(Submission::Login { character: hero(lane), nonce: Nonce(1) }).await;
+        }
+        world
+    }
+
+    async fn ask(&self, submission: Submission) {
+        let answer = self.ledger.ask(Asked { op: op(0), deadline: clock::now() + DEADLINE, submission }).await;
+        assert!(matches!(answer, Answer::Claimed(Outcome::Done(_)) | Answer::LoggedIn(Outcome::Done(_))), "{answer:?}");
+    }
+
+    /// The batches of a turn, by lane.
+    fn lanes(&mut self, depth: usize, batches: usize) -> Vec<Vec<Batch>> {
+        (0..depth).map(|lane| (0..batches).map(|_| self.batch(lane)).collect()).collect()
+    }
+
+    fn batch(&mut self, lane: usize) -> Batch {
+        let authority = |entity| Authority { entity, epoch: Epoch(1), lease: LeaseId::from_bits(1) };
+        let operations = (0..OPERATIONS).map(|_| {
+            let number = self.next[lane];
+            self.next[lane] += 1;
+            Operation {
+                character: hero(lane),
+                generation: Generation(1),
+                number: OpNumber(number),
+                digest: Digest([number as u8; 16]),
+                authority: vec![authority(hero(lane).entity()), authority(boss(lane))],
+                effect: Effect::Attack { target: boss(lane), blow: Blow { damage: 1, experience: 1, bounty: 0 } },
+            }
+        });
+        Batch { operations: operations.collect(), checkpoints: vec![] }
+    }
+
+    async fn plain(&self, lanes: Vec<Vec<String>>) -> Turn {
+        let begun = clock::now();
+        let lanes: Vec<_> = lanes.into_iter().map(|lane| tokio::spawn(plain_lane(self.pool.clone(), lane))).collect();
+        let mut each = Vec::new();
+        for lane in lanes {
+            each.extend(lane.await.expect("a lane ends"));
+        }
+        each.sort_unstable();
+        Turn { each, whole: clock::span(clock::now().since(begun)) }
+    }
+
+    /// As a role's thread does it: submits, and takes the answers out of the inbox.
+    fn adapter(&self, lanes: Vec<Vec<Batch>>) -> Turn {
+        let begun = clock::now();
+        let mut lanes: Vec<_> = lanes.into_iter().map(|lane| (begun, lane.into_iter())).collect();
+        let (mut each, mut in_flight) = (Vec::new(), 0);
+        let submit = |lane: usize, lanes: &mut Vec<(time::Instant, std::vec::IntoIter<Batch>)>| {
+            let Some(batch) = lanes[lane].1.next() else { return 0 };
+            lanes[lane].0 = clock::now();
+            let submission = Submission::Commit(batch.into());
+            self.ledger.submit(Asked { op: op(lane), deadline: lanes[lane].0 + DEADLINE, submission });
+            1
+        };
+        for lane in 0..lanes.len() {
+            in_flight += submit(lane, &mut lanes);
+        }
+        while in_flight > 0 {
+            let Some(Event::Ledger(event)) = self.inbox.next_event(clock::span(DEADLINE)) else { panic!("no answer") };
+            let Answer::Committed(Outcome::Done(committed)) = *event.answer else { panic!("{:?}", event.answer) };
+            assert!(committed.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Applied(_))));
+            let lane = event.op.counter as usize;
+            each.push(clock::span(clock::now().since(lanes[lane].0)));
+            in_flight -= 1;
+            in_flight += submit(lane, &mut lanes);
+        }
+        each.sort_unstable();
+        Turn { each, whole: clock::span(clock::now().since(begun)) }
+    }
+
+    async fn drop(self, server: &str) {
+        self.pool.close().await;
+        let mut connection = PgConnection::connect(&format!("{server}/postgres")).await.expect("the server is there");
+        let drop = format!("drop database {} with (force)", self.name);
+        connection.execute(AssertSqlSafe(drop)).await.expect("nobody holds it");
+    }
+}
+
+async fn plain_lane(pool: PgPool, lane: Vec<String>) -> Vec<Duration> {
+    let mut each = Vec::new();
+    for batch in lane {
+        let begun = clock::now();
+        let rows = sqlx::query(COMMIT).bind(batch).fetch_all(&pool).await.expect("an answer");
+        assert_eq!(rows.len(), 1);
+        each.push(clock::span(clock::now().since(begun)));
+    }
+    each
+}
+
+fn hero(lane: usize) -> CharacterId {
+    CharacterId::new(lane as u64).expect("in range")
+}
+
+fn boss(lane: usize) -> EntityId {
+    EntityId::new(EntityKind::Boss, lane as u64).expect("in range")
+}
+
+fn op(lane: usize) -> OpId {
+    OpId { incarnation: Incarnation(1), counter: u32::try_from(lane).expect("few lanes") }
+}
