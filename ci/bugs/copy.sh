@@ -23,7 +23,7 @@ plant() { (cd "$tree" && git apply "$root/$1") 2> "$scratch/apply.log"; }
 # The fields of a patch's first line: what must find it, where, and what is wrong.
 field() { sed -n '1s/^# *//p' "$1" | cut -d'|' -f"$2" | sed 's/^ *//; s/ *$//'; }
 
-# `SCENARIO SEED INVARIANT` for everything that broke in the last run, from its result file.
+# `SCENARIO SEED INVARIANT` for everything that broke in the last run, from its result file: `result.json` or `drill.json`.
 broken_in_result() {
   awk -F'"' '
     $2 == "name" { scenario = $4 }
@@ -31,5 +31,5 @@ broken_in_result() {
     $2 == "all_broken" { inside = 1; next }
     inside && /]/ { inside = 0 }
     inside { print scenario, seed, $2 }
-  ' "$tree/reports/latest/result.json"
+  ' "$tree/reports/latest/$1"
 }
