@@ -28,6 +28,13 @@ async fn forget(etcd: &str) {
     client.delete("/worldline/", Some(options)).await.expect("deletes");
 }
 
+/// How many keys etcd has that begin so.
+async fn count(etcd: &str, prefix: &str) -> i64 {
+    let mut client = etcd_client::Client::connect([etcd], None).await.expect("etcd of ci/services answers");
+    let options = etcd_client::GetOptions::new().with_prefix().with_count_only();
+    client.get(prefix, Some(options)).await.expect("reads").count()
+}
+
 impl Cluster {
     async fn start(name: &str) -> Self {
         let guard = ETCD.lock().await;
@@ -73,6 +80,13 @@ impl Cluster {
             .sort_by_key(|(command, ..)| ["gateway", "worker", "orchestrator"].iter().position(|c| c == command));
         for (_, _, daemon) in self.daemons {
             daemon.stop().await.says(0, &["the role has stopped", "ends"]);
+        }
+        for left in ["/worldline/workers/", "/worldline/leader/"] {
+            assert_eq!(
+                count(&service("WORLDLINE_TEST_ETCD"), left).await,
+                0,
+                "who stops in order gives its lease back"
+            );
         }
         drop_database(&self.ledger).await;
     }

@@ -33,7 +33,7 @@ use link::Link;
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     runtime::Handle,
-    sync::{Mutex, Semaphore, watch as news},
+    sync::{Mutex, RwLock, Semaphore, watch as news},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -55,6 +55,8 @@ pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// How long before its deadline an operation is answered at the latest: the answer has still to reach its role.
 const MARGIN: Duration = Duration::from_millis(5);
+/// How long who closes waits for answers: a role's last word gives its lease back.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Requests that etcd is asked at the same time; more wait for one to end.
 const CALLS: usize = 256;
 
@@ -77,6 +79,8 @@ struct Shared {
     /// A permit for each operation that is not yet answered, and for each watch that has not yet ended.
     in_flight: Arc<Semaphore>,
     calls: Semaphore,
+    /// Read by each operation that is not yet answered, watches apart; written by who closes.
+    asked: Arc<RwLock<()>>,
     closing: news::Sender<bool>,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
@@ -101,6 +105,7 @@ impl Directory {
             watches: Watches::default(),
             in_flight: Arc::new(Semaphore::new(PERMITS as usize)),
             calls: Semaphore::new(CALLS),
+            asked: Arc::default(),
             closing,
             keeper,
         }))
@@ -120,6 +125,9 @@ impl Directory {
         if *self.0.closing.borrow() {
             return self.0.answer(op, ask.ended(End::Refused(Refusal::Unreachable)));
         }
+        let Ok(asked) = self.0.asked.clone().try_read_owned() else {
+            return self.0.answer(op, ask.ended(End::Refused(Refusal::Unreachable)));
+        };
         let Ok(permit) = self.0.in_flight.clone().try_acquire_owned() else {
             return self.0.answer(op, ask.ended(End::Refused(Refusal::Busy)));
         };
@@ -137,16 +145,20 @@ impl Directory {
             self.0.runtime.spawn(async move {
                 let answer = shared.perform(by, &submission).await;
                 shared.answer(op, answer);
-                drop(permit);
+                drop((permit, asked));
             });
         }
     }
 
-    /// Ends all connections and tasks, and returns when they have ended. What is asked from now on is refused.
+    /// Ends all connections and tasks, and returns when they have ended. What was asked has [`LAST_WORDS`] to be answered; what
+    /// is asked from now on is refused.
     #[must_use = "nothing is closed before it is awaited"]
     pub fn close(&self) -> Boxed<()> {
         let shared = self.0.clone();
         Box::pin(async move {
+            let last_words = Instant::now() + LAST_WORDS;
+            // Answered or not: from here on nothing is taken.
+            let _answered = timeout_at(last_words, shared.asked.write()).await;
             shared.closing.send_replace(true);
             if let Some(keeper) = shared.keeper.lock().await.take() {
                 // It ends by itself, and a panic of it is its own report.

@@ -186,11 +186,12 @@ impl Running {
             }
         }
         let closing = async {
-            if let Some(network) = &adapters.network {
-                network.close().await;
-            }
-            adapters.ledger.close().await;
-            adapters.directory.close().await;
+            let network = async {
+                if let Some(network) = &adapters.network {
+                    network.close().await;
+                }
+            };
+            tokio::join!(network, adapters.ledger.close(), adapters.directory.close());
         };
         if timeout(CLOSE_PATIENCE, Box::pin(closing)).await.is_err() {
             tracing::warn!("the adapters have not closed within {CLOSE_PATIENCE:?}");
