@@ -16,6 +16,10 @@ pub enum Draw {
     ClockDrift = 5,
     /// How far a node's wall clock is off.
     WallClock = 6,
+    /// What becomes of a packet that a drill carries.
+    Packet = 7,
+    /// What becomes of a statement that a drill carries.
+    Statement = 8,
 }
 
 /// 64 drawn bits.

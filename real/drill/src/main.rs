@@ -1,3 +1,5 @@
 //! `drill`: a scenario file on real processes.
 
+mod proxy;
+
 fn main() {}
