@@ -1,12 +1,15 @@
 //! A bounded number of sessions, each used by one call at a time.
+//!
+//! A session takes a dozen round trips to open: over a long way that is more time than a call has. So it is opened by a task of
+//! its own, which goes on when the call that asked for it has given up; the next call finds it.
 
 use super::{Problem, check::Server, session::Session};
 use crate::clock;
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use worldline_system::time::Duration;
 
 /// A session that has rested for so long is asked whether it is still there before it is trusted with a call.
@@ -17,8 +20,13 @@ pub(super) struct Pool {
     server: Server,
     room: Arc<Semaphore>,
     size: usize,
-    idle: Mutex<Vec<Session>>,
+    /// Sessions that are being opened.
+    openings: Arc<Semaphore>,
+    idle: Idle,
 }
+
+/// The sessions that nobody uses.
+type Idle = Arc<Mutex<Vec<Session>>>;
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,7 +43,8 @@ pub(super) struct Slot<'a> {
 impl Pool {
     pub fn new(server: Server, size: usize) -> Self {
         let size = size.max(1);
-        Self { server, room: Arc::new(Semaphore::new(size)), size, idle: Mutex::default() }
+        let room = || Arc::new(Semaphore::new(size));
+        Self { server, room: room(), size, openings: room(), idle: Idle::default() }
     }
 
     /// Waits for the right to use a session. `None` once the pool is closed.
@@ -52,16 +61,39 @@ impl Pool {
     /// Ends every session. Nobody uses one any more.
     pub async fn close(&self) {
         self.room.close();
+        self.openings.close();
         let idle = std::mem::take(&mut *self.idle());
         for session in idle {
             session.close().await;
         }
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Session>> {
-        // Nothing panics while it holds the lock: what is inside is whole.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self) -> MutexGuard<'_, Vec<Session>> {
+        lock(&self.idle)
     }
+
+    /// Opens a session. If nobody waits for it any more when it is there, it is kept for the next call.
+    async fn open(&self, opening: OwnedSemaphorePermit) -> Result<Session, Problem> {
+        let (sender, receiver) = oneshot::channel();
+        let (server, idle, room, size) = (self.server.clone(), self.idle.clone(), self.room.clone(), self.size);
+        tokio::spawn(async move {
+            let opened = Session::open(&server).await;
+            if let Err(Ok(session)) = sender.send(opened) {
+                let mut idle = lock(&idle);
+                if !room.is_closed() && idle.len() < size {
+                    idle.push(session);
+                }
+            }
+            drop(opening);
+        });
+        // A task that is gone without a word was met by something that is no server.
+        receiver.await.unwrap_or_else(|_| Err(self.server.garbage()))
+    }
+}
+
+fn lock(idle: &Idle) -> MutexGuard<'_, Vec<Session>> {
+    // Nothing panics while it holds the lock: what is inside is whole.
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Slot<'_> {
@@ -69,7 +101,16 @@ impl Slot<'_> {
     pub async fn session(&self) -> Result<Session, Problem> {
         loop {
             let idle = self.pool.idle().pop();
-            let Some(mut session) = idle else { return Session::open(&self.pool.server).await };
+            let Some(mut session) = idle else {
+                let Ok(opening) = self.pool.openings.clone().acquire_owned().await else {
+                    return Err(self.pool.server.garbage());
+                };
+                // One may have come while this one waited.
+                if self.pool.idle().is_empty() {
+                    return self.pool.open(opening).await;
+                }
+                continue;
+            };
             if clock::now().since(session.alive_at) < RESTED || session.ping().await {
                 return Ok(session);
             }
