@@ -1,8 +1,8 @@
-//! `reports/latest/result.json`: a suite without its samples, for whoever reads results by program.
+//! `reports/latest/result.json` and `drill.json`: a suite without its samples, for whoever reads results by program.
 
 use crate::{Outcome, Quantiles, ScenarioResult, Skipped, Source, State, SuiteResult};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Serialize)]
 struct Latest<'a> {
@@ -26,6 +26,9 @@ struct Scenario<'a> {
     simulated_seconds_per_wall_second: u64,
     budgets_ns: &'a BTreeMap<String, u64>,
     timings: BTreeMap<&'a str, Quantiles>,
+    /// Of a drill: the same timings in the simulator.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    simulated: BTreeMap<&'a str, Quantiles>,
     runs: Vec<Run<'a>>,
 }
 
@@ -58,20 +61,34 @@ struct Run<'a> {
 /// # Errors
 /// None that these types can cause; whatever the serializer says.
 pub fn json(suite: &SuiteResult) -> Result<String, serde_json::Error> {
+    beside(suite, &[])
+}
+
+/// The file's content of a drill, each scenario with what it took in the simulator where that is known.
+///
+/// # Errors
+/// None that these types can cause; whatever the serializer says.
+pub fn beside(suite: &SuiteResult, simulated: &[ScenarioResult]) -> Result<String, serde_json::Error> {
+    let of = |result: &ScenarioResult| simulated.iter().find(|model| model.name == result.name);
     let latest = Latest {
         revision: &suite.revision,
         outcome: suite.outcome(),
         jobs: suite.jobs,
         wall_ms: suite.wall_ns / 1_000_000,
-        scenarios: suite.scenarios.iter().map(scenario).collect(),
+        scenarios: suite.scenarios.iter().map(|result| scenario(result, of(result))).collect(),
         probes: suite.probes(),
     };
     serde_json::to_string_pretty(&latest).map(|json| json + "\n")
 }
 
-fn scenario(result: &ScenarioResult) -> Scenario<'_> {
+/// The distribution of every timing that was measured.
+fn timings(result: &ScenarioResult) -> BTreeMap<&str, Quantiles> {
     let names = result.runs.iter().flat_map(|run| run.timings.keys().map(String::as_str));
-    let timings = names.filter_map(|name| Some((name, result.quantiles(name)?))).collect();
+    let names: BTreeSet<&str> = names.collect();
+    names.into_iter().filter_map(|name| Some((name, result.quantiles(name)?))).collect()
+}
+
+fn scenario<'a>(result: &'a ScenarioResult, simulated: Option<&'a ScenarioResult>) -> Scenario<'a> {
     let runs = result.runs.iter().map(|run| Run {
         seed: run.seed,
         source: match run.source {
@@ -98,7 +115,8 @@ fn scenario(result: &ScenarioResult) -> Scenario<'_> {
         events_per_second: result.events_per_second() as u64,
         simulated_seconds_per_wall_second: result.simulated_per_wall() as u64,
         budgets_ns: &result.budgets,
-        timings,
+        timings: timings(result),
+        simulated: simulated.map(timings).unwrap_or_default(),
         runs: runs.collect(),
     }
 }

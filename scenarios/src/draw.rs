@@ -20,6 +20,8 @@ pub enum Draw {
     Packet = 7,
     /// What becomes of a statement that a drill carries.
     Statement = 8,
+    /// A port that a drill tries.
+    Port = 9,
 }
 
 /// 64 drawn bits.

@@ -23,7 +23,7 @@ use std::{
     sync::Arc,
 };
 use worldline_proto::NodeId;
-use worldline_reports::{FirstEvent, Violation};
+use worldline_reports::{FirstEvent, Miss, Violation};
 use worldline_system::{
     history::{Entry, Row},
     time::Instant,
@@ -45,6 +45,7 @@ pub struct Judge<'a> {
     finished: bool,
     /// An assertion of the code that failed.
     failed: Option<Violation>,
+    missed: Vec<Miss>,
     entries: u64,
 }
 
@@ -75,6 +76,7 @@ impl<'a> Judge<'a> {
             healed: None,
             finished: false,
             failed: None,
+            missed: Vec::new(),
             entries: 0,
         }
     }
@@ -121,6 +123,11 @@ impl<'a> Judge<'a> {
     pub fn healed(&mut self, at: Instant) {
         self.healed = Some(at);
         self.stopwatch.fault_ended(at);
+    }
+
+    /// Something that is no invariant's was not as it had to be, and only whoever runs the scenario can tell.
+    pub fn missed(&mut self, miss: Miss) {
+        self.missed.push(miss);
     }
 
     /// An assertion of the code has failed.

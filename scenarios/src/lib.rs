@@ -11,7 +11,7 @@ pub mod cli;
 pub mod cost;
 pub mod draw;
 pub mod format;
-mod inject;
+pub mod inject;
 pub mod judge;
 pub mod nodes;
 mod panics;

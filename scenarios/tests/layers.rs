@@ -21,7 +21,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The faults that a drill provokes are the simulator's own values.
     (
         "worldline-drill",
-        &["worldline-proto", "worldline-system", "worldline-sim", "worldline-reports", "worldline-scenarios", "worldline-real"],
+        &[
+            "worldline-proto",
+            "worldline-system",
+            "worldline-sim",
+            "worldline-reports",
+            "worldline-scenarios",
+            "worldline-real",
+        ],
     ),
 ];
 

@@ -11,26 +11,26 @@
 //! | 74 | what was asked for could not be written |
 
 mod list;
-mod output;
-mod place;
+pub mod output;
+pub mod place;
 mod replay;
 mod run;
-mod usage;
+pub mod usage;
 
 use clap::{Parser, Subcommand};
 use output::Output;
 use std::process::ExitCode;
 
 /// Wrong usage.
-const USAGE: u8 = 64;
+pub const USAGE: u8 = 64;
 /// A wrong file.
-const BAD_FILE: u8 = 65;
+pub const BAD_FILE: u8 = 65;
 /// Output that could not be written.
-const NOT_WRITTEN: u8 = 74;
+pub const NOT_WRITTEN: u8 = 74;
 
 /// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+pub enum Failed {
     /// Wrong usage.
     #[error("error: {0}")]
     Usage(String),
@@ -43,6 +43,18 @@ enum Failed {
     /// Nobody reads the output any more: not an error.
     #[error("the output was closed")]
     Closed,
+}
+
+impl Failed {
+    /// The exit code of a process that ends so.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::File(_) => BAD_FILE,
+            Self::Write(_) | Self::Closed => NOT_WRITTEN,
+        }
+    }
 }
 
 impl From<std::io::Error> for Failed {
@@ -105,11 +117,7 @@ pub fn main() -> ExitCode {
         Err(Failed::Closed) => ExitCode::SUCCESS,
         Err(failed) => {
             output.complain(&failed.to_string());
-            match failed {
-                Failed::Usage(_) => USAGE.into(),
-                Failed::File(_) => BAD_FILE.into(),
-                Failed::Write(_) | Failed::Closed => NOT_WRITTEN.into(),
-            }
+            failed.exit_code().into()
         }
     }
 }

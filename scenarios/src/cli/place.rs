@@ -26,6 +26,12 @@ impl Place {
         self.project.then(|| PathBuf::from("reports/latest/result.json"))
     }
 
+    /// Where the result of the last drills is kept. `None` outside the project.
+    #[must_use]
+    pub fn drill(self) -> Option<PathBuf> {
+        self.project.then(|| PathBuf::from("reports/latest/drill.json"))
+    }
+
     fn failures(self) -> PathBuf {
         PathBuf::from(if self.project { "reports/latest/failures" } else { "worldline-failures" })
     }

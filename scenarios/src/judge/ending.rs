@@ -59,7 +59,7 @@ impl Judge<'_> {
 
     /// What did not come about: faults, budgets, progress after the heal.
     fn misses(&self) -> Vec<Miss> {
-        let mut misses = Vec::new();
+        let mut misses = self.missed.clone();
         let mut miss = |name: &str, sentence| misses.push(Miss { name: name.to_owned(), sentence });
         for index in 0..self.scenario.faults.len() {
             if !self.begun.contains(&index) && !self.skipped.contains_key(&index) {
