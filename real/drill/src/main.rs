@@ -1,5 +1,29 @@
 //! `drill`: a scenario file on real processes.
+//!
+//! It starts services and the processes of every role, puts a proxy on every link between them, plays the workload, provokes
+//! the faults, and then judges what all of them have left behind with the checkers of the simulator.
+//!
+//! Invariants:
+//! * What a checker has no source for is not checked, and a fault that cannot be provoked from outside is skipped by name.
+//! * Nothing that a drill has started outlives it, however it ends.
+//!
+//! Must never be here: a rule of the game, a judgement of its own, anything that a server would need.
 
+mod cli;
+mod collect;
+mod drill;
+mod faults;
+mod links;
+mod order;
+mod ports;
+mod processes;
 mod proxy;
+mod services;
+mod stage;
+mod world;
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

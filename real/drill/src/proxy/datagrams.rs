@@ -5,8 +5,7 @@ use super::way::{Fate, Way};
 use bytes::Bytes;
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
-    future::Future,
+    collections::{BTreeMap, BinaryHeap, btree_map::Entry},
     io,
     net::SocketAddr,
     sync::Arc,
@@ -51,25 +50,20 @@ pub async fn carry(here: UdpSocket, callee: SocketAddr, forth: Arc<Way>, back: A
             let silent = callers.iter().min_by_key(|(_, (last, _))| *last).map(|(&address, _)| address);
             silent.and_then(|address| callers.remove(&address));
         }
-        if !callers.contains_key(&from) {
-            let there = UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
-            there.connect(callee).await?;
-            let (sender, receiver) = mpsc::channel(WAITING_MAX);
-            tasks.spawn(caller(
-                receiver,
-                Arc::new(there),
-                Arc::clone(&here),
-                from,
-                Arc::clone(&forth),
-                Arc::clone(&back),
-            ));
-            callers.insert(from, (heard, sender));
-        }
-        if let Some((last, caller)) = callers.get_mut(&from) {
-            *last = heard;
-            // A full queue loses what comes.
-            let _ = caller.try_send(Bytes::copy_from_slice(&buffer[..length]));
-        }
+        let (last, queue) = match callers.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let there = UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+                there.connect(callee).await?;
+                let (sender, receiver) = mpsc::channel(WAITING_MAX);
+                let (there, here) = (Arc::new(there), Arc::clone(&here));
+                tasks.spawn(caller(receiver, there, here, from, Arc::clone(&forth), Arc::clone(&back)));
+                new.insert((heard, sender))
+            }
+        };
+        *last = heard;
+        // A full queue loses what comes.
+        let _ = queue.try_send(Bytes::copy_from_slice(&buffer[..length]));
     }
 }
 
@@ -120,14 +114,12 @@ impl UnderWay {
     }
 
     /// Waits for the next that arrives. Nothing is lost if the future is dropped.
-    fn arrive(&mut self) -> impl Future<Output = Bytes> + '_ {
-        async {
-            match self.queue.peek() {
-                Some(Reverse((at, ..))) => sleep_until(*at).await,
-                None => std::future::pending().await,
-            }
-            self.queue.pop().map(|Reverse((.., bytes))| bytes).unwrap_or_default()
+    async fn arrive(&mut self) -> Bytes {
+        match self.queue.peek() {
+            Some(Reverse((at, ..))) => sleep_until(*at).await,
+            None => std::future::pending().await,
         }
+        self.queue.pop().map(|Reverse((.., bytes))| bytes).unwrap_or_default()
     }
 }
 

@@ -1,0 +1,432 @@
+//! One drill: a seed of a scenario on real processes, from a new folder to a result.
+//!
+//! The scenario's clock begins when the players are started. All faults are healed at its `duration`; after `settle` the
+//! world is looked at for the last time, and only then stopped.
+
+use crate::{
+    collect::WallClock,
+    faults::Plan,
+    order::{self, Sources},
+    processes::Failed,
+    stage::Folder,
+    world::{Programs, World},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    sync::Arc,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use worldline_proto::{CharacterId, Incarnation, NodeId, OpNumber};
+use worldline_real::{
+    clock, history,
+    ledger::{self, Tables},
+};
+use worldline_reports::{Miss, RunResult};
+use worldline_scenarios::{
+    checkers::{Facts, LedgerRows, Services, View, WorkerState},
+    format::{FaultKind, Scenario},
+    inject::{self, Impaired, Injection},
+    judge::{Judge, Ran},
+    run::{self, LOOK_AGAIN, SAMPLE_EVERY},
+};
+use worldline_system::{
+    doors::ledger::StoredResult,
+    history::{Entry, EventId, Row, What},
+    time::{self, Duration},
+};
+
+/// What a drill has come to.
+#[derive(Debug)]
+pub struct Drilled {
+    /// The result.
+    pub result: RunResult,
+    /// What was done and seen, in words.
+    pub log: Vec<String>,
+    /// The first entry of the history that broke an invariant, if one did.
+    pub first: Option<Entry>,
+    /// Where histories and logs are, if they were kept.
+    pub folder: Option<PathBuf>,
+}
+
+/// How the world stood at a moment.
+#[derive(Clone, Debug)]
+struct Sample {
+    workers: Vec<WorkerState>,
+    services: Services,
+}
+
+/// What is done, in the order in which it is done at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Action {
+    EndFault(usize),
+    BeginFault(usize),
+    Heal,
+    Sample,
+    Finish,
+}
+
+/// Something that the judge is told besides the history.
+#[derive(Clone, Debug)]
+enum Told {
+    Began(usize, Vec<NodeId>),
+    Skipped(usize, String),
+    Ended,
+    Healed,
+    Sampled(Sample),
+}
+
+/// A drill that goes on.
+struct Drill<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    folder: &'a Folder,
+    world: World<'a>,
+    agenda: BTreeSet<(Duration, Action)>,
+    going_on: BTreeMap<usize, (Plan, Injection)>,
+    wall: WallClock,
+    told: Vec<(time::Instant, Told)>,
+    log: Vec<String>,
+    /// When the players were started.
+    began: (Instant, time::Instant),
+}
+
+/// What is to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'a> {
+    /// Which scenario.
+    pub scenario: &'a Scenario,
+    /// Which seed of it.
+    pub seed: u64,
+    /// With which programs.
+    pub programs: Programs<'a>,
+    /// Whether histories and logs are kept though all held.
+    pub keep: bool,
+}
+
+/// Runs one seed of a scenario on real processes. `watched` is told what happens. It ends early when `stop` says so, with
+/// nothing left running.
+///
+/// # Errors
+/// It could not be run, or what it left behind cannot be read.
+pub async fn drill(
+    order: Order<'_>,
+    mut stop: watch::Receiver<bool>,
+    watched: &dyn Fn(&str),
+) -> Result<Drilled, Failed> {
+    let folder = Folder::create(&order.scenario.name, order.seed)?;
+    let path = folder.path().to_owned();
+    let keep = order.keep;
+    let drilled = tokio::select! {
+        biased;
+        // Who can tell of a stop no more will not.
+        Ok(_) = stop.wait_for(|stop| *stop) => Err(Failed::Interrupted),
+        drilled = in_folder(order, &folder, watched) => drilled,
+    };
+    let held = drilled.as_ref().is_ok_and(|drilled| drilled.result.outcome() == worldline_reports::Outcome::Held);
+    let interrupted = matches!(drilled, Err(Failed::Interrupted));
+    if keep || !held && !interrupted {
+        if drilled.is_err() {
+            watched(&format!("what it left behind is in {}", path.display()));
+        }
+        return drilled.map(|drilled| Drilled { folder: Some(path), ..drilled });
+    }
+    folder.remove()?;
+    drilled
+}
+
+async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) -> Result<Drilled, Failed> {
+    let Order { scenario, seed, programs, .. } = order;
+    let begun = Instant::now();
+    let origin = clock::now();
+    watched("starting services and processes");
+    let world = World::start(scenario, seed, folder, programs).await?;
+    watched(&format!(
+        "{} processes on {} links are ready after {:.1} s",
+        world.processes(),
+        world.links.len(),
+        begun.elapsed().as_secs_f64()
+    ));
+    let mut drill = Drill {
+        scenario,
+        seed,
+        folder,
+        world,
+        agenda: agenda(scenario, seed),
+        going_on: BTreeMap::new(),
+        wall: WallClock::default(),
+        told: Vec::new(),
+        log: Vec::new(),
+        began: (Instant::now(), clock::now()),
+    };
+    drill.wall.look();
+    drill.world.start_players()?;
+    drill.play(watched).await?;
+    let ended = clock::now();
+    let tables = ledger::tables(&drill.world.ledger_url()).await;
+    let tables = tables.map_err(|problem| Failed::History(problem.to_string()))?;
+    let probes = drill.world.probes().await;
+    watched("stopping");
+    drill.world.stop().await;
+    drill.wall.look();
+    let journal = ledger::journal(&drill.world.ledger_url()).await;
+    let journal = journal.map_err(|problem| Failed::History(problem.to_string()))?;
+    let journal = journal.into_iter().map(|(wall, accepted)| Ok((drill.wall.monotonic(wall)?, accepted)));
+    let journal = journal.collect::<Result<Vec<_>, Failed>>()?;
+    let directory = drill.world.directory.heard();
+    drill.world.stop_services()?;
+    let left = drill.world.left_behind(folder);
+    drill.world.complaints.extend(left);
+    let lives = lives(folder)?;
+    let members = &drill.world.members;
+    let sinks = [crate::faults::Service::Directory, crate::faults::Service::Ledger]
+        .map(|service| members.stand_in(service).unwrap_or_default());
+    let own = std::mem::take(&mut drill.world.seen);
+    let entries = order::merged(Sources { origin, lives, own, directory, journal, sinks });
+    write_merged(folder, &entries)?;
+    watched(&format!("judging {} lines of history", entries.len()));
+    let wall_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    Ok(drill.judged(&entries, &tables, origin, ended, wall_ns, probes))
+}
+
+fn agenda(scenario: &Scenario, seed: u64) -> BTreeSet<(Duration, Action)> {
+    let mut agenda = BTreeSet::new();
+    for index in 0..scenario.faults.len() {
+        agenda.insert((run::fault_moment(scenario, index, seed), Action::BeginFault(index)));
+    }
+    agenda.insert((scenario.duration, Action::Heal));
+    agenda.insert((scenario.duration + scenario.settle, Action::Finish));
+    agenda.insert((SAMPLE_EVERY, Action::Sample));
+    agenda
+}
+
+/// Every life's history.
+fn lives(folder: &Folder) -> Result<Vec<Vec<Entry>>, Failed> {
+    let read = fs::read_dir(folder.histories()).map_err(Failed::machine("cannot read the histories"))?;
+    let mut paths: Vec<PathBuf> = read.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    let lives = paths.iter().map(|path| history::read(path).map_err(|error| Failed::History(error.to_string())));
+    lives.collect()
+}
+
+/// Keeps the one history, a line an event: an event's number is the line's.
+fn write_merged(folder: &Folder, entries: &[Entry]) -> Result<(), Failed> {
+    let mut text = Vec::new();
+    for entry in entries {
+        serde_json::to_writer(&mut text, entry).map_err(|error| Failed::History(error.to_string()))?;
+        text.push(b'\n');
+    }
+    let path = folder.path().join("history.jsonl");
+    fs::write(&path, text).map_err(Failed::machine(format!("cannot write {}", path.display())))
+}
+
+impl Drill<'_> {
+    async fn play(&mut self, watched: &dyn Fn(&str)) -> Result<(), Failed> {
+        while let Some((at, action)) = self.agenda.pop_first() {
+            sleep_until(self.began.0 + std::time::Duration::from_nanos(at.as_nanos())).await;
+            match action {
+                Action::BeginFault(index) => self.begin_fault(at, index, watched).await?,
+                Action::EndFault(index) => self.end_fault(index, watched).await?,
+                Action::Heal => {
+                    self.going_on.clear();
+                    self.world.heal().await?;
+                    self.tell(Told::Healed);
+                    self.note(watched, "everything is healed");
+                }
+                Action::Sample => {
+                    self.world.look_around(self.folder);
+                    self.wall.look();
+                    self.sample();
+                    self.agenda.insert((self.since_began() + SAMPLE_EVERY, Action::Sample));
+                }
+                Action::Finish => {
+                    self.sample();
+                    self.agenda.clear();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn since_began(&self) -> Duration {
+        clock::now().since(self.began.1)
+    }
+
+    fn tell(&mut self, told: Told) {
+        self.told.push((clock::now(), told));
+    }
+
+    fn note(&mut self, watched: &dyn Fn(&str), what: &str) {
+        let line = format!("{:5.1} s  {what}", self.since_began().as_nanos() as f64 / 1e9);
+        watched(&line);
+        self.log.push(line);
+    }
+
+    async fn begin_fault(&mut self, at: Duration, index: usize, watched: &dyn Fn(&str)) -> Result<(), Failed> {
+        let fault = &self.scenario.faults[index];
+        let present = self.world.present().await;
+        let Some(injection) = inject::injection(index, &fault.kind, &self.world.nodes, &present) else {
+            let again = self.since_began().max(at) + LOOK_AGAIN;
+            if again < self.scenario.duration {
+                self.agenda.insert((again, Action::BeginFault(index)));
+            }
+            return Ok(());
+        };
+        let plan = self.world.members.plan(&self.world.nodes, &injection);
+        let name = described(&fault.kind, &self.world.nodes, &injection.lost);
+        for why in &plan.skipped {
+            self.note(watched, &format!("fault {} skipped: {why}", index + 1));
+        }
+        if !plan.skipped.is_empty() {
+            self.tell(Told::Skipped(index, format!("{name}: {}", plan.skipped.join("; "))));
+        }
+        if plan.begin.is_empty() {
+            return Ok(());
+        }
+        self.tell(Told::Began(index, injection.lost.clone()));
+        self.note(watched, &format!("fault {}: {name}", index + 1));
+        let mark = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        self.own(What::FaultInjected(mark));
+        for deed in &plan.begin {
+            self.world.act(deed, self.folder).await?;
+        }
+        if let Some(lasts) = fault.lasts {
+            self.agenda.insert((self.since_began().max(at) + lasts, Action::EndFault(index)));
+        }
+        self.going_on.insert(index, (plan, injection));
+        Ok(())
+    }
+
+    /// Something that the drill did.
+    fn own(&mut self, what: What) {
+        self.world.seen.push((clock::now(), NodeId(0), Incarnation(0), what));
+    }
+
+    async fn end_fault(&mut self, index: usize, watched: &dyn Fn(&str)) -> Result<(), Failed> {
+        let Some((plan, _)) = self.going_on.remove(&index) else { return Ok(()) };
+        for deed in &plan.end {
+            self.world.act(deed, self.folder).await?;
+        }
+        self.tell(Told::Ended);
+        self.note(watched, &format!("fault {} is over", index + 1));
+        Ok(())
+    }
+
+    fn sample(&mut self) {
+        let (mut unwell, mut impaired) = (BTreeSet::new(), Impaired::default());
+        for (plan, injection) in self.going_on.values().filter(|(plan, _)| !plan.end.is_empty()) {
+            debug_assert!(!plan.begin.is_empty(), "what is left out does not go on");
+            unwell.extend(&injection.unwell);
+            impaired.directory |= injection.services.directory;
+            impaired.ledger |= injection.services.ledger;
+        }
+        let workers = self.world.workers(&unwell);
+        let services = self.world.usable(&unwell, impaired);
+        self.tell(Told::Sampled(Sample { workers, services }));
+    }
+
+    /// Tells the judge everything, in the order in which it happened.
+    fn judged(
+        self,
+        entries: &[Entry],
+        tables: &Tables,
+        origin: time::Instant,
+        ended: time::Instant,
+        wall_ns: u64,
+        probes: BTreeMap<String, u64>,
+    ) -> Drilled {
+        let since = |at: time::Instant| time::Instant::default() + at.since(origin);
+        let mut judge = Judge::new(self.scenario, Arc::clone(&self.world.nodes), self.seed);
+        let mut told = self.told.iter().peekable();
+        let (mut last, mut settled) = (EventId(0), None);
+        let end = since(ended);
+        for entry in entries.iter().take_while(|entry| entry.at <= end) {
+            while let Some((at, told)) = told.next_if(|(at, _)| since(*at) <= entry.at) {
+                tell(&mut judge, told, since(*at), last, &mut settled);
+            }
+            judge.on_entry(entry, &Facts::default());
+            last = entry.event;
+        }
+        told.for_each(|(at, told)| tell(&mut judge, told, since(*at), last, &mut settled));
+        if let Some(Sample { workers, services }) = &settled {
+            let rows = Rows(tables);
+            let view = View {
+                at: end,
+                event: last,
+                queues: &[],
+                workers,
+                services: Some(*services),
+                ledger: Some(&rows),
+                leaks: None,
+                settled: true,
+            };
+            judge.at_end(&view);
+        }
+        for complaint in &self.world.complaints {
+            judge.missed(Miss { name: "process".to_owned(), sentence: complaint.clone() });
+        }
+        let violation = judge.violation();
+        let broke = violation.as_ref().and_then(|violation| usize::try_from(violation.event.id).ok()?.checked_sub(1));
+        let first = broke.and_then(|at| entries.get(at)).cloned();
+        let counts = self.world.links.statements().counts();
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
+        let span_ns = ended.since(origin).as_nanos();
+        let result =
+            judge.result(Ran { seed: self.seed, hash: None, events: entries.len() as u64, span_ns, wall_ns, probes });
+        Drilled { result, log: self.log.into_iter().chain(counts).collect(), first, folder: None }
+    }
+}
+
+fn tell(judge: &mut Judge<'_>, told: &Told, at: time::Instant, event: EventId, settled: &mut Option<Sample>) {
+    match told {
+        Told::Began(index, lost) => judge.fault_began(*index, lost, at),
+        Told::Skipped(index, why) => judge.fault_skipped(*index, why.clone()),
+        Told::Ended => judge.fault_ended(at),
+        Told::Healed => judge.healed(at),
+        Told::Sampled(sample) => {
+            let view = View {
+                at,
+                event,
+                queues: &[],
+                workers: &sample.workers,
+                services: Some(sample.services),
+                ledger: None,
+                leaks: None,
+                settled: false,
+            };
+            judge.on_sample(&view);
+            *settled = Some(sample.clone());
+        }
+    }
+}
+
+/// A fault in words: its kind, and whom it takes out.
+fn described(kind: &FaultKind, nodes: &worldline_scenarios::nodes::Nodes, lost: &[NodeId]) -> String {
+    let debug = format!("{kind:?}");
+    let word: String = debug.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+    let names: Vec<_> = lost.iter().map(|&node| nodes.name(node)).collect();
+    let word = word.to_ascii_lowercase();
+    if names.is_empty() { debug.to_ascii_lowercase() } else { format!("{word} {}", names.join(", ")) }
+}
+
+/// The ledger's tables as a checker reads them.
+struct Rows<'a>(&'a Tables);
+
+impl LedgerRows for Rows<'_> {
+    fn each(&self, each: &mut dyn FnMut(&Row)) {
+        self.0.rows.iter().for_each(each);
+    }
+
+    fn applied_through(&self, character: CharacterId) -> Option<OpNumber> {
+        self.0.applied_through.iter().find(|(known, _)| *known == character).map(|(_, number)| *number)
+    }
+
+    fn result(&self, character: CharacterId, number: OpNumber) -> Option<StoredResult> {
+        let results = &self.0.results;
+        results.iter().find(|(known, result)| *known == character && result.number == number).map(|(_, result)| *result)
+    }
+}

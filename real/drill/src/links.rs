@@ -1,0 +1,206 @@
+//! Every link of a drill: which node calls which, through which port, and how long it takes.
+
+use crate::{
+    faults::{Members, Service},
+    ports::Ports,
+    proxy::{
+        datagrams, postgres,
+        statements::Statements,
+        stream,
+        way::{Degraded, Way},
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::task::JoinSet;
+use worldline_proto::NodeId;
+use worldline_scenarios::{
+    nodes::{Kind, Nodes},
+    world,
+};
+use worldline_sim::network::latency;
+
+/// Names the cut of a node that has crashed: above every fault's.
+const CRASHED: u32 = 1 << 16;
+
+/// Where the ends of links listen.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    /// Roles that others call, by node.
+    pub roles: BTreeMap<NodeId, SocketAddr>,
+    /// etcd.
+    pub directory: SocketAddr,
+    /// PostgreSQL.
+    pub ledger: SocketAddr,
+}
+
+/// All links.
+#[derive(Debug)]
+pub struct Links {
+    ways: BTreeMap<(NodeId, NodeId), Arc<Way>>,
+    /// Where a caller finds a callee.
+    addresses: BTreeMap<(NodeId, NodeId), SocketAddr>,
+    statements: Arc<Statements>,
+    tasks: JoinSet<io::Result<()>>,
+}
+
+/// Who may call whom: players gateways, roles each other and the services.
+fn calls(caller: Kind, callee: Kind) -> bool {
+    match callee {
+        Kind::Gateway(..) => matches!(caller, Kind::Player(..) | Kind::Double(..)),
+        Kind::Worker(..) => matches!(caller, Kind::Gateway(..) | Kind::Worker(..)),
+        Kind::Directory(_) | Kind::Ledger(_) => {
+            matches!(caller, Kind::Gateway(..) | Kind::Worker(..) | Kind::Orchestrator(_))
+        }
+        Kind::Orchestrator(_) | Kind::Player(..) | Kind::Double(..) => false,
+    }
+}
+
+impl Links {
+    /// Opens a port for every pair of nodes of which one may call the other. `takes_part` says which nodes there are. Called
+    /// inside a runtime.
+    ///
+    /// # Errors
+    /// A socket cannot be had.
+    pub fn open(
+        nodes: &Nodes,
+        members: &Members,
+        ends: &Ends,
+        ports: &mut Ports,
+        seed: u64,
+        takes_part: impl Fn(Kind) -> bool,
+    ) -> io::Result<Self> {
+        let statements = Arc::new(Statements::new(seed));
+        let (mut ways, mut addresses, mut tasks) = (BTreeMap::new(), BTreeMap::new(), JoinSet::new());
+        let present: Vec<_> = nodes.iter().filter(|(_, node)| takes_part(node.kind)).collect();
+        for &(from, caller) in &present {
+            for &(to, callee) in &present {
+                let service = members.service(to);
+                let stands_in = service.is_none_or(|service| members.stand_in(service) == Some(to));
+                if from == to || !stands_in || !calls(caller.kind, callee.kind) {
+                    continue;
+                }
+                let mut way = |from: NodeId, to: NodeId, places: [_; 2]| {
+                    let (base, jitter) = latency::one_way_ns(places[0], places[1]);
+                    let who = u64::from(from.0) << 32 | u64::from(to.0);
+                    let way =
+                        || Arc::new(Way::new(Duration::from_nanos(base), Duration::from_nanos(jitter), seed, who));
+                    Arc::clone(ways.entry((from, to)).or_insert_with(way))
+                };
+                let (here, there) = (world::place(caller, seed), world::place(callee, seed));
+                let (forth, back) = (way(from, to, [here, there]), way(to, from, [there, here]));
+                let (address, listener, socket) = ports.pair()?;
+                addresses.insert((from, to), address);
+                let player = matches!(callee.kind, Kind::Gateway(..));
+                let callee = match service {
+                    Some(Service::Directory) => ends.directory,
+                    Some(Service::Ledger) => ends.ledger,
+                    None => *ends.roles.get(&to).ok_or_else(|| io::Error::other("a callee that listens nowhere"))?,
+                };
+                if service.is_none() {
+                    let socket = tokio::net::UdpSocket::from_std(socket)?;
+                    tasks.spawn(datagrams::carry(socket, callee, Arc::clone(&forth), Arc::clone(&back)));
+                }
+                if player {
+                    continue; // Players speak QUIC alone.
+                }
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                if service == Some(Service::Ledger) {
+                    let statements = Arc::clone(&statements);
+                    tasks.spawn(stream::listen(listener, move |socket| {
+                        let ways = (Arc::clone(&forth), Arc::clone(&back));
+                        postgres::carry(socket, from, callee, ways, Arc::clone(&statements))
+                    }));
+                } else {
+                    tasks.spawn(stream::listen(listener, move |socket| {
+                        stream::carry(socket, callee, Arc::clone(&forth), Arc::clone(&back))
+                    }));
+                }
+            }
+        }
+        Ok(Self { ways, addresses, statements, tasks })
+    }
+
+    /// Where `caller` finds `callee`. `None` where it never calls there.
+    #[must_use]
+    pub fn address(&self, caller: NodeId, callee: NodeId) -> Option<SocketAddr> {
+        self.addresses.get(&(caller, callee)).copied()
+    }
+
+    /// Whom `caller` may call, and where.
+    pub fn peers(&self, caller: NodeId) -> impl Iterator<Item = (NodeId, SocketAddr)> + '_ {
+        self.addresses.iter().filter(move |((from, _), _)| *from == caller).map(|((_, to), address)| (*to, *address))
+    }
+
+    /// What goes wrong with statements.
+    #[must_use]
+    pub fn statements(&self) -> &Statements {
+        &self.statements
+    }
+
+    /// How many ports there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// Whether something gets from the one to the other, and back.
+    #[must_use]
+    pub fn linked(&self, a: NodeId, b: NodeId) -> bool {
+        [(a, b), (b, a)].iter().all(|pair| self.ways.get(pair).is_some_and(|way| !way.is_cut()))
+    }
+
+    fn between<'a>(&'a self, from: &'a [NodeId], to: &'a [NodeId], both: bool) -> impl Iterator<Item = &'a Way> {
+        let holds = move |&(a, b): &(NodeId, NodeId)| {
+            from.contains(&a) && to.contains(&b) || both && to.contains(&a) && from.contains(&b)
+        };
+        self.ways.iter().filter(move |(pair, _)| holds(pair)).map(|(_, way)| &**way)
+    }
+
+    /// Nothing gets from these to those any more.
+    pub fn cut(&self, id: u32, from: &[NodeId], to: &[NodeId], both: bool) {
+        self.between(from, to, both).for_each(|way| way.cut(id));
+    }
+
+    /// What gets from these to those suffers.
+    pub fn degrade(&self, id: u32, from: &[NodeId], to: &[NodeId], both: bool, how: Degraded) {
+        self.between(from, to, both).for_each(|way| way.degrade(id, how));
+    }
+
+    /// Ends the cuts and degradations of this name.
+    pub fn mend(&self, id: u32) {
+        self.ways.values().for_each(|way| way.mend(id));
+    }
+
+    /// Nothing gets to or from a node that has crashed.
+    pub fn crashed(&self, node: NodeId) {
+        let of = |&&(a, b): &&(NodeId, NodeId)| a == node || b == node;
+        self.ways.iter().filter(|(pair, _)| of(pair)).for_each(|(_, way)| way.cut(CRASHED + node.0));
+    }
+
+    /// It has started again.
+    pub fn started(&self, node: NodeId) {
+        self.mend(CRASHED + node.0);
+    }
+
+    /// Ends every cut and degradation of a fault; nodes that have crashed stay away.
+    pub fn heal(&self, faults: usize) {
+        let ids: BTreeSet<u32> = (0..=u32::try_from(faults).unwrap_or(u32::MAX)).chain([u32::MAX]).collect();
+        ids.into_iter().for_each(|id| self.mend(id));
+        self.statements.heal();
+    }
+
+    /// What broke of the proxies, if anything did: a drill without its links means nothing.
+    pub fn broken(&mut self) -> Option<String> {
+        match self.tasks.try_join_next()? {
+            Ok(Ok(())) => Some("a proxy has ended".to_owned()),
+            Ok(Err(error)) => Some(format!("a proxy has ended: {error}")),
+            Err(error) => Some(format!("a proxy has ended: {error}")),
+        }
+    }
+}
