@@ -160,7 +160,24 @@ async fn a_player_with_a_forged_or_an_expired_token_is_turned_away_and_told_why(
     assert!(summary["troubled"][0]["why"].as_str().is_some_and(|why| why.contains("never played: the token is not")));
     let (ended, _) = play(token("0s", &own_key).await).await;
     ended.says(1, &["turned away: the token has expired"]);
-    let (ended, _) = cluster.play(&["--character", "1", "--stop", "2s"]).await;
-    ended.says(0, &[]);
+    // Nobody else is harmed: whoever has a token plays, until it is asked to stop.
+    let bot = [
+        "bot",
+        "--config",
+        &cluster.world.config,
+        "--gateways",
+        "7",
+        "--character",
+        "1",
+        "--target",
+        "boss-1",
+        "--log",
+        "debug",
+    ];
+    let bot = Daemon::start(&bot, &[]);
+    bot.logs(&["character-1", "\"message\":\"plays\""]).await;
+    let ended = bot.stop().await;
+    ended.says(0, &["\"signal\":\"SIGTERM\""]);
+    assert!(ended.stdout.contains("lost                0"), "{}", ended.stdout);
     cluster.stop().await;
 }

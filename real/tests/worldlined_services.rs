@@ -185,3 +185,17 @@ async fn a_process_that_cannot_write_its_history_ends_and_says_so() {
     let ended = Daemon::start_program("sh", &slices(&shell), &[]).ended().await;
     ended.says(70, &["the history cannot be written", "\"code\":70"]);
 }
+
+#[tokio::test]
+async fn a_bot_whose_gateway_is_not_there_says_so() {
+    let world =
+        World::new("lonely", &format!("http://{NOBODY}"), &format!("postgres://me@{NOBODY}/x"), &[(7, free_address())])
+            .await;
+    let play = ["bot", "--config", &world.config, "--character", "1", "--stop", "500ms", "--json"];
+    let ended = run(&play, &[]).await;
+    ended.says(1, &[]);
+    let summary: serde_json::Value = serde_json::from_str(&ended.stdout).expect("a summary");
+    assert_eq!((summary["players"].as_u64(), summary["joined"].as_u64()), (Some(1), Some(0)), "{summary}");
+    let why = summary["troubled"][0]["why"].as_str().expect("a reason");
+    assert!(why.contains("never played") && why.contains("n7"), "{why}");
+}
