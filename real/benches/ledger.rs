@@ -46,6 +46,8 @@ fn main() -> ExitCode {
         eprintln!("WORLDLINE_TEST_POSTGRES names no server: eval \"$(ci/services start --only postgres)\"");
         return ExitCode::from(64);
     };
+    let (scheme, rest) = server.split_once("://").expect("an address");
+    let server = format!("{scheme}://{}", rest.split('/').next().expect("a host"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let mut world = runtime.block_on(World::new(&server));
     let mut good = true;

@@ -276,10 +276,12 @@ struct Real {
 
 impl Real {
     async fn new() -> Self {
-        let server = std::env::var("WORLDLINE_TEST_POSTGRES").expect(
-            "this test needs PostgreSQL 17: run it by `ci/test`, or `eval \"$(ci/services start --only postgres)\"` first \
-             (WORLDLINE_TEST_POSTGRES=postgres://USER@HOST:PORT names the server)",
+        let any = std::env::var("WORLDLINE_TEST_POSTGRES").expect(
+            "WORLDLINE_TEST_POSTGRES is not set: this test needs PostgreSQL 17. Run it by `ci/test`, or first \
+             eval \"$(ci/services start --only postgres)\"",
         );
+        let (scheme, rest) = any.split_once("://").expect("an address");
+        let server = format!("{scheme}://{}", rest.split('/').next().expect("a host"));
         let name = format!("test_model_{}", std::process::id());
         let statements = format!(
             "drop database if exists {name}; create database {name} template template0; \

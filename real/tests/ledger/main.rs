@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod alone;
 mod calls;
 mod concurrency;
 mod failures;

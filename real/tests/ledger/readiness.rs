@@ -28,7 +28,7 @@ async fn what_is_wrong_is_said_with_the_place_and_without_the_password() {
     let with = |url: String| url.replace("postgres@", "postgres:secret@");
     let busy = impostor::error("FATAL", "57P03", "the database system is starting up");
     let denied = impostor::error("FATAL", "28P01", "password authentication failed for user \"someone\"");
-    let cases: [Case; 10] = [
+    let cases: [Case; 11] = [
         (with(nobody().await), "no PostgreSQL answers", |p| matches!(p, Problem::Unreachable(..))),
         (impostor::saying(vec![]).await, "has not answered", |p| matches!(p, Problem::Silent(..))),
         (impostor::saying(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()).await, "is it PostgreSQL", |p| {
@@ -36,6 +36,9 @@ async fn what_is_wrong_is_said_with_the_place_and_without_the_password() {
         }),
         (impostor::saying(vec![0xff; 64]).await, "does not speak", |p| matches!(p, Problem::Foreign(..))),
         (impostor::saying(vec![b'R', 0, 0, 0, 1]).await, "does not speak", |p| matches!(p, Problem::Foreign(..))),
+        (guarded("postgres").replace("sesame", "secret"), "refuses the user `guarded`", |p| {
+            matches!(p, Problem::Credentials(..))
+        }),
         (impostor::saying(denied).await, "refuses the user `someone`", |p| matches!(p, Problem::Credentials(..))),
         (with(address("x")).replace("postgres:secret", "nobody:secret"), "refuses the user `nobody`", |p| {
             matches!(p, Problem::Credentials(..))

@@ -28,13 +28,30 @@ use worldline_system::{
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The server that tests may use, as the address of a database of it.
+/// A database of the server that tests may use.
 pub fn address(database: &str) -> String {
-    let server = std::env::var("WORLDLINE_TEST_POSTGRES").expect(
-        "these tests need PostgreSQL 17: run them by `ci/test`, or `eval \"$(ci/services start --only postgres)\"` first \
-         (WORLDLINE_TEST_POSTGRES=postgres://USER@HOST:PORT names the server)",
-    );
-    format!("{}/{database}", server.trim_end_matches('/'))
+    of_server("WORLDLINE_TEST_POSTGRES", database)
+}
+
+/// The same, by a user who needs the password `open sesame`.
+pub fn guarded(database: &str) -> String {
+    of_server("WORLDLINE_TEST_POSTGRES_GUARDED", database)
+}
+
+fn of_server(variable: &str, database: &str) -> String {
+    let any = std::env::var(variable).unwrap_or_else(|_| {
+        panic!(
+            "{variable} is not set: these tests need PostgreSQL 17. Run them by `ci/test`, or first \
+             eval \"$(ci/services start --only postgres)\""
+        )
+    });
+    another(&any, database)
+}
+
+/// Another database of the same server.
+pub fn another(url: &str, database: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("an address");
+    format!("{scheme}://{}/{database}", rest.split('/').next().unwrap())
 }
 
 /// Runs a statement, or several, on a database.
@@ -52,15 +69,24 @@ pub async fn number(url: &str, question: &str) -> i64 {
 
 /// An empty database.
 pub async fn database() -> String {
+    database_on(&address("postgres")).await
+}
+
+async fn database_on(server: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    sql(&address("postgres"), &format!("create database {name} template template0")).await;
-    address(&name)
+    sql(server, &format!("create database {name} template template0")).await;
+    another(server, &name)
 }
 
 /// A database with the schema, a hero, a boss and nobody who owns them.
 pub async fn world() -> String {
-    let url = database().await;
+    world_on(&address("postgres")).await
+}
+
+/// The same on another server.
+pub async fn world_on(server: &str) -> String {
+    let url = database_on(server).await;
     ledger::migrate(&url).await.unwrap();
     let seed =
         |entity, hit_points, balance| Seed { entity, position: Position::default(), pinned: None, hit_points, balance };

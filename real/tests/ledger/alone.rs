@@ -1,0 +1,134 @@
+//! What can only be done to a server that nobody else uses: `ci/services` starts one for each test here.
+
+use super::support::*;
+use std::{path::Path, process::Command, time::Duration};
+use worldline_proto::OpNumber;
+use worldline_real::ledger::{self, Problem};
+use worldline_system::{
+    Outcome, Refusal,
+    doors::ledger::{Answer, Operation, Submission, Verdict},
+};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A server of one's own. It ends with the test.
+struct Server {
+    url: String,
+    folder: String,
+    pid: i32,
+}
+
+fn services(arguments: &[&str]) -> String {
+    let done = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/services")).args(arguments).output();
+    let done = done.expect("ci/services runs");
+    assert!(done.status.success(), "ci/services {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).expect("it writes text")
+}
+
+fn value(environment: &str, name: &str) -> String {
+    let line = environment.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+    line.unwrap_or_else(|| panic!("no {name} in {environment}")).to_owned()
+}
+
+impl Server {
+    fn start() -> Self {
+        let environment = services(&["start", "--only", "postgres"]);
+        let value = |name| value(&environment, name);
+        let pid = value("WORLDLINE_TEST_POSTGRES_PID").parse().expect("a number");
+        Self { url: value("WORLDLINE_TEST_POSTGRES"), folder: value("WORLDLINE_TEST_SERVICES"), pid }
+    }
+
+    /// As the machine's failure would end it.
+    fn kill(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it was there");
+    }
+
+    /// On the same port, with the same data.
+    fn start_again(&mut self) {
+        let environment = services(&["start", "--dir", &self.folder, "--only", "postgres"]);
+        self.pid = value(&environment, "WORLDLINE_TEST_POSTGRES_PID").parse().expect("a number");
+    }
+
+    /// From now on a commit waits for this standby. Nobody: for none.
+    async fn wait_for(&self, standby: &str) {
+        sql(&self.url, &format!("alter system set synchronous_standby_names = '{standby}'")).await;
+        sql(&self.url, "select pg_reload_conf()").await;
+        let taken = format!("select (current_setting('synchronous_standby_names') = '{standby}')::integer::bigint");
+        until(async || number(&self.url, &taken).await == 1).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        services(&["stop", "--dir", &self.folder]);
+    }
+}
+
+/// The backend that waits for a standby.
+async fn waiting(url: &str) -> i64 {
+    let waits = "select coalesce(max(pid), 0)::bigint from pg_stat_activity where wait_event = 'SyncRep'";
+    until(async || number(url, waits).await != 0).await;
+    number(url, waits).await
+}
+
+#[tokio::test]
+async fn a_commit_that_stops_waiting_for_its_standby_is_unknown() {
+    let server = Server::start();
+    let url = world_on(&server.url).await;
+    let ledger = begun(&url).await;
+    for (number, end) in [(1, "pg_cancel_backend"), (2, "pg_terminate_backend")] {
+        server.wait_for("a_standby_that_is_not_there").await;
+        let call = tokio::spawn({
+            let ledger = ledger.clone();
+            async move { commit_within(&ledger, vec![hit(number, 1)], PATIENCE).await }
+        });
+        let pid = waiting(&server.url).await;
+        sql(&server.url, &format!("select {end}({pid})")).await;
+        assert_eq!(call.await.unwrap(), Outcome::Unknown, "{end}");
+        server.wait_for("").await;
+        assert!(matches!(commit(&ledger, vec![hit(number, 1)]).await[0], Verdict::Stored(_)), "it stands here alone");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_changes_nothing_waits_for_the_standby_too() {
+    let server = Server::start();
+    let url = world_on(&server.url).await;
+    let ledger = begun(&url).await;
+    commit(&ledger, vec![hit(1, 1)]).await;
+    server.wait_for("a_standby_that_is_not_there").await;
+    let gap = Operation { number: OpNumber(7), ..hit(7, 1) };
+    assert_eq!(
+        commit_within(&ledger, vec![hit(1, 1)], SHORT).await,
+        Outcome::Unknown,
+        "what is stored may be lost yet"
+    );
+    assert_eq!(commit_within(&ledger, vec![gap], SHORT).await, Outcome::Unknown);
+    let roster = Submission::Roster { after: None, limit: 1 };
+    assert_eq!(ask_within(&ledger, roster, SHORT).await, Answer::Roster(Outcome::Unknown));
+    server.wait_for("").await;
+}
+
+#[tokio::test]
+async fn a_server_that_crashes_is_not_ready_and_goes_on_where_it_was() {
+    let mut server = Server::start();
+    let url = world_on(&server.url).await;
+    let ledger = begun(&url).await;
+    assert!(matches!(commit(&ledger, vec![hit(1, 1)]).await[0], Verdict::Applied(_)));
+    let _holder = holding(&url).await;
+    let call = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { commit_within(&ledger, vec![hit(2, 1)], PATIENCE).await }
+    });
+    blocked(&url).await;
+    server.kill();
+    assert_eq!(call.await.unwrap(), Outcome::Unknown);
+    until(async || matches!(ledger.problem(), Some(Problem::Unreachable(..)))).await;
+    assert_eq!(commit_within(&ledger, vec![hit(2, 1)], PATIENCE).await, Outcome::Refused(Refusal::Unreachable));
+    server.start_again();
+    until(async || ledger.problem().is_none()).await;
+    let verdicts = commit(&ledger, vec![hit(1, 1), hit(2, 1)]).await;
+    assert!(matches!(verdicts[..], [Verdict::Stored(_), Verdict::Applied(_)]), "{verdicts:?}");
+    assert_eq!(ledger::tables(&url).await.unwrap().applied_through[0].1, OpNumber(2));
+}
