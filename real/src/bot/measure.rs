@@ -104,8 +104,8 @@ pub struct Measure {
     pub joined: u64,
     /// Why it was turned away the last time, until it is welcomed.
     pub denied: Option<DeniedReason>,
-    /// Which gateway it did not reach the last time, and why, until it is welcomed.
-    pub unreached: Option<(NodeId, CloseReason)>,
+    /// Which gateway it turned to the last time, and why it last did not reach one, until it is welcomed.
+    pub unreached: Option<(NodeId, Option<CloseReason>)>,
     in_flight: VecDeque<(u32, Instant)>,
     outstanding: BTreeSet<OpNumber>,
 }

@@ -43,9 +43,12 @@ impl Witness {
         match event {
             network::Event::NotOpened { reason, .. } => {
                 let mut measure = self.measure();
-                let gateway = measure.unreached.map_or(NodeId(u32::MAX), |(gateway, _)| gateway);
-                measure.unreached = Some((gateway, *reason));
-                tracing::warn!(player = %self.node, %gateway, ?reason, "no connection to the gateway");
+                let (gateway, before) = measure.unreached.unwrap_or((NodeId(u32::MAX), None));
+                measure.unreached = Some((gateway, Some(*reason)));
+                // The network tells of every attempt; what is news to a player is another reason.
+                if before != Some(*reason) {
+                    tracing::warn!(player = %self.node, %gateway, ?reason, "no connection to the gateway");
+                }
             }
             network::Event::Received { payload, .. } => {
                 let frame = payload.as_bytes().and_then(|bytes| GatewayFrame::decode(bytes).ok());
@@ -123,8 +126,8 @@ impl Doors for Mouth {
             }
             network::Submission::Connect { to, .. } => {
                 let mut measure = self.witness.measure();
-                let reason = measure.unreached.map_or(network::CloseReason::HandshakeTimeout, |(_, reason)| reason);
-                measure.unreached = Some((*to, reason));
+                let before = measure.unreached.and_then(|(_, reason)| reason);
+                measure.unreached = Some((*to, before));
             }
             _ => {}
         }

@@ -44,7 +44,8 @@ impl Summary {
             summary.lost += measure.unacknowledged();
             let away = match (measure.denied, measure.unreached) {
                 (Some(reason), _) => said(reason).to_owned(),
-                (None, Some((gateway, reason))) => format!("no welcome by gateway {gateway} ({reason:?})"),
+                (None, Some((gateway, Some(reason)))) => format!("no connection to gateway {gateway} ({reason:?})"),
+                (None, Some((gateway, None))) => format!("no answer of gateway {gateway}"),
                 (None, None) => "no gateway welcomed it".to_owned(),
             };
             if measure.joined == 0 {
