@@ -3,7 +3,7 @@
 use super::{Place, Problem, migrate, session};
 use crate::clock;
 use sqlx::{
-    ConnectOptions as _, PgConnection, Row as _,
+    AssertSqlSafe, ConnectOptions as _, PgConnection, Row as _,
     postgres::{PgConnectOptions, PgDatabaseError},
 };
 use std::{collections::BTreeMap, io, str::FromStr, time};
@@ -58,12 +58,12 @@ impl Server {
         Self { options: self.options.application_name(name), ..self }
     }
 
-    /// A connection to a server that is new enough and takes writes.
+    /// A connection to a server that is new enough.
     pub async fn connect(&self) -> Result<PgConnection, Problem> {
         let options = self.options.clone();
         // In a task of its own: what answers there may be anything, and the client does not survive every garbage.
         let connecting = tokio::spawn(async move { options.connect().await });
-        let mut connection = match tokio::time::timeout(patience(), connecting).await {
+        let connection = match tokio::time::timeout(patience(), connecting).await {
             Err(_) => return Err(Problem::Silent(self.place.clone(), PATIENCE)),
             Ok(Err(_)) => return Err(self.garbage()),
             Ok(Ok(connected)) => connected.map_err(|error| self.unconnected(&error))?,
@@ -71,15 +71,7 @@ impl Server {
         if let Some(found) = connection.server_version_num().filter(|&found| found < OLDEST) {
             return Err(Problem::OldServer(self.place.clone(), format!("{}.{}", found / 10_000, found % 10_000)));
         }
-        let state = "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
-        let row = self.within(sqlx::query(state).fetch_one(&mut connection)).await?;
-        match (row.get(0), row.get(1)) {
-            (true, _) => Err(Problem::ReadOnly(self.place.clone(), "a standby".to_owned())),
-            (false, true) => {
-                Err(Problem::ReadOnly(self.place.clone(), "default_transaction_read_only is on".to_owned()))
-            }
-            (false, false) => Ok(connection),
-        }
+        Ok(connection)
     }
 
     /// What answers has made the client fail.
@@ -143,72 +135,94 @@ pub(super) fn sqlstate(error: &sqlx::Error) -> Option<(String, String)> {
     Some((error.code().to_owned(), error.message().to_owned()))
 }
 
-/// Whether the schema is this program's, in this program's version.
-pub(super) async fn schema(server: &Server, connection: &mut PgConnection) -> Result<(), Problem> {
-    let place = || server.place.clone();
-    let Some(applied) = applied(server, connection).await? else { return Err(Problem::SchemaMissing(place())) };
-    let expected = migrate::version();
-    let found = applied.keys().next_back().copied().unwrap_or(0);
-    let embedded = migrate::migrator();
-    let altered = embedded.iter().find(|ours| applied.get(&ours.version).is_some_and(|sum| *sum != *ours.checksum));
-    if let Some(ours) = altered {
-        let why = format!("its migration {} ({}) is another one", ours.version, ours.description);
-        return Err(Problem::SchemaForeign(place(), why));
-    }
-    if found < expected {
-        return Err(Problem::SchemaOlder { place: place(), found, expected });
-    }
-    if found > expected {
-        return Err(Problem::SchemaNewer { place: place(), found, expected });
-    }
-    match difference(server, connection).await? {
-        Some(why) => Err(Problem::SchemaForeign(place(), why)),
-        None => Ok(()),
-    }
+/// What stands in a database that has a schema of our name.
+#[derive(serde::Deserialize)]
+pub(super) struct Found {
+    /// The migrations that were applied, with their checksums in hexadecimal.
+    pub applied: BTreeMap<i64, String>,
+    /// The columns of our tables.
+    columns: BTreeMap<String, Option<String>>,
+    /// Functions of ours that are not there.
+    absent: Vec<String>,
 }
 
-/// The migrations that were applied, with their checksums; `None` without a schema of our name. One that holds something but
-/// no list of ours is foreign.
-pub(super) async fn applied(
-    server: &Server,
-    connection: &mut PgConnection,
-) -> Result<Option<BTreeMap<i64, Vec<u8>>>, Problem> {
-    let there = "select to_regnamespace('worldline') is not null, to_regclass('worldline.migrations') is not null, \
+/// Looks at the database: `None` without a schema of our name. One that holds something but no list of ours is foreign; and a
+/// server that takes no writes is none.
+///
+/// It is asked by simple queries, each of one round trip: a connection over a long way shall not take seconds to open.
+pub(super) async fn find(server: &Server, connection: &mut PgConnection) -> Result<Option<Found>, Problem> {
+    let place = || server.place.clone();
+    let state = "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
+                 to_regnamespace('worldline') is not null, to_regclass('worldline.migrations') is not null, \
                  exists (select from pg_class where relnamespace = to_regnamespace('worldline'))";
-    let row = server.within(sqlx::query(there).fetch_one(&mut *connection)).await?;
-    match (row.get(0), row.get(1), row.get(2)) {
+    let row = server.within(sqlx::raw_sql(state).fetch_one(&mut *connection)).await?;
+    if row.get(0) {
+        return Err(Problem::ReadOnly(place(), "a standby".to_owned()));
+    }
+    if row.get(1) {
+        return Err(Problem::ReadOnly(place(), "default_transaction_read_only is on".to_owned()));
+    }
+    match (row.get(2), row.get(3), row.get(4)) {
         (true, true, _) => {}
         (true, false, true) => {
             let why = "it has tables, but no list of this program's migrations".to_owned();
-            return Err(Problem::SchemaForeign(server.place.clone(), why));
+            return Err(Problem::SchemaForeign(place(), why));
         }
         _ => return Ok(None),
     }
-    let list = "select version, checksum from worldline.migrations where success";
-    let rows = server.within(sqlx::query(list).fetch_all(connection)).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, _>>().map(Some).map_err(
-        |error: sqlx::Error| Problem::SchemaForeign(server.place.clone(), format!("its list of migrations: {error}")),
+    let row = server.within(sqlx::raw_sql(AssertSqlSafe(look())).fetch_one(connection)).await?;
+    let found = row.try_get(0).map_err(|error| server.said(&error))?;
+    let unread = |error: serde_json::Error| Problem::SchemaForeign(place(), error.to_string());
+    serde_json::from_str(found).map(Some).map_err(unread)
+}
+
+/// The question for [`Found`].
+fn look() -> String {
+    let quoted = |names: Vec<&str>| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    let (tables, functions) = (quoted(LAYOUT.map(|(table, _)| table).to_vec()), quoted(FUNCTIONS.to_vec()));
+    format!(
+        "select jsonb_build_object( \
+         'applied', (select coalesce(jsonb_object_agg(version, encode(checksum, 'hex')), '{{}}') \
+                     from worldline.migrations where success), \
+         'columns', (select jsonb_object_agg(name, \
+                     (select string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' order by attnum) \
+                      from pg_attribute where attrelid = to_regclass('worldline.' || name) \
+                      and attnum > 0 and not attisdropped)) from unnest(array[{tables}]) name), \
+         'absent', (select coalesce(jsonb_agg(name), '[]') from unnest(array[{functions}]) name \
+                    where to_regprocedure('worldline.' || name) is null))::text"
     )
 }
 
-/// What is not as the migrations made it.
-async fn difference(server: &Server, connection: &mut PgConnection) -> Result<Option<String>, Problem> {
-    let columns = "select string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' order by attnum) \
-                   from pg_attribute where attrelid = to_regclass('worldline.' || $1) and attnum > 0 and not attisdropped";
-    for (table, expected) in LAYOUT {
-        let row = server.within(sqlx::query(columns).bind(table).fetch_one(&mut *connection)).await?;
-        let found: Option<String> = row.get(0);
-        match found {
-            None => return Ok(Some(format!("it has no table `{table}`"))),
-            Some(found) if found != expected => {
-                return Ok(Some(format!("its table `{table}` is ({found}), expected ({expected})")));
-            }
-            Some(_) => {}
-        }
+/// Whether the schema is this program's, in this program's version.
+pub(super) async fn schema(server: &Server, connection: &mut PgConnection) -> Result<(), Problem> {
+    let place = || server.place.clone();
+    let Some(found) = find(server, connection).await? else { return Err(Problem::SchemaMissing(place())) };
+    if let Some(why) = altered(&found.applied) {
+        return Err(Problem::SchemaForeign(place(), why));
     }
-    let functions =
-        "select wanted from unnest($1::text[]) wanted where to_regprocedure('worldline.' || wanted) is null";
-    let wanted: Vec<String> = FUNCTIONS.iter().map(ToString::to_string).collect();
-    let missing = server.within(sqlx::query(functions).bind(wanted).fetch_optional(connection)).await?;
-    Ok(missing.map(|row| format!("it has no function `{}`", row.get::<String, _>(0))))
+    let expected = migrate::version();
+    match found.applied.keys().next_back().copied().unwrap_or(0) {
+        found if found < expected => Err(Problem::SchemaOlder { place: place(), found, expected }),
+        found if found > expected => Err(Problem::SchemaNewer { place: place(), found, expected }),
+        _ => difference(&found).map_or(Ok(()), |why| Err(Problem::SchemaForeign(place(), why))),
+    }
+}
+
+/// A migration of our number that is not ours.
+fn altered(applied: &BTreeMap<i64, String>) -> Option<String> {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let embedded = migrate::migrator();
+    let other =
+        embedded.iter().find(|ours| applied.get(&ours.version).is_some_and(|sum| *sum != hex(&ours.checksum)))?;
+    Some(format!("its migration {} ({}) is another one", other.version, other.description))
+}
+
+/// What is not as the migrations made it.
+fn difference(found: &Found) -> Option<String> {
+    let table = LAYOUT.iter().find_map(|&(table, expected)| match found.columns.get(table) {
+        Some(Some(columns)) if columns == expected => None,
+        Some(Some(columns)) => Some(format!("its table `{table}` is ({columns}), expected ({expected})")),
+        _ => Some(format!("it has no table `{table}`")),
+    });
+    table.or_else(|| found.absent.first().map(|function| format!("it has no function `{function}`")))
 }

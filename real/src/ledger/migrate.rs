@@ -10,6 +10,7 @@ use sqlx::{
     PgConnection, Row as _,
     migrate::{MigrateError, Migrator},
 };
+use std::collections::BTreeMap;
 use worldline_proto::EntityId;
 use worldline_system::{doors::directory::RegionId, rules::space::Position};
 
@@ -80,7 +81,7 @@ pub fn migrate(url: &str) -> Boxed<'_, Result<Report, Problem>> {
 }
 
 async fn apply(server: &Server, connection: &mut PgConnection) -> Result<Report, Problem> {
-    let before = check::applied(server, connection).await?.unwrap_or_default();
+    let before = check::find(server, connection).await?.map_or_else(BTreeMap::new, |found| found.applied);
     if let Some(&found) = before.keys().next_back().filter(|&&found| found > version()) {
         return Err(Problem::SchemaNewer { place: server.place.clone(), found, expected: version() });
     }

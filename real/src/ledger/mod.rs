@@ -206,7 +206,12 @@ async fn call(pool: &Pool, until: Instant, submission: &Submission) -> Result<St
             Ok(given)
         }
         Ok(Err(End::Refused(refusal))) => Err(refused(refusal)),
-        Ok(Err(End::Unknown)) | Err(_) => Err(End::Unknown),
+        Ok(Err(End::Unknown)) => {
+            // What broke this connection has probably broken the others.
+            pool.flush();
+            Err(End::Unknown)
+        }
+        Err(_) => Err(End::Unknown),
     }
 }
 

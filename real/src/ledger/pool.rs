@@ -1,6 +1,6 @@
 //! A bounded number of sessions, each used by one call at a time.
 //!
-//! A session takes a dozen round trips to open: over a long way that is more time than a call has. So it is opened by a task of
+//! A session takes some round trips to open: over a long way that may be more time than a call has. So it is opened by a task of
 //! its own, which goes on when the call that asked for it has given up; the next call finds it.
 
 use super::{Problem, check::Server, session::Session};
@@ -13,7 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use worldline_system::time::Duration;
 
 /// A session that has rested for so long is asked whether it is still there before it is trusted with a call.
-const RESTED: Duration = Duration::from_secs(1);
+/// A server that was lost meanwhile is found out sooner by whoever looks after it, and by the first call that breaks.
+const RESTED: Duration = Duration::from_secs(5);
 
 /// The sessions. Those in use are with their users.
 pub(super) struct Pool {

@@ -24,9 +24,6 @@ pub(super) enum Request {
 }
 
 impl Request {
-    /// Every statement that a request may send.
-    pub const CALLS: [&str; 4] = [LOGIN, CLAIM, COMMIT, ROSTER];
-
     /// The call that a submission is.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::clock;
 use sqlx::{
-    Connection as _, Executor as _, PgConnection, Row as _, SqlSafeStr as _,
+    Connection as _, PgConnection, Row as _,
     postgres::{PgConnectOptions, PgDatabaseError, PgSeverity},
 };
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,13 +51,11 @@ pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
 }
 
 impl Session {
-    /// Connects, looks at server and schema, and prepares every call.
+    /// Connects, and looks at server and schema. Each call is prepared when it is first made: a role makes one or two of them,
+    /// and what is refused then is refused for certain.
     pub async fn open(server: &Server) -> Result<Self, Problem> {
         let mut connection = server.connect().await?;
         check::schema(server, &mut connection).await?;
-        for call in Request::CALLS {
-            connection.prepare(call.into_sql_str()).await.map_err(|error| server.said(&error))?;
-        }
         Ok(Self { connection, ear: Ear::default(), alive_at: clock::now() })
     }
 
