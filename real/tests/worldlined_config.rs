@@ -202,6 +202,12 @@ async fn wrong_usage_says_what_would_be_right() {
     for told in ["--lease-ttl <DURATION>", "WORLDLINE_CONFIG", "Where it listens"] {
         assert!(help.stdout.contains(told), "{told} in {}", help.stdout);
     }
+    let bot = run(&["bot", "--gateway", "127.0.0.1:7001", "--character", "1"], &[]).await;
+    bot.says(
+        64,
+        &["flag --peers: found `127.0.0.1:7001`, expected ID=HOST:PORT", "found no `token`", "found no `tls.ca`"],
+    );
+    assert_eq!(bot.stderr.matches("peers").count(), 1, "once is enough: {}", bot.stderr);
     run(&["who-owns", "dragon-1"], &[("WORLDLINE_DIRECTORY", "http://127.0.0.1:1")])
         .await
         .says(64, &["`dragon-1`", "boss-1"]);

@@ -134,6 +134,23 @@ async fn a_ledger_without_our_schema_ends_the_process_with_what_to_run() {
 }
 
 #[tokio::test]
+async fn a_foreign_schema_of_our_name_ends_the_process_and_is_left_alone() {
+    use sqlx::Connection as _;
+    let url = database("foreign").await;
+    let mut connection = sqlx::PgConnection::connect(&url).await.expect("it is there");
+    let theirs = "create schema worldline; create table worldline.theirs (id int)";
+    sqlx::raw_sql(theirs).execute(&mut connection).await.expect("it may");
+    let world = World::new("foreign", &format!("http://{NOBODY}"), &url, &[]).await;
+    let arguments = world.process("orchestrator", 3, free_address());
+    Daemon::start(&slices(&arguments), &[]).ended().await.says(78, &["is not this program's", "another database"]);
+    run(&["migrate", "--config", &world.config], &[]).await.says(78, &["is not this program's"]);
+    let tables = sqlx::query("select from pg_tables where schemaname = 'worldline'").fetch_all(&mut connection).await;
+    assert_eq!(tables.expect("reads").len(), 1);
+    drop(connection);
+    drop_database(&url).await;
+}
+
+#[tokio::test]
 async fn garbage_on_the_http_port_harms_nobody_else() {
     let world = World::new("garbage", &format!("http://{NOBODY}"), &format!("postgres://me@{NOBODY}/x"), &[]).await;
     let http = free_address();

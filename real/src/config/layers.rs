@@ -8,7 +8,11 @@ use super::{
     keys::{CONFIG_VARIABLE, Command, KEYS, Key, PLAYER_LIST, Shape, TEST_VARIABLES, VARIABLES, find, of},
     problem::{Origin, Problem, Problems, Sink, nearest, quoted},
 };
-use std::{collections::BTreeMap, ffi::OsString, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    path::Path,
+};
 
 /// What was said to one process.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub struct Layers {
     command: Command,
     file: Option<Given>,
     given: BTreeMap<&'static str, Given>,
+    /// Settings whose text could not be cut, which is reported.
+    broken: BTreeSet<&'static str>,
 }
 
 impl Layers {
@@ -30,7 +36,12 @@ impl Layers {
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         sink: &mut Sink,
     ) -> Result<Self, Problems> {
-        let mut given = BTreeMap::new();
+        let (mut given, mut broken) = (BTreeMap::new(), BTreeSet::new());
+        let mut set =
+            |key: &'static Key, origin: &Origin, text: &str, sink: &mut Sink| match cut(key, origin, text, sink) {
+                Some(value) => drop(given.insert(key.name, value)),
+                None => drop(broken.insert(key.name)),
+            };
         let mut config = config.map(Path::to_owned);
         for (name, value) in variables {
             let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLES)) else { continue };
@@ -46,7 +57,7 @@ impl Layers {
                 config = config.or_else(|| Some(value.into()));
             } else if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
                 if key.of.contains(&command) {
-                    given.insert(key.name, cut(key, &origin, value, sink));
+                    set(key, &origin, value, sink);
                 }
             } else {
                 unknown_variable(name, &origin, sink);
@@ -55,7 +66,7 @@ impl Layers {
         for (name, value) in flags {
             let key = find(name).expect("the command line offers settings only");
             let origin = Origin::Flag(format!("--{}", key.flag()));
-            given.insert(key.name, cut(key, &origin, value, sink));
+            set(key, &origin, value, sink);
         }
         let file = match config {
             Some(path) => Some(given::file(&path, "a configuration file in TOML")?),
@@ -64,7 +75,7 @@ impl Layers {
         if let Some(file) = &file {
             unknown_keys(file, "", command, sink);
         }
-        Ok(Self { command, file, given })
+        Ok(Self { command, file, given, broken })
     }
 
     /// What was said of a setting.
@@ -75,6 +86,9 @@ impl Layers {
             "{name} is a setting of {}",
             self.command
         );
+        if self.broken.contains(name) {
+            return None;
+        }
         let in_file = || name.split('.').try_fold(self.file.as_ref()?, |table, part| table.get(part));
         self.given.get(name).or_else(in_file)
     }
@@ -102,8 +116,11 @@ impl Layers {
         }
     }
 
-    /// Reports that a setting is missing.
+    /// Reports that a setting is missing, unless what was said of it is reported already.
     pub fn missing<T>(&self, name: &'static str, sink: &mut Sink) -> Option<T> {
+        if self.broken.contains(name) {
+            return None;
+        }
         let key = find(name).expect("a setting");
         let help = key.help.split(" [").next().unwrap_or(key.help);
         let (flag, value, variable) = (key.flag(), key.value, key.variable());
@@ -118,28 +135,26 @@ impl Layers {
     }
 }
 
-/// The text of a flag or a variable as its setting's shape has it.
-fn cut(key: &Key, origin: &Origin, text: &str, sink: &mut Sink) -> Given {
+/// The text of a flag or a variable as its setting's shape has it; `None` after a report.
+fn cut(key: &Key, origin: &Origin, text: &str, sink: &mut Sink) -> Option<Given> {
     let one = |text: &str| Given { origin: origin.clone(), value: Value::Text(text.trim().to_owned()) };
     let parts = || text.split(',').filter(|part| !part.trim().is_empty());
     let value = match key.shape {
-        Shape::One => return one(text),
+        Shape::One => return Some(one(text)),
         Shape::List => Value::List(parts().map(one).collect()),
         Shape::Pairs => {
-            let mut entries = Vec::new();
-            for part in parts() {
-                match part.split_once('=') {
-                    Some((name, value)) => entries.push((name.trim().to_owned(), origin.clone(), one(value))),
-                    None => {
-                        let expected = format!("{}, such as `7=127.0.0.1:7001`", key.value);
-                        sink.report::<()>(Problem::new(origin, quoted(part), expected));
-                    }
+            let pair = |part: &str| match part.split_once('=') {
+                Some((name, value)) => Some((name.trim().to_owned(), origin.clone(), one(value))),
+                None => {
+                    let expected = format!("{}, such as `7=127.0.0.1:7001`", key.value);
+                    sink.report(Problem::new(origin, quoted(part), expected))
                 }
-            }
-            Value::Table(entries)
+            };
+            let pairs: Vec<_> = parts().map(pair).collect();
+            Value::Table(pairs.into_iter().collect::<Option<_>>()?)
         }
     };
-    Given { origin: origin.clone(), value }
+    Some(Given { origin: origin.clone(), value })
 }
 
 /// A variable that looks like ours and is none is wrong if it is near one of ours. Others are let be: a cluster may set

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use worldline_proto::NodeId;
 
 const ABOUT: &str = "Makes a development CA and certificates of nodes";
-const HELP: &str = "Writes ca.pem and ca.key into the folder, unless they are there already, and then for each node n7.pem and \
-    n7.key. Give every process ca.pem (`tls.ca`) and its own pair (`tls.certificate`, `tls.key`); a bot needs only ca.pem. \
-    ca.key makes certificates: keep it.\n\n\
-    Example: worldlined cert --out certs --node 1 --node 2 --node 7 --host localhost --host 127.0.0.1";
+const HELP: &str = "\
+Writes ca.pem and ca.key into the folder, unless they are there already, and then for each node n7.pem and n7.key.
+Give every process ca.pem (`tls.ca`) and its own pair (`tls.certificate`, `tls.key`); a bot needs only ca.pem.
+ca.key makes certificates: keep it.
+
+Example: worldlined cert --out certs --node 1 --node 2 --node 7 --host localhost --host 127.0.0.1";
 
 pub(super) fn command() -> clap::Command {
     clap::Command::new("cert")

@@ -9,12 +9,14 @@ use clap::{Arg, ArgAction, ArgMatches, error::ErrorKind};
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 const CONFIG: &str = "config";
-const CONFIGURATION: &str = "Configuration: every option below is a setting. It can stand in the file (--config), in a variable \
-    (WORLDLINE_LEASE_TTL for --lease-ttl) or here; what stands here wins over a variable, and that over the file. In the \
-    file, `lease-ttl` is `ttl` of the table `[lease]`, other hyphens are underscores, and paths are taken from where the file \
-    stands. One file may serve every process of a world.";
-const EXIT_CODES: &str = "Exit codes: 0 as it should; 1 the answer is no; 64 wrong usage or configuration; 69 an address cannot \
-    be had; 70 something broke inside; 78 the ledger has another schema.";
+const CONFIGURATION: &str = "\
+Every option is a setting. It can stand in the file (--config), in a variable (WORLDLINE_LEASE_TTL for --lease-ttl) or
+here; what stands here wins over a variable, and that over the file. In the file `--lease-ttl` is `ttl` of the table
+`[lease]`, other hyphens are underscores, and paths are taken from where the file stands. One file may serve every
+process of a world.";
+const EXIT_CODES: &str = "\
+Exit codes: 0 as it should; 1 the answer is no; 64 wrong usage or configuration; 69 an address cannot be had;
+70 something broke inside; 78 the ledger has another schema.";
 
 /// Runs `worldlined`.
 pub fn main(

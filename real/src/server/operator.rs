@@ -77,12 +77,28 @@ pub(super) fn token_command() -> clap::Command {
     clap::Command::new("token")
         .about("Makes a session token: who bears it may play the character until it expires")
         .after_help(
-            "The key is a file with 64 hexadecimal digits, the same for every gateway (`token_key`). Whoever has it can play \
-             everybody: keep it. One is made by `openssl rand -hex 32 > token.key`.\n\n\
-             Example: worldlined token --character 1 --ttl 1h --key token.key",
+            "\
+The key is a file with 64 hexadecimal digits, the same for every gateway (`token_key`). Whoever has it can play
+everybody: keep it. One is made by `openssl rand -hex 32 > token.key`.
+
+Example: worldlined token --character 1 --ttl 1h --key token.key",
         )
-        .arg(Arg::new("character").long("character").value_name("N").required(true).help("The character's number").value_parser(character))
-        .arg(Arg::new("ttl").long("ttl").value_name("DURATION").default_value("1h").help("How long it is valid, such as 30m, 1h").value_parser(ttl))
+        .arg(
+            Arg::new("character")
+                .long("character")
+                .value_name("N")
+                .required(true)
+                .help("The character's number")
+                .value_parser(character),
+        )
+        .arg(
+            Arg::new("ttl")
+                .long("ttl")
+                .value_name("DURATION")
+                .default_value("1h")
+                .help("How long it is valid, such as 30m, 1h")
+                .value_parser(ttl),
+        )
         .arg(
             Arg::new("key")
                 .long("key")
