@@ -106,6 +106,7 @@ impl Ledger {
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
         let Config { server, name, connections } = config;
         let server = server.named(&name);
+        ready.missing("ledger", format_args!("PostgreSQL at {} has not answered yet", server.place));
         let problem = Arc::new(Mutex::new(None));
         let pool = Arc::new(Pool::new(server.clone(), connections));
         let watch = watch::Watch { server, pool: pool.clone(), ready, problem: problem.clone() };
