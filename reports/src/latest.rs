@@ -22,8 +22,11 @@ struct Scenario<'a> {
     seeds: usize,
     broken: usize,
     missed: usize,
-    events_per_second: u64,
-    simulated_seconds_per_wall_second: u64,
+    /// How fast the simulator was; a drill takes as long as it takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events_per_second: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    simulated_seconds_per_wall_second: Option<u64>,
     budgets_ns: &'a BTreeMap<String, u64>,
     timings: BTreeMap<&'a str, Quantiles>,
     /// Of a drill: the same timings in the simulator.
@@ -54,6 +57,9 @@ struct Run<'a> {
     all_broken: Vec<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missed: Vec<&'a str>,
+    /// Why an invariant was not checked, by its id.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    not_checked: BTreeMap<&'a str, &'a str>,
 }
 
 /// The file's content.
@@ -89,6 +95,7 @@ fn timings(result: &ScenarioResult) -> BTreeMap<&str, Quantiles> {
 }
 
 fn scenario<'a>(result: &'a ScenarioResult, simulated: Option<&'a ScenarioResult>) -> Scenario<'a> {
+    let simulated_here = result.runs.iter().any(|run| run.hash().is_some());
     let runs = result.runs.iter().map(|run| Run {
         seed: run.seed,
         source: match run.source {
@@ -104,6 +111,14 @@ fn scenario<'a>(result: &'a ScenarioResult, simulated: Option<&'a ScenarioResult
         first_event: run.violation.as_ref().map(|violation| violation.event.id),
         all_broken: run.verdicts.iter().filter(|v| v.state == State::Broken).map(|v| v.id.as_str()).collect(),
         missed: run.misses.iter().map(|miss| miss.name.as_str()).collect(),
+        not_checked: run
+            .verdicts
+            .iter()
+            .filter_map(|verdict| match &verdict.state {
+                State::NotChecked(why) => Some((verdict.id.as_str(), why.as_str())),
+                _ => None,
+            })
+            .collect(),
     });
     Scenario {
         name: &result.name,
@@ -112,8 +127,8 @@ fn scenario<'a>(result: &'a ScenarioResult, simulated: Option<&'a ScenarioResult
         seeds: result.runs.len(),
         broken: result.count(Outcome::Broken),
         missed: result.count(Outcome::Missed),
-        events_per_second: result.events_per_second() as u64,
-        simulated_seconds_per_wall_second: result.simulated_per_wall() as u64,
+        events_per_second: simulated_here.then(|| result.events_per_second() as u64),
+        simulated_seconds_per_wall_second: simulated_here.then(|| result.simulated_per_wall() as u64),
         budgets_ns: &result.budgets,
         timings: timings(result),
         simulated: simulated.map(timings).unwrap_or_default(),
