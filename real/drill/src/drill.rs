@@ -9,6 +9,7 @@ use crate::{
     order::{self, Sources},
     processes::Failed,
     stage::Folder,
+    verdict::{Evidence, Sample, Told},
     world::{Programs, World},
 };
 use std::{
@@ -21,22 +22,16 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use worldline_proto::{CharacterId, Incarnation, NodeId, OpNumber};
-use worldline_real::{
-    clock, history,
-    ledger::{self, Tables},
-};
-use worldline_reports::{Miss, RunResult};
+use worldline_proto::{Incarnation, NodeId};
+use worldline_real::{clock, history, ledger};
+use worldline_reports::RunResult;
 use worldline_scenarios::{
-    checkers::{Facts, LedgerRows, Services, View, WorkerState},
-    format::{FaultKind, Scenario},
+    format::Scenario,
     inject::{self, Impaired, Injection},
-    judge::{Judge, Ran},
     run::{self, LOOK_AGAIN, SAMPLE_EVERY},
 };
 use worldline_system::{
-    doors::ledger::StoredResult,
-    history::{Entry, EventId, Row, What},
+    history::{Entry, What},
     time::{self, Duration},
 };
 
@@ -53,13 +48,6 @@ pub struct Drilled {
     pub folder: Option<PathBuf>,
 }
 
-/// How the world stood at a moment.
-#[derive(Clone, Debug)]
-struct Sample {
-    workers: Vec<WorkerState>,
-    services: Services,
-}
-
 /// What is done, in the order in which it is done at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Action {
@@ -70,20 +58,9 @@ enum Action {
     Finish,
 }
 
-/// Something that the judge is told besides the history.
-#[derive(Clone, Debug)]
-enum Told {
-    Began(usize, Vec<NodeId>),
-    Skipped(usize, String),
-    Ended,
-    Healed,
-    Sampled(Sample),
-}
-
 /// A drill that goes on.
 struct Drill<'a> {
     scenario: &'a Scenario,
-    seed: u64,
     folder: &'a Folder,
     world: World<'a>,
     agenda: BTreeSet<(Duration, Action)>,
@@ -153,7 +130,6 @@ async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) ->
     ));
     let mut drill = Drill {
         scenario,
-        seed,
         folder,
         world,
         agenda: agenda(scenario, seed),
@@ -189,8 +165,22 @@ async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) ->
     let entries = order::merged(Sources { origin, lives, own, directory, journal, sinks });
     write_merged(folder, &entries)?;
     watched(&format!("judging {} lines of history", entries.len()));
+    let evidence = Evidence {
+        scenario,
+        nodes: Arc::clone(&drill.world.nodes),
+        seed,
+        origin,
+        ended,
+        entries: &entries,
+        told: &drill.told,
+        tables: &tables,
+        complaints: &drill.world.complaints,
+    };
     let wall_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    Ok(drill.judged(&entries, &tables, origin, ended, wall_ns, probes))
+    let (result, first) = evidence.judged(wall_ns, probes);
+    let counts = drill.world.links.statements().counts();
+    let counts = counts.into_iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
+    Ok(Drilled { result, log: drill.log.into_iter().chain(counts).collect(), first, folder: None })
 }
 
 fn agenda(scenario: &Scenario, seed: u64) -> BTreeSet<(Duration, Action)> {
@@ -277,18 +267,19 @@ impl Drill<'_> {
             return Ok(());
         };
         let plan = self.world.members.plan(&self.world.nodes, &injection);
-        let name = described(&fault.kind, &self.world.nodes, &injection.lost);
         for why in &plan.skipped {
             self.note(watched, &format!("fault {} skipped: {why}", index + 1));
         }
         if !plan.skipped.is_empty() {
-            self.tell(Told::Skipped(index, format!("{name}: {}", plan.skipped.join("; "))));
+            self.tell(Told::Skipped(index, plan.skipped.join("; ")));
         }
         if plan.begin.is_empty() {
             return Ok(());
         }
         self.tell(Told::Began(index, injection.lost.clone()));
-        self.note(watched, &format!("fault {}: {name}", index + 1));
+        for deed in &plan.begin {
+            self.note(watched, &format!("fault {}: {}", index + 1, deed.told(&self.world.nodes)));
+        }
         let mark = u32::try_from(index + 1).unwrap_or(u32::MAX);
         self.own(What::FaultInjected(mark));
         for deed in &plan.begin {
@@ -327,106 +318,5 @@ impl Drill<'_> {
         let workers = self.world.workers(&unwell);
         let services = self.world.usable(&unwell, impaired);
         self.tell(Told::Sampled(Sample { workers, services }));
-    }
-
-    /// Tells the judge everything, in the order in which it happened.
-    fn judged(
-        self,
-        entries: &[Entry],
-        tables: &Tables,
-        origin: time::Instant,
-        ended: time::Instant,
-        wall_ns: u64,
-        probes: BTreeMap<String, u64>,
-    ) -> Drilled {
-        let since = |at: time::Instant| time::Instant::default() + at.since(origin);
-        let mut judge = Judge::new(self.scenario, Arc::clone(&self.world.nodes), self.seed);
-        let mut told = self.told.iter().peekable();
-        let (mut last, mut settled) = (EventId(0), None);
-        let end = since(ended);
-        for entry in entries.iter().take_while(|entry| entry.at <= end) {
-            while let Some((at, told)) = told.next_if(|(at, _)| since(*at) <= entry.at) {
-                tell(&mut judge, told, since(*at), last, &mut settled);
-            }
-            judge.on_entry(entry, &Facts::default());
-            last = entry.event;
-        }
-        told.for_each(|(at, told)| tell(&mut judge, told, since(*at), last, &mut settled));
-        if let Some(Sample { workers, services }) = &settled {
-            let rows = Rows(tables);
-            let view = View {
-                at: end,
-                event: last,
-                queues: &[],
-                workers,
-                services: Some(*services),
-                ledger: Some(&rows),
-                leaks: None,
-                settled: true,
-            };
-            judge.at_end(&view);
-        }
-        for complaint in &self.world.complaints {
-            judge.missed(Miss { name: "process".to_owned(), sentence: complaint.clone() });
-        }
-        let violation = judge.violation();
-        let broke = violation.as_ref().and_then(|violation| usize::try_from(violation.event.id).ok()?.checked_sub(1));
-        let first = broke.and_then(|at| entries.get(at)).cloned();
-        let counts = self.world.links.statements().counts();
-        let counts = counts.into_iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
-        let span_ns = ended.since(origin).as_nanos();
-        let result =
-            judge.result(Ran { seed: self.seed, hash: None, events: entries.len() as u64, span_ns, wall_ns, probes });
-        Drilled { result, log: self.log.into_iter().chain(counts).collect(), first, folder: None }
-    }
-}
-
-fn tell(judge: &mut Judge<'_>, told: &Told, at: time::Instant, event: EventId, settled: &mut Option<Sample>) {
-    match told {
-        Told::Began(index, lost) => judge.fault_began(*index, lost, at),
-        Told::Skipped(index, why) => judge.fault_skipped(*index, why.clone()),
-        Told::Ended => judge.fault_ended(at),
-        Told::Healed => judge.healed(at),
-        Told::Sampled(sample) => {
-            let view = View {
-                at,
-                event,
-                queues: &[],
-                workers: &sample.workers,
-                services: Some(sample.services),
-                ledger: None,
-                leaks: None,
-                settled: false,
-            };
-            judge.on_sample(&view);
-            *settled = Some(sample.clone());
-        }
-    }
-}
-
-/// A fault in words: its kind, and whom it takes out.
-fn described(kind: &FaultKind, nodes: &worldline_scenarios::nodes::Nodes, lost: &[NodeId]) -> String {
-    let debug = format!("{kind:?}");
-    let word: String = debug.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
-    let names: Vec<_> = lost.iter().map(|&node| nodes.name(node)).collect();
-    let word = word.to_ascii_lowercase();
-    if names.is_empty() { debug.to_ascii_lowercase() } else { format!("{word} {}", names.join(", ")) }
-}
-
-/// The ledger's tables as a checker reads them.
-struct Rows<'a>(&'a Tables);
-
-impl LedgerRows for Rows<'_> {
-    fn each(&self, each: &mut dyn FnMut(&Row)) {
-        self.0.rows.iter().for_each(each);
-    }
-
-    fn applied_through(&self, character: CharacterId) -> Option<OpNumber> {
-        self.0.applied_through.iter().find(|(known, _)| *known == character).map(|(_, number)| *number)
-    }
-
-    fn result(&self, character: CharacterId, number: OpNumber) -> Option<StoredResult> {
-        let results = &self.0.results;
-        results.iter().find(|(known, result)| *known == character && result.number == number).map(|(_, result)| *result)
     }
 }

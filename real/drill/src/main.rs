@@ -20,6 +20,7 @@ mod processes;
 mod proxy;
 mod services;
 mod stage;
+mod verdict;
 mod world;
 
 use std::process::ExitCode;

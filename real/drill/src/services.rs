@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -18,10 +19,17 @@ use tokio::process::Command;
 /// Both services.
 #[derive(Debug)]
 pub struct Services {
-    command: PathBuf,
-    folder: PathBuf,
+    instance: Instance,
     etcd: Running,
     postgres: Running,
+}
+
+/// The folder in which they run, and the command that starts and stops what is in it. Dropped, it stops them, however far
+/// they have come.
+#[derive(Debug)]
+struct Instance {
+    command: PathBuf,
+    folder: PathBuf,
     stopped: bool,
 }
 
@@ -56,24 +64,9 @@ impl Services {
     /// # Errors
     /// What the command says.
     pub async fn start(command: &Path, folder: &Path) -> Result<Self, Failed> {
-        let (etcd, postgres) = Self::ask(command, folder).await?;
-        Ok(Self { command: command.to_owned(), folder: folder.to_owned(), etcd, postgres, stopped: false })
-    }
-
-    async fn ask(command: &Path, folder: &Path) -> Result<(Running, Running), Failed> {
-        let asked = Command::new(command).arg("start").arg("--dir").arg(folder).stdin(Stdio::null()).output().await;
-        let output = asked.map_err(|error| Failed::Service(format!("{}: {error}", command.display())))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(Failed::Service(format!("{} start: {}", command.display(), said.trim())));
-        }
-        let variables = variables(&text);
-        let both = (running(&variables, "WORLDLINE_TEST_ETCD"), running(&variables, "WORLDLINE_TEST_POSTGRES"));
-        match both {
-            (Ok(etcd), Ok(postgres)) => Ok((etcd, postgres)),
-            (Err(why), _) | (_, Err(why)) => Err(Failed::Service(format!("{} start: {why}", command.display()))),
-        }
+        let instance = Instance { command: command.to_owned(), folder: folder.to_owned(), stopped: false };
+        let (etcd, postgres) = instance.start().await?;
+        Ok(Self { instance, etcd, postgres })
     }
 
     fn of(&self, service: Service) -> &Running {
@@ -119,7 +112,7 @@ impl Services {
     /// What the command says.
     pub async fn start_again(&mut self) -> Result<(), Failed> {
         if self.etcd.pid.is_none() || self.postgres.pid.is_none() {
-            (self.etcd, self.postgres) = Self::ask(&self.command, &self.folder).await?;
+            (self.etcd, self.postgres) = self.instance.start().await?;
         }
         Ok(())
     }
@@ -129,23 +122,55 @@ impl Services {
     /// # Errors
     /// What the command says.
     pub fn stop(&mut self) -> Result<(), Failed> {
+        self.instance.stop()
+    }
+}
+
+impl Instance {
+    /// Starts what does not run in the folder.
+    async fn start(&self) -> Result<(Running, Running), Failed> {
+        let Self { command, folder, .. } = self;
+        let asked = Command::new(command)
+            .arg("start")
+            .arg("--dir")
+            .arg(folder)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await;
+        let failed = |why: &str| Failed::Service(format!("{} start: {why}", command.display()));
+        let output = asked.map_err(|error| failed(&error.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let variables = variables(&text);
+        match (running(&variables, "WORLDLINE_TEST_ETCD"), running(&variables, "WORLDLINE_TEST_POSTGRES")) {
+            (Ok(etcd), Ok(postgres)) => Ok((etcd, postgres)),
+            (Err(why), _) | (_, Err(why)) => Err(failed(&why)),
+        }
+    }
+
+    fn stop(&mut self) -> Result<(), Failed> {
         self.stopped = true;
-        let asked = std::process::Command::new(&self.command)
+        let Self { command, folder, .. } = self;
+        let asked = std::process::Command::new(&*command)
             .arg("stop")
             .arg("--dir")
-            .arg(&self.folder)
+            .arg(&*folder)
             .stdin(Stdio::null())
+            .process_group(0) // Ctrl-C is what it may be called for.
             .output();
-        let failed = |why: String| Err(Failed::Service(format!("{} stop: {why}", self.command.display())));
+        let failed = |why: &str| Err(Failed::Service(format!("{} stop: {why}", command.display())));
         match asked {
             Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-            Err(error) => failed(error.to_string()),
+            Ok(output) => failed(String::from_utf8_lossy(&output.stderr).trim()),
+            Err(error) => failed(&error.to_string()),
         }
     }
 }
 
-impl Drop for Services {
+impl Drop for Instance {
     fn drop(&mut self) {
         if !self.stopped
             && let Err(error) = self.stop()

@@ -7,8 +7,13 @@
 //! befalls the service if it befalls a majority of the directory, or the ledger's primary; else the service would go on, and
 //! so the one process does.
 
+mod deed;
+mod reasons;
+
 use crate::proxy::{statements::When, way::Degraded};
-use std::{collections::BTreeSet, fmt, time::Duration};
+pub use deed::{Deed, Service, Target};
+use reasons::why_not;
+use std::{collections::BTreeSet, time::Duration};
 use worldline_proto::{EntityId, LeaseId, NodeId};
 use worldline_scenarios::{
     format::Scenario,
@@ -17,93 +22,6 @@ use worldline_scenarios::{
 };
 use worldline_sim::{Fault, directory, ledger};
 use worldline_system::time;
-
-/// A service that one process stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Service {
-    /// etcd.
-    Directory,
-    /// PostgreSQL.
-    Ledger,
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Directory => "etcd",
-            Self::Ledger => "PostgreSQL",
-        })
-    }
-}
-
-/// A process of the drill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
-    /// A role's.
-    Role(NodeId),
-    /// A service's.
-    Service(Service),
-}
-
-/// What is done from outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed {
-    /// All links are cut, then SIGKILL: the peers hear nothing. They stay cut until it starts again.
-    Crash(Target),
-    /// SIGKILL.
-    Kill(Target),
-    /// SIGKILL, and a new process.
-    Restart(Target),
-    /// A new process, if there is none.
-    StartIfDead(Target),
-    /// SIGSTOP.
-    Pause(Target),
-    /// SIGCONT.
-    Resume(Target),
-    /// Nothing gets from these to those.
-    Cut {
-        /// Names it for [`Deed::Mend`].
-        id: u32,
-        /// Senders.
-        from: Vec<NodeId>,
-        /// Receivers.
-        to: Vec<NodeId>,
-        /// The other direction too.
-        both: bool,
-    },
-    /// What gets from these to those suffers.
-    Degrade {
-        /// Names it for [`Deed::Mend`].
-        id: u32,
-        /// Senders.
-        from: Vec<NodeId>,
-        /// Receivers.
-        to: Vec<NodeId>,
-        /// The other direction too.
-        both: bool,
-        /// How.
-        how: Degraded,
-    },
-    /// Ends cuts and degradations.
-    Mend(u32),
-    /// Answers of statements are swallowed, so many of a thousand, at most `count`.
-    LoseAnswers {
-        /// Of which caller.
-        from: Option<NodeId>,
-        /// How often.
-        permille: u16,
-        /// At most.
-        count: u32,
-    },
-    /// Connections to the ledger break.
-    LoseConnections(u16, When),
-    /// Commits reach the ledger later.
-    DelayCommits(Option<NodeId>, Duration),
-    /// A lease is revoked by the drill.
-    Revoke(LeaseId),
-    /// The directory's past is compacted away.
-    Compact,
-}
 
 /// What a drill does for one fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -331,53 +249,6 @@ fn statement(fault: &ledger::Fault) -> Result<Deed, String> {
         ledger::Fault::DelayCommits { from, by } => Deed::DelayCommits(from, span(by)),
         ref other => return Err(why_not(&Fault::Ledger(*other))),
     })
-}
-
-/// Why a fault is left out.
-fn why_not(fault: &Fault) -> String {
-    let outside = |what: &str, why: &str| format!("{what} cannot be provoked from outside: {why}");
-    match fault {
-        Fault::Clock { .. } => outside("a clock of its own", "every process of a machine reads the same clocks"),
-        Fault::HoldOutbox { .. } => {
-            outside("a stop between outbox and socket", "a signal stops a process wherever it happens to be")
-        }
-        Fault::CrashAfterSubmissions { .. } => {
-            outside("a crash between two submissions", "a signal kills a process wherever it happens to be")
-        }
-        Fault::Slow { .. } => outside("a slow process", "its share of the machine is not its pace"),
-        Fault::Ledger(fault) => {
-            use ledger::Fault as F;
-            match fault {
-                F::Conflicts { .. } => outside("a conflict", "the server aborts a transaction only for a real one"),
-                F::SlowDisk { .. } | F::DisksLie { .. } | F::DiskFull { .. } => {
-                    outside("a disk of its own", "the services write where everybody writes")
-                }
-                F::ReadOnly { .. } => outside("a read-only primary", "its sessions choose that for themselves"),
-                F::Switchover => outside("a switchover", "one PostgreSQL stands for primary and standbys"),
-                F::LoseAnswers { .. } | F::LoseConnections { .. } | F::DelayCommits { .. } => {
-                    unreachable!("these are provoked")
-                }
-            }
-        }
-        Fault::Directory(fault) => {
-            use directory::Fault as F;
-            match fault {
-                F::LeaderChange => outside("an election", "one etcd stands for all members"),
-                F::LoseAnswers { .. } => {
-                    outside("a lost answer of the directory", "all answers of a caller share one stream")
-                }
-                F::DelayNews { .. } => outside("late news of a watch", "they share one stream with the answers"),
-                F::CancelWatches => outside("a cancelled watch", "etcd has no command that cancels another's"),
-                F::DatabaseFull { .. } => outside("a full database", "its quota is set when etcd starts"),
-                F::RestoreBackup { .. } => outside("a restored backup", "nobody has taken one"),
-                F::SlowDisk { .. } | F::DisksLie { .. } => {
-                    outside("a disk of its own", "the services write where everybody writes")
-                }
-                other => outside(&format!("{other:?}"), "a drill does not know how"),
-            }
-        }
-        other => outside(&format!("{other:?}"), "a drill does not know how"),
-    }
 }
 
 /// Some roles, whoever they will be: enough to tell what of a fault can be provoked.

@@ -1,0 +1,50 @@
+//! Why a fault is left out of a drill.
+
+use worldline_sim::{Fault, directory, ledger};
+
+/// Why nobody can provoke this from outside.
+pub fn why_not(fault: &Fault) -> String {
+    let outside = |what: &str, why: &str| format!("{what} cannot be provoked from outside: {why}");
+    match fault {
+        Fault::Clock { .. } => outside("a clock of its own", "every process of a machine reads the same clocks"),
+        Fault::HoldOutbox { .. } => {
+            outside("a stop between outbox and socket", "a signal stops a process wherever it happens to be")
+        }
+        Fault::CrashAfterSubmissions { .. } => {
+            outside("a crash between two submissions", "a signal kills a process wherever it happens to be")
+        }
+        Fault::Slow { .. } => outside("a slow process", "its share of the machine is not its pace"),
+        Fault::Ledger(fault) => {
+            use ledger::Fault as F;
+            match fault {
+                F::Conflicts { .. } => outside("a conflict", "the server aborts a transaction only for a real one"),
+                F::SlowDisk { .. } | F::DisksLie { .. } | F::DiskFull { .. } => {
+                    outside("a disk of its own", "the services write where everybody writes")
+                }
+                F::ReadOnly { .. } => outside("a read-only primary", "its sessions choose that for themselves"),
+                F::Switchover => outside("a switchover", "one PostgreSQL stands for primary and standbys"),
+                F::LoseAnswers { .. } | F::LoseConnections { .. } | F::DelayCommits { .. } => {
+                    unreachable!("these are provoked")
+                }
+            }
+        }
+        Fault::Directory(fault) => {
+            use directory::Fault as F;
+            match fault {
+                F::LeaderChange => outside("an election", "one etcd stands for all members"),
+                F::LoseAnswers { .. } => {
+                    outside("a lost answer of the directory", "all answers of a caller share one stream")
+                }
+                F::DelayNews { .. } => outside("late news of a watch", "they share one stream with the answers"),
+                F::CancelWatches => outside("a cancelled watch", "etcd has no command that cancels another's"),
+                F::DatabaseFull { .. } => outside("a full database", "its quota is set when etcd starts"),
+                F::RestoreBackup { .. } => outside("a restored backup", "nobody has taken one"),
+                F::SlowDisk { .. } | F::DisksLie { .. } => {
+                    outside("a disk of its own", "the services write where everybody writes")
+                }
+                other => outside(&format!("{other:?}"), "a drill does not know how"),
+            }
+        }
+        other => outside(&format!("{other:?}"), "a drill does not know how"),
+    }
+}
