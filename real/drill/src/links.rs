@@ -204,3 +204,57 @@ impl Links {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use worldline_scenarios::catalogue;
+
+    fn links() -> (Nodes, Links) {
+        let scenario = catalogue::find("swing").expect("in the catalogue").expect("reads");
+        let nodes = Nodes::of(&scenario);
+        let members = Members::of(&nodes);
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        let roles = nodes.iter().map(|(node, _)| (node, nowhere)).collect();
+        let ends = Ends { roles, directory: nowhere, ledger: nowhere };
+        let mut ports = Ports::new(std::process::id().into());
+        let takes_part = |kind| !matches!(kind, Kind::Double(..));
+        let links = Links::open(&nodes, &members, &ends, &mut ports, 1, takes_part).expect("ports are free");
+        (nodes, links)
+    }
+
+    fn named(nodes: &Nodes, name: &str) -> NodeId {
+        nodes.iter().find(|(_, node)| node.name == name).map(|(id, _)| id).expect("in the scenario")
+    }
+
+    #[tokio::test]
+    async fn every_pair_that_talks_has_a_port_of_its_own_and_no_other_has_one() {
+        let (nodes, links) = links();
+        // 20 players to 5 gateways, 5 gateways and 6 workers to the workers, 13 roles to two services.
+        assert_eq!(links.len(), 20 * 5 + 5 * 6 + 6 * 5 + 13 * 2);
+        let own: BTreeSet<SocketAddr> = links.addresses.values().copied().collect();
+        assert_eq!(own.len(), links.len());
+        let of = |name| named(&nodes, name);
+        assert!(links.address(of("player:1"), of("gateway:frankfurt:0")).is_some());
+        assert_eq!(links.address(of("player:1"), of("worker:frankfurt:0")), None, "players know gateways alone");
+        assert_eq!(links.address(of("worker:frankfurt:0"), of("directory:1")), None, "one etcd stands for all");
+        assert_eq!(links.peers(of("worker:frankfurt:0")).count(), 5 + 2);
+    }
+
+    #[tokio::test]
+    async fn a_cut_concerns_its_pairs_and_a_crashed_node_is_away_until_it_starts_again() {
+        let (nodes, links) = links();
+        let of = |name| named(&nodes, name);
+        let (worker, other, etcd) = (of("worker:frankfurt:0"), of("worker:frankfurt:1"), of("directory:0"));
+        links.cut(0, &[worker], &[etcd], false);
+        assert!(!links.linked(worker, etcd), "one way is enough");
+        assert!(links.linked(other, etcd) && links.linked(worker, other));
+        links.crashed(other);
+        links.heal(1);
+        assert!(links.linked(worker, etcd));
+        assert!(!links.linked(other, etcd), "healing wakes nobody who is dead");
+        links.started(other);
+        assert!(links.linked(other, etcd));
+        assert!(!links.linked(of("player:1"), worker), "who has no link is not linked");
+    }
+}
