@@ -4,7 +4,7 @@
 //! world is looked at for the last time, and only then stopped.
 
 use crate::{
-    collect::WallClock,
+    collect::{Present, WallClock},
     faults::Plan,
     order::{self, Sources},
     processes::Failed,
@@ -258,8 +258,13 @@ impl Drill<'_> {
 
     async fn begin_fault(&mut self, at: Duration, index: usize, watched: &dyn Fn(&str)) -> Result<(), Failed> {
         let fault = &self.scenario.faults[index];
-        let present = self.world.present().await;
-        let Some(injection) = inject::injection(index, &fault.kind, &self.world.nodes, &present) else {
+        let meant = |present: &Present| inject::injection(index, &fault.kind, &self.world.nodes, present);
+        // Etcd is asked only for who leads or owns: it may be gone, and whoever else is meant is known without it.
+        let injection = match meant(&self.world.present_without_records()) {
+            None => meant(&self.world.present().await),
+            known => known,
+        };
+        let Some(injection) = injection else {
             let again = self.since_began().max(at) + LOOK_AGAIN;
             if again < self.scenario.duration {
                 self.agenda.insert((again, Action::BeginFault(index)));

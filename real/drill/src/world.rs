@@ -140,10 +140,16 @@ impl<'a> World<'a> {
         self.processes.len()
     }
 
-    /// Who leads and owns now.
+    /// Who leads and owns now, as etcd says.
     pub async fn present(&self) -> Present {
+        Present { records: self.directory.records().await, ..self.present_without_records() }
+    }
+
+    /// Who stands for the services. Of leaders and owners nothing is known.
+    #[must_use]
+    pub fn present_without_records(&self) -> Present {
         Present {
-            records: self.directory.records().await,
+            records: None,
             directory: self.members.stand_in(Service::Directory),
             ledger: self.members.stand_in(Service::Ledger),
         }
