@@ -164,16 +164,18 @@ fn beside_this(name: &str) -> Option<PathBuf> {
     Some(std::env::current_exe().ok()?.parent()?.join(name))
 }
 
-/// Whether somebody wants this process to stop: Ctrl-C or SIGTERM, from now on.
+/// Whether somebody wants this process to stop: Ctrl-C, SIGTERM, or the terminal is gone; from now on.
 fn interruption() -> Result<watch::Receiver<bool>, Failed> {
     use tokio::signal::unix::{SignalKind, signal};
     let hear = |kind| signal(kind).map_err(Failed::machine("cannot hear signals"));
     let (mut interrupt, mut terminate) = (hear(SignalKind::interrupt())?, hear(SignalKind::terminate())?);
+    let mut hangup = hear(SignalKind::hangup())?;
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
         // Nobody may be left to hear it.
         let _ = sender.send(true);

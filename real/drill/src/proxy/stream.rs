@@ -1,5 +1,8 @@
 //! The proxy of a byte stream: everything arrives, in order, as late as the way takes. What a cut withholds arrives when it is
 //! mended, as TCP sends it again; the memory that it waits in is bounded, and a full one stops the sender.
+//!
+//! Deliberately absent: acknowledgements. Where one way alone is cut, what travels the other way arrives, though a real sender
+//! would stop when it is acknowledged no more.
 
 use super::way::Way;
 use bytes::Bytes;
