@@ -1,0 +1,150 @@
+//! The network door against the libraries under it, in one run: calls against plain tonic, stream messages and datagrams against
+//! plain quinn. Both sides of each pair use the same TLS, the same runtime and the same echo; what differs is the door: framing,
+//! the inbox, and a role's thread on either side.
+//!
+//! `cargo bench -p worldline-real --bench network`
+
+mod plain;
+mod through;
+
+use std::{collections::VecDeque, fs, path::PathBuf};
+use worldline_proto::NodeId;
+use worldline_real::{
+    clock,
+    network::tls::{Authority, Holder},
+};
+
+/// How much is under way at once where throughput is measured.
+const DEPTH: usize = 64;
+/// How long one measurement takes.
+const ROUND_NS: u64 = 1_000_000_000;
+/// How many of each; the median counts.
+const ROUNDS: usize = 5;
+/// Bytes of a stream message: an operation or its answer.
+const MESSAGE_BYTES: usize = 100;
+/// Bytes of a datagram: a movement input or a state.
+const DATAGRAM_BYTES: usize = 60;
+
+/// What was measured in one round.
+struct Round {
+    per_second: f64,
+    p50_us: f64,
+}
+
+/// Counts round trips, and times each.
+struct Stopwatch {
+    began_ns: u64,
+    sent_ns: VecDeque<u64>,
+    took_ns: Vec<u64>,
+}
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self { began_ns: now_ns(), sent_ns: VecDeque::new(), took_ns: Vec::new() }
+    }
+
+    fn sent(&mut self) {
+        self.sent_ns.push_back(now_ns());
+    }
+
+    /// The oldest is back. Whether another shall be sent.
+    fn back(&mut self) -> bool {
+        let now = now_ns();
+        let sent = self.sent_ns.pop_front().expect("what comes back was sent");
+        self.took_ns.push(now - sent);
+        now - self.began_ns < ROUND_NS
+    }
+
+    fn waiting(&self) -> bool {
+        !self.sent_ns.is_empty()
+    }
+
+    /// What is under way is lost.
+    fn lost(&mut self) -> bool {
+        self.sent_ns.clear();
+        now_ns() - self.began_ns < ROUND_NS
+    }
+
+    fn stop(mut self) -> Round {
+        let seconds = (now_ns() - self.began_ns) as f64 / 1e9;
+        let per_second = self.took_ns.len() as f64 / seconds;
+        let middle = self.took_ns.len() / 2;
+        let (_, p50, _) = self.took_ns.select_nth_unstable(middle);
+        Round { per_second, p50_us: *p50 as f64 / 1e3 }
+    }
+}
+
+fn now_ns() -> u64 {
+    clock::now().as_nanos()
+}
+
+/// Certificates of nodes 1 and 2, in a folder of their own.
+struct Certificates(PathBuf);
+
+impl Certificates {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("worldline-bench-network-{}", std::process::id()));
+        let authority = Authority::create().expect("entropy");
+        authority.save(&folder).expect("writes");
+        for node in [1, 2] {
+            let holder = Holder::Node(NodeId(node));
+            authority.issue(&holder, &[]).expect("issues").save(&folder).expect("writes");
+        }
+        Self(folder)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn pem(&self, name: &str) -> Vec<u8> {
+        fs::read(self.file(name)).expect("just written")
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+fn median(rounds: &mut [f64]) -> f64 {
+    rounds.sort_by(f64::total_cmp);
+    rounds[rounds.len() / 2]
+}
+
+/// One pair: the door and what is under it, measured in turn.
+fn compare(name: &str, under: &str, mut door: impl FnMut(usize) -> Round, mut plain: impl FnMut(usize) -> Round) {
+    // The first round of each opens what must be open.
+    drop((door(DEPTH), plain(DEPTH)));
+    let (mut door_rates, mut plain_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut door_us, mut plain_us) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (here, there) = (door(DEPTH), plain(DEPTH));
+        ratios.push(here.per_second / there.per_second);
+        door_rates.push(here.per_second);
+        plain_rates.push(there.per_second);
+        door_us.push(door(1).p50_us);
+        plain_us.push(plain(1).p50_us);
+    }
+    let (door_us, plain_us) = (median(&mut door_us), median(&mut plain_us));
+    println!(
+        "{name:<16} {:>10.0}/s  {under:<6} {:>10.0}/s  ratio {:>5.2}   alone {door_us:>6.0} µs, {under} {plain_us:>6.0} µs, added {:>5.0} µs",
+        median(&mut door_rates),
+        median(&mut plain_rates),
+        median(&mut ratios),
+        door_us - plain_us,
+    );
+}
+
+fn main() {
+    let certificates = Certificates::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("builds");
+    println!("round trips, {DEPTH} at once; alone: the median of one at a time");
+    let door = through::Pair::new(&runtime, &certificates);
+    let tonic = plain::Tonic::new(&runtime, &certificates);
+    compare("calls", "tonic", |depth| door.calls(depth), |depth| tonic.calls(depth));
+    let quinn = plain::Quinn::new(&runtime, &certificates);
+    compare("stream messages", "quinn", |depth| door.messages(depth), |depth| quinn.messages(depth));
+    compare("datagrams", "quinn", |depth| door.datagrams(depth), |depth| quinn.datagrams(depth));
+}
