@@ -7,7 +7,7 @@
 mod plain;
 mod through;
 
-use std::{collections::VecDeque, fs, path::PathBuf};
+use std::{collections::VecDeque, fs, path::PathBuf, time::Duration};
 use worldline_proto::NodeId;
 use worldline_real::{
     clock,
@@ -25,6 +25,9 @@ const MESSAGE_BYTES: usize = 100;
 /// Bytes of a datagram: a movement input or a state.
 const DATAGRAM_BYTES: usize = 60;
 
+/// How long a datagram is waited for before what is under way counts as lost.
+const LOST: Duration = Duration::from_millis(500);
+
 /// What was measured in one round.
 struct Round {
     per_second: f64,
@@ -36,11 +39,13 @@ struct Stopwatch {
     began_ns: u64,
     sent_ns: VecDeque<u64>,
     took_ns: Vec<u64>,
+    /// How many were sent.
+    number: u64,
 }
 
 impl Stopwatch {
     fn start() -> Self {
-        Self { began_ns: now_ns(), sent_ns: VecDeque::new(), took_ns: Vec::new() }
+        Self { began_ns: now_ns(), sent_ns: VecDeque::new(), took_ns: Vec::new(), number: 0 }
     }
 
     fn sent(&mut self) {
@@ -57,6 +62,21 @@ impl Stopwatch {
 
     fn waiting(&self) -> bool {
         !self.sent_ns.is_empty()
+    }
+
+    /// The next datagram, which is sent now.
+    fn datagram(&mut self) -> Vec<u8> {
+        self.sent();
+        self.number += 1;
+        let mut datagram = vec![7; DATAGRAM_BYTES];
+        datagram[..8].copy_from_slice(&(self.began_ns + self.number).to_be_bytes());
+        datagram
+    }
+
+    /// Whether this datagram is of this round and not of one that was given up. They come in order here, on loopback.
+    fn is_ours(&self, datagram: &[u8]) -> bool {
+        let oldest = self.began_ns + self.number - self.sent_ns.len() as u64;
+        datagram.first_chunk().is_some_and(|number| u64::from_be_bytes(*number) > oldest)
     }
 
     /// What is under way is lost.
@@ -116,7 +136,7 @@ fn median(rounds: &mut [f64]) -> f64 {
 /// One pair: the door and what is under it, measured in turn.
 fn compare(name: &str, under: &str, mut door: impl FnMut(usize) -> Round, mut plain: impl FnMut(usize) -> Round) {
     // The first round of each opens what must be open.
-    drop((door(DEPTH), plain(DEPTH)));
+    let _ = (door(DEPTH), plain(DEPTH));
     let (mut door_rates, mut plain_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut door_us, mut plain_us) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {

@@ -1,6 +1,6 @@
 //! What is under the door, used as its documentation shows.
 
-use super::{Certificates, DATAGRAM_BYTES, MESSAGE_BYTES, Round, Stopwatch};
+use super::{Certificates, LOST, MESSAGE_BYTES, Round, Stopwatch};
 use quinn::{
     ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
@@ -24,8 +24,6 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 use worldline_proto::server::{AttachReply, AttachRequest};
-
-const LOST: Duration = Duration::from_millis(20);
 
 /// Client and server of plain tonic, with certificates on both sides.
 pub struct Tonic<'a> {
@@ -191,26 +189,24 @@ impl<'a> Quinn<'a> {
     }
 
     pub fn datagrams(&self, depth: usize) -> Round {
-        let send = || self.connection.send_datagram(vec![7; DATAGRAM_BYTES].into()).expect("open");
+        let send = |watch: &mut Stopwatch| self.connection.send_datagram(watch.datagram().into()).expect("open");
         self.runtime.block_on(async {
             let mut watch = Stopwatch::start();
             let mut more = true;
             while more {
-                for _ in 0..depth {
-                    watch.sent();
-                    send();
-                }
+                (0..depth).for_each(|_| send(&mut watch));
                 while watch.waiting() {
                     match timeout(LOST, self.connection.read_datagram()).await {
                         Ok(datagram) => {
-                            drop(datagram.expect("open"));
+                            if !watch.is_ours(&datagram.expect("open")) {
+                                continue;
+                            }
                             more = watch.back();
                         }
                         Err(_) => more = watch.lost(),
                     }
                     if more && watch.waiting() {
-                        watch.sent();
-                        send();
+                        send(&mut watch);
                     }
                 }
             }

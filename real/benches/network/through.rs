@@ -1,6 +1,6 @@
 //! Through the door: two processes on the network in one, each with a thread that plays its role.
 
-use super::{Certificates, DATAGRAM_BYTES, MESSAGE_BYTES, Round, Stopwatch};
+use super::{Certificates, LOST, MESSAGE_BYTES, Round, Stopwatch};
 use std::{cell::Cell, collections::BTreeMap, net::SocketAddr, sync::Arc, thread, time::Duration};
 use tokio::runtime::Runtime;
 use worldline_proto::{
@@ -21,9 +21,6 @@ use worldline_system::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a datagram is waited for before what is under way counts as lost.
-const LOST: Duration = Duration::from_millis(20);
-
 pub struct Pair {
     network: Network,
     inbox: Inbox,
@@ -120,25 +117,28 @@ impl Pair {
     }
 
     pub fn datagrams(&self, depth: usize) -> Round {
-        let payload = Payload::from(&[7; DATAGRAM_BYTES][..]);
         let connection = self.connection;
-        let send = || self.player.submit(Submission::Datagram { connection, payload: payload.clone() });
+        let send = |watch: &mut Stopwatch| {
+            let payload = Payload::from(&watch.datagram()[..]);
+            self.player.submit(Submission::Datagram { connection, payload });
+        };
         let mut watch = Stopwatch::start();
         let mut more = true;
         while more {
-            for _ in 0..depth {
-                watch.sent();
-                send();
-            }
+            (0..depth).for_each(|_| send(&mut watch));
             while watch.waiting() {
                 match self.player_inbox.next_event(LOST) {
-                    Some(Event::Network(network::Event::Datagram { .. })) => more = watch.back(),
+                    Some(Event::Network(network::Event::Datagram { payload, .. })) => {
+                        if !payload.as_bytes().is_some_and(|bytes| watch.is_ours(bytes)) {
+                            continue;
+                        }
+                        more = watch.back();
+                    }
                     Some(other) => panic!("{other:?}"),
                     None => more = watch.lost(),
                 }
                 if more && watch.waiting() {
-                    watch.sent();
-                    send();
+                    send(&mut watch);
                 }
             }
         }

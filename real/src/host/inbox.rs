@@ -100,6 +100,36 @@ impl Inbox {
         true
     }
 
+    /// Unsolicited input that came at once: as much of it as finds slots, from the first on; the rest is shed.
+    pub fn offer_all(&self, events: &mut Vec<Event>) {
+        let slots = self.0.room.available_permits().min(events.len());
+        // Another may have taken them meanwhile; then each looks for its own.
+        match self.0.room.try_acquire_many(slots as u32) {
+            Ok(all) => all.forget(),
+            Err(_) => {
+                return events.drain(..).for_each(|event| {
+                    let _ = self.offer(event);
+                });
+            }
+        }
+        self.push_all(events.drain(..slots).map(Item::Unsolicited));
+        self.0.shed.fetch_add(events.len() as u64, Ordering::Relaxed);
+        events.clear();
+    }
+
+    /// Unsolicited input that came at once and must not be lost: waits for slots, and keeps the order.
+    ///
+    /// # Errors
+    /// The role has stopped.
+    pub async fn deliver_all(&self, events: &mut Vec<Event>) -> Result<(), Closed> {
+        while !events.is_empty() {
+            let slots = self.0.room.available_permits().clamp(1, events.len());
+            self.0.room.acquire_many(slots as u32).await.map_err(|_| Closed)?.forget();
+            self.push_all(events.drain(..slots).map(Item::Unsolicited));
+        }
+        Ok(())
+    }
+
     /// Unsolicited input that must not be lost: waits for a slot.
     ///
     /// # Errors
@@ -170,9 +200,14 @@ impl Inbox {
     }
 
     fn push(&self, item: Item) {
+        self.push_all(std::iter::once(item));
+    }
+
+    fn push_all(&self, items: impl Iterator<Item = Item>) {
         let mut queue = self.queue();
         if !queue.closed {
-            queue.items.push_back(item);
+            queue.items.extend(items);
+            drop(queue);
             self.0.filled.notify_one();
         }
     }
@@ -200,6 +235,27 @@ mod tests {
         assert_eq!(inbox.len(), limits::INBOX + 1);
         assert!(matches!(inbox.take(Duration::ZERO), Some(Item::Unsolicited(Event::Started))));
         assert!(inbox.offer(Event::Started), "the slot is free again");
+    }
+
+    #[tokio::test]
+    async fn what_comes_at_once_keeps_its_order_and_is_shed_from_its_end() {
+        let inbox = Inbox::default();
+        assert!((0..limits::INBOX - 2).all(|_| inbox.offer(Event::Started)));
+        inbox.deliver_all(&mut vec![Event::Stop]).await.expect("the role runs");
+        inbox.offer_all(&mut vec![Event::Stop, Event::Started, Event::Started]);
+        assert_eq!((inbox.len(), inbox.shed()), (limits::INBOX, 2));
+        assert!((0..limits::INBOX - 2).all(|_| inbox.next_event(Duration::ZERO) == Some(Event::Started)));
+        assert_eq!(inbox.next_event(Duration::ZERO), Some(Event::Stop));
+        assert_eq!(inbox.next_event(Duration::ZERO), Some(Event::Stop));
+        let mut more = vec![Event::Started; limits::INBOX + 1];
+        let waiting = inbox.deliver_all(&mut more);
+        let take = async {
+            while inbox.next_event(Duration::ZERO).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert_eq!(tokio::join!(waiting, take).0, Ok(()), "it goes in as slots become free");
+        assert_eq!(inbox.len(), limits::INBOX);
     }
 
     #[test]

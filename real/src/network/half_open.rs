@@ -55,7 +55,9 @@ mod tests {
         let tasks = Tasks::new(tokio::runtime::Handle::current());
         let mut half_open = HalfOpen::new(tasks.clone(), 3);
         let (done, told) = tokio::sync::oneshot::channel();
-        assert!(!half_open.begin(async move { let _ = done.send(()); }));
+        assert!(!half_open.begin(async move {
+            let _ = done.send(());
+        }));
         told.await.expect("runs");
         while half_open.len() > 0 {
             tokio::task::yield_now().await;

@@ -58,6 +58,25 @@ fn a_closed_network_leaves_no_task_socket_or_connection() {
     });
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_role_has_said_before_it_stops_is_delivered() {
+    let world = World::new();
+    let gateway = world.node(1, Part::Gateway, &[]).await;
+    let mut client = world.node(9, Part::Client, &[(1, gateway.address())]).await;
+    let here = client.connect(1).await;
+    let (there, _) = gateway.accepted().await;
+    for n in 0..20 {
+        gateway.send(there, StreamClass::Control, bytes(10_000, n));
+    }
+    gateway.close(there, CloseReason::Closed);
+    gateway.network.close().await;
+    for n in 0..20 {
+        let (connection, class, payload) = (here, StreamClass::Control, bytes(10_000, n));
+        assert_eq!(client.event().await, Event::Received { connection, class, payload });
+    }
+    assert_eq!(client.closed(here).await, CloseReason::Closed);
+}
+
 #[tokio::test]
 async fn a_busy_port_and_anothers_certificate_are_said_by_name() {
     let world = World::new();

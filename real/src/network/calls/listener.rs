@@ -40,8 +40,10 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 /// TCP connections that may be half open; one more displaces the oldest.
 const HALF_OPEN_MAX: usize = 256;
-/// TCP connections that one node serves.
-const CONNECTIONS_MAX: usize = 1_024;
+/// TCP connections of roles that one node serves.
+const ROLES_MAX: usize = 1_024;
+/// TCP connections of others: they can ask for health and reflection only, and never take a role's place.
+const STRANGERS_MAX: usize = 64;
 /// How often the health service looks whether the process is ready.
 const HEALTH_PERIOD: Duration = Duration::from_millis(250);
 /// The wait after the system had no connection to give: it is out of files.
@@ -84,7 +86,8 @@ pub(in crate::network) fn listen(listener: TcpListener, what: Listening) -> Resu
         counters: what.counters,
         tasks: what.tasks.clone(),
         closing: what.closing,
-        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        roles: Arc::new(Semaphore::new(ROLES_MAX)),
+        strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
     });
     what.tasks.spawn(accept(listener, door));
     Ok(())
@@ -110,7 +113,8 @@ struct Door {
     counters: Counters,
     tasks: Tasks,
     closing: watch::Receiver<bool>,
-    places: Arc<Semaphore>,
+    roles: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
 }
 
 async fn accept(listener: TcpListener, door: Arc<Door>) {
@@ -146,12 +150,17 @@ async fn handshake(door: Arc<Door>, stream: TcpStream) {
         if &preface == PREFACE { Ok(stream) } else { Err(io::Error::other("not HTTP/2")) }
     };
     match timeout(HANDSHAKE_TIMEOUT, complete).await {
-        Ok(Ok(stream)) => match Arc::clone(&door.places).try_acquire_owned() {
-            Ok(place) => {
-                door.tasks.clone().spawn(serve(door, stream, place));
+        Ok(Ok(stream)) => {
+            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let caller = Caller(certificate.and_then(tls::node_of));
+            let places = if caller.0.is_some() { &door.roles } else { &door.strangers };
+            match Arc::clone(places).try_acquire_owned() {
+                Ok(place) => {
+                    door.tasks.clone().spawn(serve(door, stream, caller, place));
+                }
+                Err(_) => door.counters.add(Count::TcpTooMany),
             }
-            Err(_) => door.counters.add(Count::TcpTooMany),
-        },
+        }
         Ok(Err(error)) => {
             door.counters.add(Count::TlsFailed);
             tracing::debug!(%error, "no TLS with HTTP/2");
@@ -160,9 +169,7 @@ async fn handshake(door: Arc<Door>, stream: TcpStream) {
     }
 }
 
-async fn serve(door: Arc<Door>, stream: TlsStream<TcpStream>, place: OwnedSemaphorePermit) {
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let caller = Caller(certificate.and_then(tls::node_of));
+async fn serve(door: Arc<Door>, stream: TlsStream<TcpStream>, caller: Caller, place: OwnedSemaphorePermit) {
     let service = hyper::service::service_fn(|mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(caller);
         door.routes.clone().call(request)

@@ -1,4 +1,4 @@
-//! One connection: a task that reads it and sees its end, and a task for each class that is written.
+//! One connection: tasks that read it, one that sees its end, and a lane for each class that is written.
 //!
 //! * The role hears that it was accepted or opened before anything else of it, and that it has ended after everything else.
 //! * A stream's reader waits for a place in the inbox, so that its flow control stops the peer; a datagram is shed.
@@ -7,6 +7,7 @@
 use super::{
     Shared,
     frames::{self, Dialect, Frames},
+    lane::Lane,
     reason::{code, reason_of},
     transport,
 };
@@ -14,11 +15,12 @@ use crate::network::counters::Count;
 use bytes::Bytes;
 use quinn::{RecvStream, SendDatagramError};
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{
@@ -36,10 +38,10 @@ use worldline_system::{
 
 /// How long an orderly close waits until the peer has what was sent before it.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// Frames that a writer takes at once.
-const WRITE_BATCH: usize = 64;
-/// What a reader takes at once, in bytes.
-const READ_BYTES: usize = 64 * 1024;
+/// Pieces of a stream that a reader takes at once: each is what one packet has brought.
+const READ_PIECES: usize = 16;
+/// Datagrams that a reader takes at once.
+const READ_DATAGRAMS: usize = 64;
 
 const CLASSES: usize = StreamClass::ALL.len();
 
@@ -47,14 +49,15 @@ const CLASSES: usize = StreamClass::ALL.len();
 pub(super) struct Entry {
     connection: quinn::Connection,
     dialect: Dialect,
-    /// Queues to the writers of the classes that were written, while this side sends.
-    queues: Mutex<[Option<mpsc::Sender<Bytes>>; CLASSES]>,
-    /// Writers that run; the last one to end tells `farewell`.
+    lanes: [Mutex<Lane>; CLASSES],
+    /// The ends of the writers of the lanes that were used.
     writers: Mutex<Vec<oneshot::Receiver<()>>>,
     /// Why this side ended it, where it was this side.
     own_reason: OnceLock<CloseReason>,
     /// The role has closed it and hears no more of it.
     left: AtomicBool,
+    /// It is counted among those that still have something to deliver.
+    leaving: AtomicBool,
     farewell: Notify,
 }
 
@@ -80,24 +83,17 @@ impl Entry {
             shared.counters.add(Count::Unsendable);
             return self.end(CloseReason::ProtocolError);
         };
-        let mut queues = self.queues();
-        let queue = queues[class as usize].get_or_insert_with(|| {
-            let (queue, frames) = mpsc::channel(limits::STREAM_BACKLOG);
+        let mut lane = lock(&self.lanes[class as usize]);
+        if lane.begin() {
             let (done, ended) = oneshot::channel();
             lock(&self.writers).push(ended);
-            shared.tasks.spawn(write(Arc::clone(shared), Arc::clone(self), class, frames, done));
-            queue
-        });
-        let sent = queue.try_send(frame);
-        drop(queues);
-        match sent {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                shared.counters.add(Count::Overflow);
-                self.end(CloseReason::Overflow);
-            }
-            // The writer saw the connection's end before the role has heard of it.
-            Err(mpsc::error::TrySendError::Closed(_)) => shared.counters.add(Count::SentToNobody),
+            shared.tasks.spawn(write(Arc::clone(shared), Arc::clone(self), class, done));
+        }
+        let taken = lane.push(frame);
+        drop(lane);
+        if !taken {
+            shared.counters.add(Count::Overflow);
+            self.end(CloseReason::Overflow);
         }
     }
 
@@ -109,9 +105,11 @@ impl Entry {
     }
 
     /// The role closes it. An orderly close lets the peer have what was sent before; any other overtakes it.
-    pub fn leave(&self, reason: CloseReason) {
+    pub fn leave(&self, shared: &Shared, reason: CloseReason) {
         self.left.store(true, Ordering::Release);
         if reason == CloseReason::Closed && !lock(&self.writers).is_empty() {
+            self.leaving.store(true, Ordering::Release);
+            shared.leaving.send_modify(|leaving| *leaving += 1);
             self.farewell.notify_one();
         } else {
             self.end(reason);
@@ -133,8 +131,11 @@ impl Entry {
         self.left.load(Ordering::Acquire) || self.own_reason.get().is_some()
     }
 
-    fn queues(&self) -> MutexGuard<'_, [Option<mpsc::Sender<Bytes>>; CLASSES]> {
-        lock(&self.queues)
+    /// Nothing more is written: writers end when what waits is written.
+    fn finish_lanes(&self) {
+        for lane in &self.lanes {
+            lock(lane).finish();
+        }
     }
 }
 
@@ -148,10 +149,11 @@ fn enter(shared: &Shared, connection: quinn::Connection, dialect: Dialect) -> (C
     let entry = Arc::new(Entry {
         connection,
         dialect,
-        queues: Mutex::default(),
+        lanes: Default::default(),
         writers: Mutex::default(),
         own_reason: OnceLock::new(),
         left: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
         farewell: Notify::new(),
     });
     let id = ConnectionId(shared.next_number());
@@ -196,17 +198,14 @@ pub(super) fn begin_accepted(
 
 /// Reads a connection until it has ended.
 async fn attend(shared: Arc<Shared>, id: ConnectionId, entry: Arc<Entry>, place: OwnedSemaphorePermit) {
-    let (slots, [control, action, state]) = slots();
-    tokio::join!(
-        distribute(&shared, &entry, slots),
-        read_datagrams(&shared, &entry, id),
-        read_stream(&shared, &entry, id, StreamClass::Control, control),
-        read_stream(&shared, &entry, id, StreamClass::Action, action),
-        read_stream(&shared, &entry, id, StreamClass::State, state),
-        farewell(&entry),
-    );
+    // Every reader holds an end of this, and nothing is sent on it.
+    let (reading, mut all_read) = mpsc::channel(1);
+    let reader = Reader { shared: Arc::clone(&shared), entry: Arc::clone(&entry), connection: id, _reading: reading };
+    shared.tasks.spawn(reader.clone().datagrams());
+    tokio::join!(reader.streams(), farewell(&entry));
+    let None::<()> = all_read.recv().await else { unreachable!("nothing is sent on it") };
     shared.open().remove(&id.0);
-    entry.queues().fill_with(|| None);
+    entry.finish_lanes();
     let reason = match (entry.own_reason.get(), entry.connection.close_reason()) {
         (Some(reason), _) => *reason,
         (None, Some(error)) => reason_of(&error),
@@ -215,101 +214,130 @@ async fn attend(shared: Arc<Shared>, id: ConnectionId, entry: Arc<Entry>, place:
     if !entry.left.load(Ordering::Acquire) {
         shared.inbox.reserved(doors::Event::Network(Event::Closed { connection: id, reason }));
     }
+    if entry.leaving.swap(false, Ordering::AcqRel) {
+        shared.leaving.send_modify(|leaving| *leaving = leaving.saturating_sub(1));
+    }
     drop(place);
 }
 
-type Slot<T> = oneshot::Sender<T>;
-
-fn slots() -> ([Option<Slot<RecvStream>>; CLASSES], [oneshot::Receiver<RecvStream>; CLASSES]) {
-    let pairs: [_; CLASSES] = std::array::from_fn(|_| oneshot::channel());
-    let mut receivers = Vec::with_capacity(CLASSES);
-    let slots = pairs.map(|(slot, receiver)| {
-        receivers.push(receiver);
-        Some(slot)
-    });
-    (slots, receivers.try_into().expect("as many as there are classes"))
+/// Reads one connection, or one stream of it.
+#[derive(Clone)]
+struct Reader {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    connection: ConnectionId,
+    _reading: mpsc::Sender<()>,
 }
 
-/// Takes the peer's streams and hands each to the reader of its class.
-async fn distribute(shared: &Shared, entry: &Entry, mut slots: [Option<Slot<RecvStream>>; CLASSES]) {
-    while let Ok(mut stream) = entry.connection.accept_uni().await {
-        let mut first = [0];
-        let class = match stream.read_exact(&mut first).await {
-            Ok(()) => frames::class(first[0]),
-            Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(_))) => return,
-            Err(_) => Err(Count::StreamCut),
-        };
-        match class.map(|class| slots[class as usize].take()) {
-            // Its reader waits for it as long as this side accepts streams.
-            Ok(Some(slot)) => drop(slot.send(stream)),
-            Ok(None) => return entry.wrong(shared, Count::StreamDoubled),
-            Err(what) => return entry.wrong(shared, what),
+impl Reader {
+    /// Takes the peer's streams and has each read, until the connection ends.
+    async fn streams(self) {
+        let mut seen = [false; CLASSES];
+        while let Ok(mut stream) = self.entry.connection.accept_uni().await {
+            let mut first = [0];
+            let class = match stream.read_exact(&mut first).await {
+                Ok(()) => frames::class(first[0]),
+                Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(_))) => return,
+                Err(_) => Err(Count::StreamCut),
+            };
+            match class {
+                Ok(class) if std::mem::replace(&mut seen[class as usize], true) => {
+                    return self.entry.wrong(&self.shared, Count::StreamDoubled);
+                }
+                Ok(class) => {
+                    self.shared.tasks.spawn(self.clone().stream(stream, class));
+                }
+                Err(what) => return self.entry.wrong(&self.shared, what),
+            }
         }
     }
-}
 
-async fn read_stream(
-    shared: &Shared,
-    entry: &Entry,
-    connection: ConnectionId,
-    class: StreamClass,
-    slot: oneshot::Receiver<RecvStream>,
-) {
-    let Ok(mut stream) = slot.await else { return };
-    let mut frames = Frames::default();
-    loop {
-        match stream.read_chunk(READ_BYTES, true).await {
-            Ok(Some(chunk)) => frames.push(&chunk.bytes),
-            Ok(None) if !frames.within_a_frame() => return,
-            Err(quinn::ReadError::ConnectionLost(_)) => return,
-            Ok(None) | Err(_) => return entry.wrong(shared, Count::StreamCut),
-        }
+    async fn stream(self, mut stream: RecvStream, class: StreamClass) {
+        let Self { shared, entry, connection, .. } = &self;
+        let (mut frames, mut events) = (Frames::default(), Vec::new());
+        let mut pieces: [Bytes; READ_PIECES] = Default::default();
         loop {
-            let payload = match frames.next() {
-                Ok(None) => break,
-                Ok(Some(frame)) => entry.dialect.read(&frame),
-                Err(what) => Err(what),
+            match stream.read_chunks(&mut pieces).await {
+                Ok(Some(read)) => pieces[..read].iter().for_each(|piece| frames.push(piece)),
+                Ok(None) if !frames.within_a_frame() => return,
+                Err(quinn::ReadError::ConnectionLost(_)) => return,
+                Ok(None) | Err(_) => return entry.wrong(shared, Count::StreamCut),
+            }
+            let wrong = loop {
+                let payload = match frames.next() {
+                    Ok(None) => break None,
+                    Ok(Some(frame)) => entry.dialect.read(&frame),
+                    Err(what) => Err(what),
+                };
+                match payload {
+                    Ok(payload) => {
+                        let event = Event::Received { connection: *connection, class, payload };
+                        events.push(doors::Event::Network(event));
+                    }
+                    Err(what) => break Some(what),
+                }
             };
-            let payload = match payload {
-                Ok(payload) => payload,
-                Err(what) => return entry.wrong(shared, what),
-            };
+            if entry.is_over() || shared.inbox.deliver_all(&mut events).await.is_err() {
+                return;
+            }
+            if let Some(what) = wrong {
+                return entry.wrong(shared, what);
+            }
+        }
+    }
+
+    async fn datagrams(self) {
+        let Self { shared, entry, connection, .. } = &self;
+        let mut events = Vec::new();
+        loop {
+            let Some(first) = entry.connection.read_datagram().await.ok() else { return };
+            let mut wrong = None;
+            let mut next = Some(first);
+            while let Some(bytes) = next.take() {
+                let payload = match bytes.len() {
+                    ..=limits::DATAGRAM_BYTES => entry.dialect.read(&bytes),
+                    _ => Err(Count::DatagramTooLong),
+                };
+                match payload {
+                    Ok(payload) => {
+                        let event = Event::Datagram { connection: *connection, payload };
+                        events.push(doors::Event::Network(event));
+                    }
+                    Err(what) => {
+                        wrong = Some(what);
+                        break;
+                    }
+                }
+                if events.len() < READ_DATAGRAMS {
+                    next = at_once(entry.connection.read_datagram()).and_then(Result::ok);
+                }
+            }
             if entry.is_over() {
                 return;
             }
-            let event = doors::Event::Network(Event::Received { connection, class, payload });
-            if shared.inbox.deliver(event).await.is_err() {
-                return;
+            // What finds no place is lost, as a datagram may be; the inbox counts it.
+            shared.inbox.offer_all(&mut events);
+            if let Some(what) = wrong {
+                return entry.wrong(shared, what);
             }
         }
     }
 }
 
-async fn read_datagrams(shared: &Shared, entry: &Entry, connection: ConnectionId) {
-    while let Ok(bytes) = entry.connection.read_datagram().await {
-        if bytes.len() > limits::DATAGRAM_BYTES {
-            return entry.wrong(shared, Count::DatagramTooLong);
-        }
-        let payload = match entry.dialect.read(&bytes) {
-            Ok(payload) => payload,
-            Err(what) => return entry.wrong(shared, what),
-        };
-        if entry.is_over() {
-            return;
-        }
-        // One that finds no place is lost, as a datagram may be; the inbox counts it.
-        let _ = shared.inbox.offer(doors::Event::Network(Event::Datagram { connection, payload }));
+/// What a future comes to if it need not wait.
+fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
     }
 }
 
 /// An orderly close: what was sent before it arrives, if the peer takes it in time.
 async fn farewell(entry: &Entry) {
-    let asked = or_closed(entry, entry.farewell.notified()).await;
-    if asked.is_none() {
+    if or_closed(entry, entry.farewell.notified()).await.is_none() {
         return;
     }
-    // A writer ends when its queue is empty and dropped.
-    entry.queues().fill_with(|| None);
+    entry.finish_lanes();
     let writers = std::mem::take(&mut *lock(&entry.writers));
     let written = async {
         for writer in writers {
@@ -328,30 +356,23 @@ async fn or_closed<T>(entry: &Entry, future: impl Future<Output = T>) -> Option<
     }
 }
 
-/// Writes one class, and sees to it that the peer has all of it when there is no more.
-async fn write(
-    shared: Arc<Shared>,
-    entry: Arc<Entry>,
-    class: StreamClass,
-    mut queue: mpsc::Receiver<Bytes>,
-    done: oneshot::Sender<()>,
-) {
-    let Ok(mut stream) = entry.connection.open_uni().await else { return };
-    let mut frames = vec![Bytes::copy_from_slice(&[class as u8])];
-    loop {
-        match stream.write_all_chunks(&mut frames).await {
-            Ok(()) => frames.clear(),
-            Err(quinn::WriteError::ConnectionLost(_)) => return,
-            // The peer does not want this class: nothing can be promised any more.
-            Err(_) => return entry.wrong(&shared, Count::StreamCut),
+/// Writes what a lane could not write at once, and sees to it that the peer has all of it when there is no more.
+async fn write(shared: Arc<Shared>, entry: Arc<Entry>, class: StreamClass, done: oneshot::Sender<()>) {
+    let Ok(stream) = entry.connection.open_uni().await else { return };
+    let lane = &entry.lanes[class as usize];
+    lock(lane).open(stream, class);
+    let written = poll_fn(|context| lock(lane).poll_written(context)).await;
+    let stream = lock(lane).take();
+    match (written, stream) {
+        (Ok(()), Some(mut stream)) => {
+            if stream.finish().is_ok() {
+                // Until all is acknowledged, or the connection has ended.
+                drop(stream.stopped().await);
+            }
         }
-        if queue.recv_many(&mut frames, WRITE_BATCH).await == 0 {
-            break;
-        }
-    }
-    if stream.finish().is_ok() {
-        // Until all is acknowledged, or the connection has ended.
-        drop(stream.stopped().await);
+        (Err(quinn::WriteError::ConnectionLost(_)), _) | (Ok(()), None) => {}
+        // The peer does not want this class: nothing can be promised any more.
+        (Err(_), _) => entry.wrong(&shared, Count::StreamCut),
     }
     drop(done);
 }

@@ -3,12 +3,14 @@
 //! * An address that has not been proved costs little: once some handshakes are half open, callers are asked to prove theirs
 //!   first (RFC 9000, 8.1.2).
 //! * A role's peer shows a role's certificate; a client shows nothing and is a stranger.
-//! * A connection has a place from its handshake to its end; there are [`limits::CONNECTIONS`] of them.
+//! * A connection has a place from its handshake to its end; there are [`limits::CONNECTIONS`] of them. Some are kept for those
+//!   that this side opens: however many players there are, a gateway reaches its workers.
 //!
 //! Deliberately absent: migration of a role's own address, 0-RTT (a replayed hello would open a session twice).
 
 mod connection;
 mod frames;
+mod lane;
 mod reason;
 mod runtime;
 mod transport;
@@ -37,7 +39,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 use worldline_proto::{ConnectionId, NodeId, OpId};
@@ -51,13 +53,21 @@ const HALF_OPEN_MAX: usize = 256;
 /// From so many half-open handshakes on, callers must prove their address first.
 const RETRY_FROM: usize = 64;
 
+/// Places that are kept for connections that this side opens.
+const OWN_PLACES: usize = 256;
+
 /// What all connections of a network share.
 pub(super) struct Shared {
     inbox: Inbox,
     counters: Counters,
     tasks: Tasks,
     open: Mutex<HashMap<u64, Arc<Entry>>>,
+    /// For connections that this side opens.
+    own_places: Arc<Semaphore>,
+    /// For connections that others open.
     places: Arc<Semaphore>,
+    /// Connections that their role has closed and that still have something to deliver.
+    leaving: watch::Sender<usize>,
     numbers: AtomicU64,
 }
 
@@ -100,7 +110,9 @@ impl Quic {
             counters,
             tasks: tasks.clone(),
             open: Mutex::default(),
-            places: Arc::new(Semaphore::new(limits::CONNECTIONS)),
+            own_places: Arc::new(Semaphore::new(OWN_PLACES)),
+            places: Arc::new(Semaphore::new(limits::CONNECTIONS - OWN_PLACES)),
+            leaving: watch::Sender::new(0),
             numbers: AtomicU64::new(0),
         });
         if !accepted.is_empty() {
@@ -119,7 +131,7 @@ impl Quic {
             tracing::warn!(%to, "no address is known");
             return;
         };
-        let Ok(place) = Arc::clone(&self.shared.places).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&self.shared.own_places).try_acquire_owned() else {
             self.shared.counters.add(Count::TooMany);
             return promise.keep(not_opened(CloseReason::TooMany));
         };
@@ -172,7 +184,7 @@ impl Quic {
     pub fn close(&self, connection: ConnectionId, reason: CloseReason) {
         let removed = self.shared.open().remove(&connection.0);
         match removed {
-            Some(entry) => entry.leave(reason),
+            Some(entry) => entry.leave(&self.shared, reason),
             None => self.shared.counters.add(Count::SentToNobody),
         }
     }
@@ -186,9 +198,12 @@ impl Quic {
         self.shared.open().get(&connection.0).cloned()
     }
 
-    /// Tells every peer that this process is stopping, and waits until they know it, for at most `patience`.
+    /// Lets what its role has closed be delivered, tells every other peer that this process is stopping, and waits until they
+    /// know it: each for at most `patience`.
     pub async fn end(&self, patience: Duration) {
         let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut leaving = self.shared.leaving.subscribe();
+        drop(timeout(patience, leaving.wait_for(|leaving| *leaving == 0)).await);
         for (_, entry) in self.shared.open().drain() {
             entry.forget();
         }
