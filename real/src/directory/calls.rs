@@ -1,7 +1,7 @@
 //! One submission as calls to etcd.
 
 use super::{
-    codec::{self, Unreadable},
+    codec,
     leases::Leases,
     link::Line,
     verdict::{Verdict, verdict},
@@ -114,7 +114,7 @@ async fn transact(line: &Line, transaction: &Transaction) -> Result<Transacted, 
     if !response.succeeded() {
         for response in response.op_responses() {
             if let TxnOpResponse::Get(found) = response {
-                otherwise.extend(found.kvs().iter().filter_map(readable));
+                otherwise.extend(found.kvs().iter().filter_map(codec::readable));
             }
         }
     }
@@ -175,7 +175,7 @@ async fn read(
         let options = options.with_revision(at.map_or(0, |at| signed(at.0)));
         let found = fetch(line, from, options, consistency).await?;
         let revision = at.unwrap_or(codec::revision(found.header().ok_or(Verdict::Unknown)?.revision()));
-        let records: Vec<Record> = found.kvs().iter().filter_map(readable).collect();
+        let records: Vec<Record> = found.kvs().iter().filter_map(codec::readable).collect();
         let more = found.more();
         match found.kvs().last() {
             // A page that has nothing to show must not look like the last one.
@@ -193,7 +193,7 @@ fn behind(path: &[u8]) -> Vec<u8> {
 async fn get(line: &Line, key: Key, consistency: Consistency) -> Result<(Option<Record>, Revision), Verdict> {
     let found = fetch(line, codec::path(key).into_bytes(), GetOptions::new(), consistency).await?;
     let revision = codec::revision(found.header().ok_or(Verdict::Unknown)?.revision());
-    Ok((found.kvs().first().and_then(readable), revision))
+    Ok((found.kvs().first().and_then(codec::readable), revision))
 }
 
 async fn fetch(
@@ -245,13 +245,6 @@ pub(super) async fn can_watch(line: &Line, from: Revision) -> Result<(), Verdict
         }
         Err(verdict) => Err(verdict),
     }
-}
-
-/// A record, unless somebody wrote something else there.
-fn readable(pair: &etcd_client::KeyValue) -> Option<Record> {
-    codec::record(pair)
-        .inspect_err(|unreadable: &Unreadable| tracing::warn!(%unreadable, "read as if it were not there"))
-        .ok()
 }
 
 /// A number as etcd takes it. Ids and revisions are below its bound; what is not compares with nothing.

@@ -12,9 +12,16 @@
 
 use etcd_client::{Event, EventType, KeyValue};
 use serde::{Deserialize, Serialize};
-use std::str;
+use std::{
+    collections::BTreeSet,
+    str,
+    sync::{Mutex, PoisonError},
+};
 use worldline_proto::{Epoch, LeaseId, NodeId, Nonce, Revision};
 use worldline_system::doors::directory::{Change, Family, Key, Leader, Ownership, Record, RegionId, Value, Worker};
+
+/// Versions of keys of which the log has said that they cannot be read, before it may say so again.
+const TOLD_MAX: usize = 1_024;
 
 /// Why a key or a value in etcd is none of the directory's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +146,24 @@ pub fn record(pair: &KeyValue) -> Result<Record, Unreadable> {
     Ok(Record { key, value, mod_revision: revision(pair.mod_revision()), lease: lease(pair.lease()) })
 }
 
+/// A record as the roles see it: not there if it cannot be read. The log says so once of each version of it.
+#[must_use]
+pub fn readable(pair: &KeyValue) -> Option<Record> {
+    record(pair).inspect_err(|unreadable| tell(pair, unreadable)).ok()
+}
+
+fn tell(pair: &KeyValue, unreadable: &Unreadable) {
+    static TOLD: Mutex<BTreeSet<(Vec<u8>, i64)>> = Mutex::new(BTreeSet::new());
+    // Nothing panics while it holds the lock.
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.len() >= TOLD_MAX {
+        told.clear();
+    }
+    if told.insert((pair.key().to_vec(), pair.mod_revision())) {
+        tracing::warn!(%unreadable, "read as if it were not there");
+    }
+}
+
 /// An event of a watch as a change. The revision of a change is [`KeyValue::mod_revision`], also where it deletes.
 ///
 /// # Errors
@@ -147,11 +172,10 @@ pub fn change(event: &Event) -> Result<Change, Unreadable> {
     let pair = event.kv().ok_or(Unreadable::Nothing)?;
     match (event.event_type(), record(pair)) {
         (EventType::Put, Ok(record)) => Ok(Change::Put(record)),
-        (EventType::Put, Err(unreadable @ Unreadable::Value { key, .. })) => {
-            tracing::warn!(%unreadable, "read as if it were not there");
-            Ok(Change::Deleted(key))
+        (EventType::Put, Err(unreadable)) => {
+            tell(pair, &unreadable);
+            key(pair.key()).map(Change::Deleted)
         }
-        (EventType::Put, Err(unreadable)) => Err(unreadable),
         (EventType::Delete, _) => key(pair.key()).map(Change::Deleted),
     }
 }

@@ -29,6 +29,8 @@ pub(super) const CONNECT: Duration = Duration::from_secs(1);
 const PULSE: Duration = Duration::from_secs(1);
 /// How long it may take to answer that.
 const PROBE: Duration = Duration::from_secs(2);
+/// How long this process may need to read what has come in, once it runs again after it stood still.
+const GRACE: Duration = Duration::from_millis(100);
 /// Questions in a row that a member may fail to answer for want of a quorum before another member is asked.
 const FAILED_PROBES: u32 = 2;
 /// The largest answer, in bytes: what an operator wrote by hand may be large.
@@ -176,7 +178,7 @@ impl Keeper {
                     (served, failures) = (true, 0);
                     self.ready.fulfilled(NEED);
                 }
-                Err(_) if ends.heard_bytes.load(Ordering::Relaxed) == heard => {
+                Err(_) if silent(&ends, heard).await => {
                     return (format!("etcd at {endpoint} has stopped answering"), served);
                 }
                 Err(problem) => {
@@ -204,6 +206,15 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Whether nothing was heard since so many bytes. What came in while this process itself stood still is read first.
+async fn silent(ends: &wire::Ends, heard: u64) -> bool {
+    let nothing = || ends.heard_bytes.load(Ordering::Relaxed) == heard;
+    if nothing() {
+        sleep(GRACE).await;
+    }
+    nothing()
 }
 
 /// Asks a member whether it lives and has a quorum.

@@ -205,9 +205,8 @@ async fn report(shared: &Shared, op: OpId, mut watch: Standing) -> GapCause {
 /// What a response tells: its last revision and its changes.
 fn news(response: &WatchResponse) -> Option<(Revision, Arc<[Change]>)> {
     let last = response.events().iter().filter_map(|event| Some(event.kv()?.mod_revision())).max()?;
-    let readable =
-        |event| codec::change(event).inspect_err(|unreadable| tracing::warn!(%unreadable, "not reported")).ok();
-    Some((codec::revision(last), response.events().iter().filter_map(readable).collect()))
+    let changes = response.events().iter().filter_map(|event| codec::change(event).ok());
+    Some((codec::revision(last), changes.collect()))
 }
 
 /// Goes on with a watch whose stream has ended, on whatever connection there is.
