@@ -47,7 +47,8 @@ fn main() -> ExitCode {
             plain.push(runtime.block_on(bench.plain(&mut lanes, transactions)));
             ours.push(bench.adapter(&mut lanes, transactions));
             if turn == 0 {
-                (plain.clear(), ours.clear());
+                plain.clear();
+                ours.clear();
             }
         }
         runtime.block_on(bench.forget(&lanes));

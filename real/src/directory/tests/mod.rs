@@ -28,8 +28,8 @@ use worldline_system::{
     limits, time,
 };
 
-/// How long a role gives the directory.
-const PATIENCE: time::Duration = limits::DIRECTORY_PATIENCE;
+/// How long the directory is given: more than a role gives it, for a machine may be busy.
+const PATIENCE: time::Duration = time::Duration::from_secs(20);
 /// More patience than any test has: who is answered within [`SOON`] was not answered by this deadline.
 const LONG: time::Duration = time::Duration::from_secs(600);
 /// What happens at all happens within this, also on a busy machine.

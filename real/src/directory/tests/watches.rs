@@ -38,10 +38,14 @@ fn a_watch_goes_on_over_the_loss_of_its_connection_and_misses_nothing() {
     let mut caller = Caller::connected(&[proxy.url()]);
     let watch = caller.watch(Family::Owners, Revision(1));
     for round in 1..=3 {
-        (0..20).for_each(|n| drop(writer.put(boss(n), round)));
+        for n in 0..20 {
+            writer.put(boss(n), round);
+        }
         proxy.cut();
         caller.problem("etcd");
-        (0..20).for_each(|n| drop(writer.put(boss(n), round)));
+        for n in 0..20 {
+            writer.put(boss(n), round);
+        }
         proxy.heal();
         caller.until_ready();
     }
@@ -60,7 +64,9 @@ fn a_watch_over_a_restart_of_etcd_misses_nothing_or_has_a_gap() {
     let mut caller = Caller::connected(&[etcd.url()]);
     let mut watch = caller.watch(Family::Owners, Revision(1));
     for round in 1..=3 {
-        (0..20).for_each(|n| drop(caller.put(boss(n), round)));
+        for n in 0..20 {
+            caller.put(boss(n), round);
+        }
         etcd.kill();
         caller.problem("etcd");
         etcd.restart();
