@@ -1,8 +1,13 @@
 //! Unary calls: what a caller may conclude from what it is told.
 
 use crate::node::{Node, PATIENCE, World, attach, attached, call_of};
-use std::time::Duration;
-use tokio::net::TcpListener;
+use std::{net::SocketAddr, time::Duration};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
 use worldline_proto::NodeId;
 use worldline_real::network::{Config, Part};
 use worldline_system::{
@@ -159,4 +164,44 @@ async fn a_node_with_too_much_to_do_refuses_what_it_cannot_take() {
         let Event::Answered { outcome, .. } = gateway.event().await else { panic!("an answer") };
         assert_eq!(*outcome, Outcome::Done(attached(2)));
     }
+}
+
+/// Carries TCP connections to one address. Those that stand when the number changes hang from then on: open, and silent.
+async fn relay(to: SocketAddr) -> (SocketAddr, watch::Sender<u32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (cuts, mut cut) = watch::channel(0);
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut caller, _)) = listener.accept().await {
+            let mut callee = TcpStream::connect(to).await.expect("listens");
+            cut.mark_unchanged();
+            let mut cut = cut.clone();
+            connections.spawn(async move {
+                tokio::select! {
+                    _ = copy_bidirectional(&mut caller, &mut callee) => {}
+                    _ = cut.changed() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (address, cuts)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_hangs_is_noticed_and_replaced() {
+    let world = World::new();
+    let worker = world.node(3, Part::Server, &[]).await;
+    let (address, cuts) = relay(worker.address()).await;
+    let mut gateway = world.node(2, Part::Gateway, &[(3, address)]).await;
+    let op = gateway.call(3, attach(1), PATIENCE);
+    worker.serve(&attach(1), Outcome::Done(attached(1))).await;
+    assert_eq!(gateway.answer(op).await, Outcome::Done(attached(1)));
+    cuts.send_replace(1);
+    // Its own deadline is far away: what it is told comes from the keep-alive.
+    let op = gateway.call(3, attach(2), PATIENCE);
+    assert_eq!(gateway.answer(op).await, Outcome::Unknown, "it may have been served");
+    let op = gateway.call(3, attach(3), PATIENCE);
+    worker.serve(&attach(3), Outcome::Done(attached(3))).await;
+    assert_eq!(gateway.answer(op).await, Outcome::Done(attached(3)), "on a new channel");
 }

@@ -4,8 +4,9 @@ use crate::{
     node::{PATIENCE, World, attach, attached},
     raw,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::{
+    io::AsyncWriteExt as _,
     net::{TcpStream, UdpSocket},
     time::timeout,
 };
@@ -70,4 +71,25 @@ async fn a_thousand_silent_tcp_connections_keep_nobody_out() {
     }
     worker.counted("tcp_handshakes_evicted", FLOOD as u64 / 2).await;
     worker.counted("tcp_handshakes_failed", 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_never_take_a_roles_place() {
+    const STRANGERS: usize = 80;
+    let world = World::new();
+    let worker = world.node(3, Part::Server, &[]).await;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(raw::client_tls(&world, b"h2", None)));
+    let mut strangers = Vec::new();
+    for _ in 0..STRANGERS {
+        let stream = TcpStream::connect(worker.address()).await.expect("listens");
+        let mut stranger =
+            connector.connect("n3.worldline".try_into().expect("a name"), stream).await.expect("trusted");
+        stranger.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("open");
+        strangers.push(stranger);
+    }
+    worker.counted("tcp_connections_refused", 1).await;
+    let mut gateway = world.node(2, Part::Gateway, &[(3, worker.address())]).await;
+    let op = gateway.call(3, attach(1), PATIENCE);
+    worker.serve(&attach(1), Outcome::Done(attached(1))).await;
+    assert_eq!(gateway.answer(op).await, Outcome::Done(attached(1)));
 }

@@ -15,6 +15,7 @@ use crate::{
         tls::{self, Identity},
     },
 };
+use bytes::Bytes;
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
@@ -53,6 +54,9 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest such pause: a peer that is back is called again within it.
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
+/// How often a call looks for a channel: one that has ended just now takes no call, and says so.
+const ATTEMPTS: usize = 3;
+
 /// The channels of a node to its peers.
 pub(in crate::network) struct Callers {
     channels: BTreeMap<NodeId, Arc<Channel>>,
@@ -63,6 +67,7 @@ pub(in crate::network) struct Callers {
 struct Channel {
     to: NodeId,
     address: SocketAddr,
+    origin: http::Uri,
     tls: TlsConnector,
     state: watch::Sender<State>,
     in_flight: Arc<Semaphore>,
@@ -95,12 +100,14 @@ impl Callers {
         tasks: &Tasks,
         closing: &watch::Receiver<bool>,
     ) -> Result<Self, rustls::Error> {
-        let tls = TlsConnector::from(Arc::new(identity.client(ALPN)?));
+        let connector = TlsConnector::from(Arc::new(identity.client(ALPN)?));
         let channel = |(&to, &address): (&NodeId, &SocketAddr)| {
+            let origin = http::Uri::builder().scheme("https").authority(tls::name_of(to)).path_and_query("/").build();
             let channel = Channel {
                 to,
                 address,
-                tls: tls.clone(),
+                origin: origin.expect("a node's name is an authority"),
+                tls: connector.clone(),
                 state: watch::Sender::new(State::Idle),
                 in_flight: Arc::new(Semaphore::new(CALLS_PER_CHANNEL)),
                 counters: counters.clone(),
@@ -136,43 +143,58 @@ impl Callers {
 impl Channel {
     async fn call(self: Arc<Self>, call: Call, promise: &mut Promise) -> Outcome<Reply> {
         let path = call.request.path();
-        let bytes = call.request.encode_to_vec();
+        let bytes = Bytes::from(call.request.encode_to_vec());
         if bytes.len() > limits::CALL_BYTES {
             tracing::error!(path, bytes = bytes.len(), "this call cannot be sent");
             return Outcome::Refused(Refusal::Malformed);
         }
         let patience = clock::until(call.deadline).saturating_sub(ANSWER_MARGIN);
         let deadline = Instant::now() + patience;
-        let Ok(Some(sender)) = timeout_at(deadline, self.sender()).await else {
-            return Outcome::Refused(Refusal::Unreachable);
-        };
+        for _ in 0..ATTEMPTS {
+            let Ok(Some(sender)) = timeout_at(deadline, self.sender()).await else { break };
+            promise.change(Event::Answered { op: call.op, outcome: Box::new(Outcome::Unknown) });
+            match timeout_at(deadline, self.send(sender, path, bytes.clone(), deadline)).await {
+                Err(_) => return Outcome::Unknown,
+                Ok(Some(outcome)) => return outcome,
+                // It came back: the channel has ended just now.
+                Ok(None) => {}
+            }
+        }
+        Outcome::Refused(Refusal::Unreachable)
+    }
+
+    /// Sends a call on a channel and waits for what comes of it. `None` where it certainly did not leave.
+    async fn send(
+        &self,
+        sender: SendRequest<Body>,
+        path: &'static str,
+        bytes: Bytes,
+        deadline: Instant,
+    ) -> Option<Outcome<Reply>> {
         let unsent = Arc::new(AtomicBool::new(false));
         let once = Once { sender, unsent: Arc::clone(&unsent) };
-        let origin = http::Uri::builder().scheme("https").authority(tls::name_of(self.to)).path_and_query("/").build();
-        let origin = origin.expect("a node's name is an authority");
-        let mut grpc = Grpc::with_origin(once, origin).max_decoding_message_size(limits::CALL_BYTES);
+        let mut grpc = Grpc::with_origin(once, self.origin.clone()).max_decoding_message_size(limits::CALL_BYTES);
         let mut request = tonic::Request::new(bytes);
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
-        promise.change(Event::Answered { op: call.op, outcome: Box::new(Outcome::Unknown) });
-        let sent = grpc.unary(request, http::uri::PathAndQuery::from_static(path), Raw);
-        match timeout_at(deadline, sent).await {
-            Err(_) => Outcome::Unknown,
-            Ok(Ok(response)) => match Reply::decode(path, response.get_ref()) {
-                Some(Ok(reply)) => Outcome::Done(reply),
-                _ => {
+        let status = match grpc.unary(request, http::uri::PathAndQuery::from_static(path), Raw).await {
+            Ok(response) => {
+                let reply = Reply::decode(path, response.get_ref());
+                let Some(Ok(reply)) = reply else {
                     tracing::warn!(to = %self.to, path, "the reply does not decode");
-                    Outcome::Unknown
-                }
+                    return Some(Outcome::Unknown);
+                };
+                return Some(Outcome::Done(reply));
+            }
+            Err(_) if unsent.load(Ordering::Acquire) => return None,
+            Err(status) => status,
+        };
+        Some(refusal::of(status.metadata()).map_or_else(
+            || {
+                tracing::debug!(to = %self.to, path, %status, "the outcome is unknown");
+                Outcome::Unknown
             },
-            Ok(Err(_)) if unsent.load(Ordering::Acquire) => Outcome::Refused(Refusal::Unreachable),
-            Ok(Err(status)) => refusal::of(status.metadata()).map_or_else(
-                || {
-                    tracing::debug!(to = %self.to, path, %status, "the outcome is unknown");
-                    Outcome::Unknown
-                },
-                Outcome::Refused,
-            ),
-        }
+            Outcome::Refused,
+        ))
     }
 
     /// A way to send on a channel that stands, made if there is none. `None` where it did not come to stand.

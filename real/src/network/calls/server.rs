@@ -90,7 +90,7 @@ impl Served {
     }
 
     /// Hands a call to the role and waits for its reply.
-    async fn ask(&self, from: NodeId, path: &str, bytes: Bytes) -> Result<Vec<u8>, Status> {
+    async fn ask(&self, from: NodeId, path: &str, bytes: Bytes) -> Result<Bytes, Status> {
         let request = match Request::decode(path, &bytes) {
             Some(Ok(request)) => Box::new(request),
             Some(Err(problem)) => {
@@ -128,13 +128,13 @@ impl Served {
     }
 }
 
-fn sendable(reply: &Reply, path: &str) -> Result<Vec<u8>, Status> {
+fn sendable(reply: &Reply, path: &str) -> Result<Bytes, Status> {
     let bytes = reply.encode_to_vec();
     if reply.path() != path || bytes.len() > limits::CALL_BYTES {
         tracing::error!(path, reply = reply.path(), bytes = bytes.len(), "this reply cannot be sent");
         return Err(Status::internal("the outcome is unknown"));
     }
-    Ok(bytes)
+    Ok(bytes.into())
 }
 
 /// A call that waits. Dropped before its reply, it is forgotten: its caller went away, or its deadline came.
@@ -216,8 +216,8 @@ struct Method {
 }
 
 impl UnaryService<Bytes> for Method {
-    type Response = Vec<u8>;
-    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Vec<u8>>, Status>> + Send>>;
+    type Response = Bytes;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
         self.reached.store(true, Ordering::Relaxed);
