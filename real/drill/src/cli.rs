@@ -204,6 +204,11 @@ async fn drills(
             let order = Order { scenario, seed, programs, keep: arguments.keep };
             let drilled = drill(order, stop.clone(), &watched).await?;
             watched(verdict(&drilled.result, Colour(false)).as_str());
+            if let Some(folder) = &drilled.folder {
+                let path = folder.join("verdict.txt");
+                let written = std::fs::write(&path, one_drill(scenario, &drilled, Colour(false)));
+                written.map_err(Failed::machine(format!("cannot write {}", path.display())))?;
+            }
             output.print(&one_drill(scenario, &drilled, output.colour))?;
             output.flush()?;
             runs.push(drilled.result);
