@@ -3,8 +3,8 @@
 //! * All processes of a machine read one monotonic clock, so their lines are ordered by it; those of one life stay in the
 //!   order in which they were written.
 //! * A revision has happened at the latest when the drill heard of it, and not after an answer that carries it or a later one.
-//! * A commit has happened when the ledger says, and not after the answer that told of it. Commits about one entity stay in
-//!   their order.
+//! * A commit has happened when the ledger says, and not after the answer that told of it, as far as their clocks may differ:
+//!   an answer that tells of what was committed much later has lied. Commits about one entity stay in their order.
 //! * What a sink accepted stands before whatever was written at the same moment.
 //! * A lease has ended when the key that went with it is gone; of grants and renewals etcd tells nothing.
 
@@ -20,8 +20,11 @@ use worldline_system::{
     },
     history::{Acceptance, Completion, Entry, EventId, Invocation, What},
     outcome::Outcome,
-    time::Instant,
+    time::{Duration as Span, Instant},
 };
+
+/// How far the ledger's wall clock, as it is read by the monotonic one, may be ahead.
+const CLOCKS_DIFFER: Span = Span::from_millis(100);
 
 /// What a run has left behind. All times are the machine's monotonic clock.
 #[derive(Clone, Debug, Default)]
@@ -168,7 +171,9 @@ fn date_commits(journal: &mut [(Instant, Acceptance)], answers: &Answers) {
     for (at, accepted) in journal.iter_mut() {
         let Some(told) = told(accepted) else { continue };
         let n = nth.entry(told).or_default();
-        if let Some(&answered) = answers.commits.get(&told).and_then(|times| times.get(*n)) {
+        if let Some(&answered) = answers.commits.get(&told).and_then(|times| times.get(*n))
+            && *at <= answered + CLOCKS_DIFFER
+        {
             *at = (*at).min(answered);
         }
         *n += 1;
@@ -362,6 +367,15 @@ mod tests {
         let sources =
             Sources { lives: vec![vec![asked, answered]], journal: vec![(at(17), fence(2, 7))], ..Sources::default() };
         assert_eq!(told(sources), [(10, "invoked"), (15, "fenced"), (15, "completed")]);
+    }
+
+    #[test]
+    fn an_answer_that_told_of_what_was_committed_much_later_is_not_believed() {
+        let [asked, answered] = claims(10, 1, 2, true);
+        let late = answered.at + CLOCKS_DIFFER + Span::from_nanos(1);
+        let sources =
+            Sources { lives: vec![vec![asked, answered]], journal: vec![(late, fence(2, 7))], ..Sources::default() };
+        assert_eq!(told(sources), [(10, "invoked"), (15, "completed"), (late.as_nanos(), "fenced")]);
     }
 
     #[test]
