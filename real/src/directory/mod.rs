@@ -1,6 +1,6 @@
 //! The directory door, served by etcd 3.4 or newer.
 //!
-//! * Every submission is answered once, [`MARGIN`] before its deadline at the latest.
+//! * Every submission is answered once, a few milliseconds before its deadline at the latest.
 //! * `Refused` is certain: what never left, and what etcd says before it proposes a request or after it has applied it. All
 //!   else is `Unknown`; nothing is ever sent twice but what may be: reads, renewals, and what certainly never left.
 //! * An adapter speaks with one member at a time, and with another when that one is gone (`link`).
@@ -150,7 +150,7 @@ impl Directory {
         }
     }
 
-    /// Ends all connections and tasks, and returns when they have ended. What was asked has [`LAST_WORDS`] to be answered; what
+    /// Ends all connections and tasks, and returns when they have ended. What was asked has a second to be answered; what
     /// is asked from now on is refused.
     #[must_use = "nothing is closed before it is awaited"]
     pub fn close(&self) -> Boxed<()> {
