@@ -8,7 +8,7 @@
 //! What may be said of a call that has no answer:
 //!
 //! * `Refused`: nothing was sent (`PoolExhausted`: no connection was free before the deadline; `Unreachable`, `Busy`,
-//!   `ReadOnly`, `NotServing`: none could be made), or the server has said that it rolled back ([`session`] knows when that
+//!   `ReadOnly`, `NotServing`: none could be made), or the server has said that it rolled back (`session` knows when that
 //!   is certain).
 //! * `Unknown`: the deadline has passed or the connection broke after something was sent, the server ended the session, or
 //!   it warned at the commit. The connection is closed; the transaction may still commit, within the server's own timeout.
