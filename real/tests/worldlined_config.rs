@@ -54,6 +54,30 @@ async fn everything_that_is_wrong_is_told_at_once_with_its_place() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_no_toml_keeps_its_secrets_and_hides_no_other_error() {
+    let folder = Folder::new("no-toml");
+    let config = folder.write("worker.toml", &format!("node = 3\nledger = postgres://me:{PASSWORD}@host/db\n"));
+    let arguments = ["worker", "--config", &config, "--listen", "nowhere", "--peers", "garbage"];
+    let ended = run(&arguments, &[("WORLDLINE_LEASE_TTLL", "1s")]).await;
+    let place = format!("{config}:2:");
+    ended.says(
+        64,
+        &[
+            &place,
+            "expected valid TOML",
+            "flag --listen: found `nowhere`",
+            "flag --peers: found `garbage`",
+            "variable WORLDLINE_LEASE_TTLL",
+        ],
+    );
+    assert!(!ended.stderr.contains(PASSWORD), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("no `node`"), "what the file says is not missing: {}", ended.stderr);
+    run(&["worker", "--config", "/nowhere.toml", "--node", "x"], &[])
+        .await
+        .says(64, &["/nowhere.toml", "no such file", "flag --node: found `x`"]);
+}
+
+#[tokio::test]
 async fn a_lease_that_its_holder_could_not_keep_is_refused() {
     let world = World::new("lease", &format!("http://{NOBODY}"), &format!("postgres://me@{NOBODY}/x"), &[]).await;
     let arguments = world.process("orchestrator", 3, free_address());

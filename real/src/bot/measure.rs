@@ -1,7 +1,8 @@
 //! What became of a player's inputs and operations, and how long authority took to echo an input.
 //!
-//! The echo of input n is the time from its datagram's leaving until the role confirms n or a later input of the same
-//! session. An input that a session leaves unconfirmed counts as sent and never as confirmed.
+//! The echo of input n is the time from its datagram's leaving until the role confirms n itself. An input that is confirmed
+//! only by a later one was overtaken: its own datagram, or the state that echoed it, was lost or came with the later one's;
+//! nobody here can tell which. An input that a session leaves unconfirmed counts as sent and as neither.
 
 use std::collections::{BTreeSet, VecDeque};
 use worldline_proto::{NodeId, OpNumber, client::DeniedReason};
@@ -92,14 +93,18 @@ fn end_of(step: usize) -> u64 {
 pub struct Measure {
     /// Inputs that have left.
     pub inputs_sent: u64,
-    /// Inputs that authority has taken in.
-    pub inputs_confirmed: u64,
-    /// How long that took.
+    /// Inputs that authority has confirmed by their own number.
+    pub inputs_echoed: u64,
+    /// Inputs that a later one's confirmation has made old.
+    pub inputs_overtaken: u64,
+    /// How long an echo took.
     pub echo: Histogram,
     /// Operations that were performed.
     pub performed: u64,
     /// Operations that were acknowledged.
     pub acknowledged: u64,
+    /// Of these: refused, because their number had been used with another payload.
+    pub conflicts: u64,
     /// Times that it was welcomed.
     pub joined: u64,
     /// Why it was turned away the last time, until it is welcomed.
@@ -130,17 +135,24 @@ impl Measure {
                 self.in_flight.clear();
             }
             Note::Confirmed { sequence, .. } => {
-                while let Some(&(_, sent)) = self.in_flight.front().filter(|(sent, _)| sent <= sequence) {
+                while let Some(&(input, sent)) = self.in_flight.front().filter(|(sent, _)| sent <= sequence) {
                     self.in_flight.pop_front();
-                    self.inputs_confirmed += 1;
-                    self.echo.add(now.since(sent));
+                    if input == *sequence {
+                        self.inputs_echoed += 1;
+                        self.echo.add(now.since(sent));
+                    } else {
+                        self.inputs_overtaken += 1;
+                    }
                 }
             }
             Note::Performed { number, .. } => {
                 self.performed += 1;
                 self.outstanding.insert(*number);
             }
-            Note::Acknowledged { number, .. } if self.outstanding.remove(number) => self.acknowledged += 1,
+            Note::Acknowledged { number, result, .. } if self.outstanding.remove(number) => {
+                self.acknowledged += 1;
+                self.conflicts += u64::from(result.is_none());
+            }
             _ => {}
         }
     }
@@ -189,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_is_echoed_by_its_own_or_a_later_confirmation_of_the_same_session() {
+    fn an_input_is_echoed_by_its_own_confirmation_and_overtaken_by_a_later_one() {
         let character = CharacterId::new(1).expect("small");
         let confirmed = |sequence| Note::Confirmed { character, epoch: Epoch(1), sequence };
         let mut measure = Measure::default();
@@ -197,11 +209,12 @@ mod tests {
         measure.sent(2, at(50));
         measure.sent(3, at(100));
         measure.noted(&confirmed(2), at(70));
-        assert_eq!((measure.inputs_confirmed, measure.unconfirmed()), (2, 1));
-        assert_eq!(measure.echo.max_us(), 70_000);
+        assert_eq!((measure.inputs_echoed, measure.inputs_overtaken, measure.unconfirmed()), (1, 1, 1));
+        assert_eq!(measure.echo.max_us(), 20_000, "the echo of the second alone");
         measure.noted(&Note::Joined { character, generation: Generation(2) }, at(200));
         measure.noted(&confirmed(9), at(201));
-        assert_eq!((measure.inputs_sent, measure.inputs_confirmed), (3, 2), "the third was lost with its session");
+        let taken_in = measure.inputs_echoed + measure.inputs_overtaken;
+        assert_eq!((measure.inputs_sent, taken_in), (3, 2), "the third was lost with its session");
     }
 
     #[test]
@@ -214,5 +227,6 @@ mod tests {
         measure.noted(&acknowledged, at(1));
         measure.noted(&acknowledged, at(2));
         assert_eq!((measure.performed, measure.acknowledged, measure.unacknowledged()), (1, 1, 0));
+        assert_eq!(measure.conflicts, 1, "an acknowledgement without a result is a conflict");
     }
 }

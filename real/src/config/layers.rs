@@ -6,7 +6,7 @@
 use super::{
     given::{self, Given, Value},
     keys::{CONFIG_VARIABLE, Command, KEYS, Key, PLAYER_LIST, Shape, TEST_VARIABLES, VARIABLES, find, of},
-    problem::{Origin, Problem, Problems, Sink, nearest, quoted},
+    problem::{Origin, Problem, Sink, nearest, quoted},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,17 +25,15 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// What the flags, the variables and the file say. Words that are no setting are reported to `sink`.
-    ///
-    /// # Errors
-    /// The file cannot be read or is no TOML: nothing else can be said then.
+    /// What the flags, the variables and the file say. Words that are no setting, and a file that cannot be read or is no
+    /// TOML, are reported to `sink`.
     pub fn read(
         command: Command,
         config: Option<&Path>,
         flags: &BTreeMap<&'static str, String>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         sink: &mut Sink,
-    ) -> Result<Self, Problems> {
+    ) -> Self {
         let (mut given, mut broken) = (BTreeMap::new(), BTreeSet::new());
         let mut set =
             |key: &'static Key, origin: &Origin, text: &str, sink: &mut Sink| match cut(key, origin, text, sink) {
@@ -69,13 +67,21 @@ impl Layers {
             set(key, &origin, value, sink);
         }
         let file = match config {
-            Some(path) => Some(given::file(&path, "a configuration file in TOML")?),
+            Some(path) => match given::file(&path, "a configuration file in TOML") {
+                Ok(file) => Some(file),
+                Err(problems) => {
+                    // What the file would have said is not missing; whatever else was said is looked at all the same.
+                    broken.extend(KEYS.iter().map(|key| key.name).filter(|name| !given.contains_key(name)));
+                    sink.report_all(problems);
+                    None
+                }
+            },
             None => None,
         };
         if let Some(file) = &file {
             unknown_keys(file, "", command, sink);
         }
-        Ok(Self { command, file, given, broken })
+        Self { command, file, given, broken }
     }
 
     /// What was said of a setting.

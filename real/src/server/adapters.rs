@@ -1,6 +1,6 @@
 //! The doors of a role on real services, as its host calls them.
 
-use crate::{Doors, directory::Directory, ledger::Ledger, network::Network, ready::Readiness};
+use crate::{Doors, directory::Directory, ledger::Ledger, network::Network};
 use std::sync::Arc;
 use worldline_system::{
     doors::{Asked, directory, ledger, network},
@@ -16,8 +16,6 @@ pub struct Adapters {
     pub directory: Directory,
     /// PostgreSQL.
     pub ledger: Ledger,
-    /// Where a role's own need is told: its lease.
-    pub ready: Readiness,
 }
 
 impl Doors for Adapters {
@@ -38,14 +36,10 @@ impl Doors for Adapters {
     fn note(&mut self, note: &Note) {
         match note {
             Note::Identity { lease, .. } => tracing::info!(%lease, "has an identity"),
-            Note::Suspended { lease } => {
-                let problem = format!("its lease {lease} may have run out: it is silent until etcd renews it");
-                self.ready.missing("lease", problem);
-            }
-            Note::Resumed { .. } => self.ready.fulfilled("lease"),
+            Note::Suspended { lease } => tracing::warn!(%lease, "its lease may have run out: it is silent"),
+            Note::Resumed { lease } => tracing::info!(%lease, "its lease was renewed: it acts again"),
             Note::Fenced { lease } => {
                 tracing::warn!(%lease, "its lease has ended: it drops what it owned and asks for a new one");
-                self.ready.fulfilled("lease");
             }
             Note::Serving { authority, .. } => {
                 tracing::debug!(entity = %authority.entity, epoch = authority.epoch.0, "serves");

@@ -61,7 +61,7 @@ fn configured(
     let flags: BTreeMap<_, _> =
         keys::of(command).filter_map(|key| Some((key.name, matches.get_one::<String>(key.name)?.clone()))).collect();
     let mut sink = Sink::default();
-    let layers = Layers::read(command, config, &flags, variables, &mut sink)?;
+    let layers = Layers::read(command, config, &flags, variables, &mut sink);
     Ok(match command {
         Command::Gateway | Command::Worker | Command::Orchestrator => {
             let config = config::server(command, &layers, sink)?;

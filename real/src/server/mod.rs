@@ -19,6 +19,7 @@ mod http;
 mod logs;
 mod operator;
 mod role;
+mod standing;
 
 pub use command_line::main;
 pub use exit::Exit;

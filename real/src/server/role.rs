@@ -9,6 +9,7 @@ use super::{
     exit::Exit,
     holder,
     http::{self, Process},
+    standing::Standing,
 };
 use crate::{
     Host, Inbox, clock,
@@ -115,7 +116,7 @@ impl Running {
         })?;
         let ledger = ledger::Config { name: format!("worldlined {}", process.name), ..ledger };
         let ledger = Ledger::new(ledger, inbox.clone(), ready.clone());
-        let adapters = Adapters { network: network.clone(), directory, ledger, ready: ready.clone() };
+        let adapters = Adapters { network: network.clone(), directory, ledger };
         let counters = Counters::default();
         let told = Process {
             role: super::name_of(command),
@@ -137,10 +138,12 @@ impl Running {
                 parts.start(Gateway::new(gateway::Config { region, key, alternates }), &process.name)
             }
             Part::Worker { region, lease, .. } => {
-                parts.start(Worker::new(worker::Config { region, map, lease }), &process.name)
+                let worker = Worker::new(worker::Config { region, map, lease });
+                parts.start(Standing::new(worker, ready.clone()), &process.name)
             }
             Part::Orchestrator { lease } => {
-                parts.start(Orchestrator::new(orchestrator::Config { map, lease }), &process.name)
+                let orchestrator = Orchestrator::new(orchestrator::Config { map, lease });
+                parts.start(Standing::new(orchestrator, ready.clone()), &process.name)
             }
         };
         let thread = thread.map_err(|error| {

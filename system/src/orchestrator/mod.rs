@@ -114,6 +114,12 @@ impl Orchestrator {
         }
     }
 
+    /// Whether it holds a lease that stands at `now`, and so can lead.
+    #[must_use]
+    pub fn can_lead(&self, now: Instant) -> bool {
+        self.holder.as_ref().is_some_and(|holder| holder.may_act(now))
+    }
+
     /// Whether it believes that it leads.
     #[must_use]
     pub const fn leads(&self) -> bool {

@@ -1,0 +1,102 @@
+//! A role that needs a lease: `/ready` says whether it has one.
+
+use crate::ready::Readiness;
+use worldline_system::{
+    Role, Turn,
+    orchestrator::Orchestrator,
+    time::Instant,
+    worker::{Phase, Worker},
+};
+
+const NEED: &str = "lease";
+
+/// A role that can do its work only while its lease stands.
+pub trait Leased {
+    /// What is missing at `now`; `None` where nothing is.
+    fn missing(&self, now: Instant) -> Option<&'static str>;
+}
+
+impl Leased for Worker {
+    fn missing(&self, _: Instant) -> Option<&'static str> {
+        match self.phase() {
+            Phase::Joining => Some("it has no lease in etcd under which it is registered yet"),
+            Phase::Active => None,
+            Phase::Suspended => Some("its lease may have run out: it is silent until etcd renews it"),
+            Phase::Resuming(_) => {
+                Some("its lease was renewed late: it makes sure of what it owns before it acts again")
+            }
+            Phase::Draining => Some("it is stopping"),
+        }
+    }
+}
+
+impl Leased for Orchestrator {
+    fn missing(&self, now: Instant) -> Option<&'static str> {
+        (!self.can_lead(now)).then_some("it has no lease in etcd that stands: it cannot lead")
+    }
+}
+
+/// The role unchanged; what it is missing is told whenever that is news.
+#[derive(Clone, Debug)]
+pub struct Standing<R> {
+    role: R,
+    ready: Readiness,
+    told: Option<Option<&'static str>>,
+}
+
+impl<R: Leased> Standing<R> {
+    /// A role before its first event: nothing stands yet.
+    pub fn new(role: R, ready: Readiness) -> Self {
+        let mut standing = Self { role, ready, told: None };
+        standing.tell(Instant::default());
+        standing
+    }
+
+    fn tell(&mut self, now: Instant) {
+        let missing = self.role.missing(now);
+        if self.told == Some(missing) {
+            return;
+        }
+        self.told = Some(missing);
+        match missing {
+            Some(problem) => self.ready.missing(NEED, problem),
+            None => self.ready.fulfilled(NEED),
+        }
+    }
+}
+
+impl<R: Role + Leased> Role for Standing<R> {
+    type Event = R::Event;
+    type Submission = R::Submission;
+
+    fn on_event(&mut self, event: R::Event, turn: &mut Turn<'_, R::Submission>) {
+        let now = turn.now();
+        self.role.on_event(event, turn);
+        self.tell(now);
+    }
+
+    fn queues(&self, report: &mut dyn FnMut(&'static str, usize, usize)) {
+        self.role.queues(report);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::BTreeMap, sync::Arc};
+    use worldline_system::{doors::directory::RegionId, lease::LeaseTimes, orchestrator, rules::space::Map, worker};
+
+    #[test]
+    fn a_role_without_a_lease_is_not_ready_from_its_first_moment() {
+        let map = Arc::new(Map::new(1, BTreeMap::new()));
+        let lease = LeaseTimes::default();
+        let worker = Worker::new(worker::Config { region: RegionId(0), map: Arc::clone(&map), lease });
+        let orchestrator = Orchestrator::new(orchestrator::Config { map, lease });
+        let (of_worker, of_orchestrator) = (Readiness::default(), Readiness::default());
+        Standing::new(worker, of_worker.clone());
+        Standing::new(orchestrator, of_orchestrator.clone());
+        for ready in [of_worker, of_orchestrator] {
+            assert!(ready.problems()[NEED].contains("etcd"), "{:?}", ready.problems());
+        }
+    }
+}
