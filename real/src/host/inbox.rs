@@ -58,6 +58,8 @@ struct Shared {
 struct Queue {
     items: VecDeque<Item>,
     closed: bool,
+    /// Threads that wait for an item: waking costs a system call, and mostly nobody waits.
+    sleepers: u32,
 }
 
 /// The way to a role. Clones lead to the same one.
@@ -178,9 +180,20 @@ impl Inbox {
 
     /// Takes the next event, waiting for it at most so long.
     pub(crate) fn take(&self, patience: Duration) -> Option<Item> {
-        let wait = |queue: &mut Queue| queue.items.is_empty() && !queue.closed;
-        let waited = self.0.filled.wait_timeout_while(self.queue(), patience, wait);
-        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let empty = |queue: &mut Queue| queue.items.is_empty() && !queue.closed;
+        let mut queue = self.queue();
+        if empty(&mut queue) && !patience.is_zero() {
+            // Who is about to put something in is let run first: it comes in one go, and costs no waking.
+            drop(queue);
+            std::thread::yield_now();
+            queue = self.queue();
+            if empty(&mut queue) {
+                queue.sleepers += 1;
+                let waited = self.0.filled.wait_timeout_while(queue, patience, empty);
+                (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                queue.sleepers -= 1;
+            }
+        }
         let item = queue.items.pop_front()?;
         match item {
             Item::Unsolicited(_) => self.0.room.add_permits(1),
@@ -207,8 +220,11 @@ impl Inbox {
         let mut queue = self.queue();
         if !queue.closed {
             queue.items.extend(items);
+            let asleep = queue.sleepers > 0;
             drop(queue);
-            self.0.filled.notify_one();
+            if asleep {
+                self.0.filled.notify_one();
+            }
         }
     }
 
