@@ -40,6 +40,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{runtime::Handle, sync::Semaphore, task::AbortHandle, time::timeout};
+use worldline_proto::OpId;
 use worldline_system::{
     Refusal,
     doors::{
@@ -117,11 +118,17 @@ impl Ledger {
 
     /// Takes an operation; its answer goes to the inbox, before its deadline. Never waits.
     pub fn submit(&self, asked: Asked<Submission>) {
-        let (op, inbox) = (asked.op, self.0.inbox.clone());
-        let answering = self.ask(asked);
+        let Asked { op, deadline, submission } = asked;
+        let owed = Owed { inbox: self.0.inbox.clone(), op, ask: Ask::from(&submission), paid: false };
+        let Ok(permit) = self.0.in_flight.clone().try_acquire_owned() else {
+            let busy = owed.ask.ended(End::Refused(Refusal::Busy));
+            return owed.pay(busy);
+        };
+        let pool = self.0.pool.clone();
         self.0.runtime.spawn(async move {
-            let answer = Box::new(answering.await);
-            inbox.answer(op, Event::Ledger(ledger::Event { op, answer }));
+            let answer = answer(&pool, deadline, &submission).await;
+            drop(permit);
+            owed.pay(answer);
         });
     }
 
@@ -132,7 +139,6 @@ impl Ledger {
         let kind = Ask::from(&submission);
         let permit = self.0.in_flight.clone().try_acquire_owned();
         let pool = self.0.pool.clone();
-        // In a task of its own: what a server says may be anything, and whoever asked has an answer in any case.
         let asking = permit.map(|permit| {
             self.0.runtime.spawn(async move {
                 let answer = answer(&pool, deadline, &submission).await;
@@ -166,6 +172,33 @@ impl Ledger {
             drop(everything);
             self.0.pool.close().await;
         })
+    }
+}
+
+/// An answer that is owed: whatever becomes of the task that was to give it, it is given.
+struct Owed {
+    inbox: Inbox,
+    op: OpId,
+    ask: Ask,
+    paid: bool,
+}
+
+impl Owed {
+    fn pay(mut self, answer: Answer) {
+        self.give(answer);
+    }
+
+    fn give(&mut self, answer: Answer) {
+        self.paid = true;
+        self.inbox.answer(self.op, Event::Ledger(ledger::Event { op: self.op, answer: Box::new(answer) }));
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if !self.paid {
+            self.give(self.ask.ended(End::Unknown));
+        }
     }
 }
 
