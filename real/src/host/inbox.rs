@@ -183,16 +183,10 @@ impl Inbox {
         let empty = |queue: &mut Queue| queue.items.is_empty() && !queue.closed;
         let mut queue = self.queue();
         if empty(&mut queue) && !patience.is_zero() {
-            // Who is about to put something in is let run first: it comes in one go, and costs no waking.
-            drop(queue);
-            std::thread::yield_now();
-            queue = self.queue();
-            if empty(&mut queue) {
-                queue.sleepers += 1;
-                let waited = self.0.filled.wait_timeout_while(queue, patience, empty);
-                (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-                queue.sleepers -= 1;
-            }
+            queue.sleepers += 1;
+            let waited = self.0.filled.wait_timeout_while(queue, patience, empty);
+            (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            queue.sleepers -= 1;
         }
         let item = queue.items.pop_front()?;
         match item {
