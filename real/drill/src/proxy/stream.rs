@@ -1,5 +1,5 @@
 //! The proxy of a byte stream: everything arrives, in order, as late as the way takes. What a cut withholds arrives when it is
-//! mended, as TCP sends it again; the memory that it waits in is bounded, and a full one stops the sender.
+//! mended, as TCP sends it again; the memory that it waits in is bounded, and a full one stops the sender. A loss is a stall.
 //!
 //! Deliberately absent: acknowledgements. Where one way alone is cut, what travels the other way arrives, though a real sender
 //! would stop when it is acknowledged no more.
@@ -66,15 +66,15 @@ pub async fn connect(
 ) -> io::Result<Option<(TcpStream, Instant)>> {
     caller.set_nodelay(true)?;
     forth.opened().await;
-    sleep(forth.delay()).await;
+    sleep(forth.segment()).await;
     forth.opened().await;
     match TcpStream::connect(callee).await {
         Ok(there) => {
             there.set_nodelay(true)?;
-            Ok(Some((there, Instant::now() + back.delay())))
+            Ok(Some((there, Instant::now() + back.segment())))
         }
         Err(_) => {
-            sleep(back.delay()).await;
+            sleep(back.segment()).await;
             back.opened().await;
             caller.set_zero_linger()?;
             Ok(None)
@@ -113,7 +113,7 @@ async fn copy(
                 return Ok(());
             }
             // The order stays: nothing overtakes.
-            at = at.max(Instant::now() + way.delay());
+            at = at.max(Instant::now() + way.segment());
             let chunk = Chunk { at, bytes: Bytes::copy_from_slice(&buffer[..length]) };
             if sender.send(chunk).await.is_err() {
                 return Err(io::ErrorKind::BrokenPipe.into());
@@ -138,7 +138,7 @@ pub async fn deliver(
         way.opened().await;
         target.write_all(&bytes).await?;
     }
-    sleep(way.delay()).await;
+    sleep(way.segment()).await;
     way.opened().await;
     target.shutdown().await
 }
@@ -146,6 +146,7 @@ pub async fn deliver(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::way::Degraded;
     use std::{net::Ipv4Addr, time::Duration};
     use tokio::time::timeout;
 
@@ -219,6 +220,24 @@ mod tests {
         caller.write_all(b"c").await.expect("writes");
         link.forth.mend(1);
         assert_eq!(read(&mut callee, 2).await, b"bc");
+    }
+
+    #[tokio::test]
+    async fn a_loss_is_a_stall_and_the_order_stays() {
+        let link = link(Duration::ZERO).await;
+        let (mut caller, mut callee) = link.open().await;
+        caller.write_all(b"a").await.expect("writes");
+        assert_eq!(read(&mut callee, 1).await, b"a");
+        let begun = Instant::now();
+        link.back.degrade(1, Degraded { loss_permille: 1_000, ..Degraded::default() });
+        callee.write_all(b"b").await.expect("writes");
+        // It is under way as soon as it is read: the forward way, whose loss has ended, delivers at once.
+        assert!(timeout(150 * MS, caller.read(&mut [0])).await.is_err(), "it is sent again, and again");
+        link.back.mend(1);
+        callee.write_all(b"c").await.expect("writes");
+        let mut both = [0; 2];
+        timeout(Duration::from_secs(30), caller.read_exact(&mut both)).await.expect("in time").expect("reads");
+        assert_eq!((&both, begun.elapsed() >= 200 * MS), (b"bc", true));
     }
 
     #[tokio::test]

@@ -8,13 +8,17 @@ use std::{
 use tokio::sync::watch;
 use worldline_scenarios::draw::{self, Draw};
 
+/// How long TCP waits at least, beyond a round trip, before it sends a segment again that nobody has acknowledged.
+const RETRANSMIT_AFTER: Duration = Duration::from_millis(200);
+/// How often in a row a segment is lost at most.
+const LOST_IN_A_ROW_MAX: u32 = 3;
 /// Below this a delay is left to the machine: its timers are no finer.
 const FINEST: Duration = Duration::from_millis(1);
 
 /// What a degraded way does on top of its own delay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Degraded {
-    /// Datagrams lost, in permille. A byte stream has its losses repaired below: it is only delayed.
+    /// Datagrams lost, in permille. A byte stream has its losses repaired below: each is a stall.
     pub loss_permille: u32,
     /// Datagrams doubled, in permille.
     pub duplicate_permille: u32,
@@ -82,6 +86,22 @@ impl Way {
             delay += more.delay + self.spread(more.jitter / 2);
         }
         if delay < FINEST { Duration::ZERO } else { delay }
+    }
+
+    /// How long a segment of a byte stream that leaves now is under way: a lost one is sent again, and waits for that longer
+    /// every time, as TCP does. Whatever follows it waits with it, which is for the caller to see to.
+    #[must_use]
+    pub fn segment(&self) -> Duration {
+        let losses: Vec<u32> = self.state.borrow().degraded.values().map(|way| way.loss_permille).collect();
+        let (mut stall, mut patience) = (Duration::ZERO, RETRANSMIT_AFTER + 2 * self.base);
+        for _ in 0..LOST_IN_A_ROW_MAX {
+            if !losses.iter().any(|&permille| self.happens(permille)) {
+                break;
+            }
+            stall += patience;
+            patience *= 2;
+        }
+        stall + self.delay()
     }
 
     /// What becomes of a datagram that leaves now.
@@ -175,5 +195,19 @@ mod tests {
         assert!(delays().all(|delay| (21 * MS..=31 * MS).contains(&delay)));
         way.mend(3);
         assert_eq!(way.datagram(), Fate([Some(MS), None]));
+    }
+
+    #[test]
+    fn a_lost_segment_of_a_stream_is_a_stall() {
+        let way = Way::new(10 * MS, Duration::ZERO, 7, 1);
+        assert_eq!(way.segment(), 10 * MS);
+        way.degrade(3, Degraded { loss_permille: 300, ..Degraded::default() });
+        let segments: Vec<Duration> = (0..4_000).map(|_| way.segment()).collect();
+        let lost = segments.iter().filter(|&&segment| segment >= 230 * MS).count();
+        assert!((1_050..=1_350).contains(&lost), "{lost} of 4000 lost");
+        assert!(segments.iter().all(|&segment| segment == 10 * MS || segment >= 230 * MS));
+        assert!(segments.iter().any(|&segment| segment >= 670 * MS), "what is sent again may be lost again");
+        way.degrade(3, Degraded { loss_permille: 1_000, ..Degraded::default() });
+        assert_eq!(way.segment(), 10 * MS + 7 * 220 * MS, "it ends");
     }
 }
