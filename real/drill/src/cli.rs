@@ -7,14 +7,16 @@ use crate::{
 };
 use clap::Parser;
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     num::NonZero,
+    ops::Range,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 use tokio::sync::watch;
 use worldline_reports::{
-    Outcome, RunResult, ScenarioResult, SuiteResult, beside, latest,
+    Miss, Outcome, RunResult, ScenarioResult, Source, SuiteResult, beside, latest,
     terminal::{self, Colour},
 };
 use worldline_scenarios::{
@@ -101,12 +103,11 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { cli::USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    let mut output = Output::standard();
-    match run(&mut output, &arguments) {
+    let mut printer = Printer { output: Output::standard(), problem: None };
+    match run(&mut printer, &arguments) {
         Ok(code) => code.into(),
-        Err(Ended::Command(cli::Failed::Closed)) => ExitCode::SUCCESS,
         Err(ended) => {
-            output.complain(&ended.to_string());
+            printer.output.complain(&ended.to_string());
             match ended {
                 Ended::Command(failed) => failed.exit_code().into(),
                 Ended::Drill(Failed::Interrupted) => INTERRUPTED.into(),
@@ -116,9 +117,34 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(output: &mut Output, arguments: &Arguments) -> Result<u8, Ended> {
+/// Standard output, as long as somebody takes it: a series goes on without a reader, and its end says what it has come to.
+struct Printer {
+    output: Output,
+    problem: Option<cli::Failed>,
+}
+
+impl Printer {
+    fn print(&mut self, text: &str) {
+        if self.problem.is_none()
+            && let Err(error) = self.output.print(text).and_then(|()| self.output.flush())
+        {
+            self.problem = Some(error.into());
+        }
+    }
+}
+
+/// The drills that were run.
+struct Series {
+    scenarios: Vec<ScenarioResult>,
+    /// One was run.
+    ran: bool,
+    /// One could not be run.
+    failed: bool,
+}
+
+fn run(printer: &mut Printer, arguments: &Arguments) -> Result<u8, Ended> {
     if arguments.list {
-        list(output)?;
+        list(printer)?;
         return Ok(0);
     }
     let asked = usage::scenarios(&arguments.scenarios)?;
@@ -128,24 +154,39 @@ fn run(output: &mut Output, arguments: &Arguments) -> Result<u8, Ended> {
     let programs = Programs { server: &server, services: &services };
     let begun = tokio::time::Instant::now();
     let runtime = tokio::runtime::Runtime::new().map_err(Failed::machine("cannot start the runtime"))?;
-    let drilled = runtime.block_on(drills(output, arguments, &asked, programs));
-    // Proxies hold nothing that anybody waits for.
+    let drilled = runtime.block_on(async {
+        let stop = interruption()?;
+        let series = drills(printer, arguments, &asked, programs, &stop).await?;
+        let wall_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let compared = if series.ran { arguments.simulated } else { 0 };
+        let seeds = arguments.seed..arguments.seed.saturating_add(compared);
+        Ok::<_, Ended>((series, wall_ns, simulated(&mut printer.output, &asked, seeds, stop).await))
+    });
+    // Neither proxies nor a simulation that nobody wants any more hold anything that anybody waits for.
     runtime.shutdown_background();
-    let scenarios = drilled?;
-    let wall_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let (Series { scenarios, failed, .. }, wall_ns, simulated) = drilled?;
     let suite = SuiteResult { revision: suite::REVISION.to_owned(), scenarios, jobs: 1, wall_ns };
-    let simulated = simulated(output, &asked, arguments);
+    let interrupted = simulated.is_none();
+    let simulated = simulated.unwrap_or_default();
+    let colour = printer.output.colour;
     for (index, scenario) in suite.scenarios.iter().enumerate() {
-        output.print(&told(scenario, simulated.get(index), output.colour))?;
+        printer.print(&told(scenario, simulated.get(index), colour));
     }
-    output.flush()?;
     if let Some(path) = Place::here().drill() {
         let json = latest::beside(&suite, &simulated).map_err(|error| cli::Failed::Write(error.to_string()))?;
         if let Err(error) = place::write(&path, &json) {
-            output.complain(&format!("note: `{}` was not written: {error}", path.display()));
+            printer.output.complain(&format!("note: `{}` was not written: {error}", path.display()));
         }
     }
-    Ok(suite.outcome().exit_code())
+    Ok(match (failed, suite.outcome().exit_code(), &printer.problem) {
+        _ if interrupted => INTERRUPTED,
+        (true, ..) => UNAVAILABLE,
+        (false, 0, Some(problem @ cli::Failed::Write(_))) => {
+            printer.output.complain(&problem.to_string());
+            problem.exit_code()
+        }
+        (false, code, _) => code,
+    })
 }
 
 /// A program, or how to say where it is.
@@ -187,13 +228,13 @@ fn interruption() -> Result<watch::Receiver<bool>, Failed> {
 
 /// Every drill that was asked for, one after the other.
 async fn drills(
-    output: &mut Output,
+    printer: &mut Printer,
     arguments: &Arguments,
     asked: &[Asked],
     programs: Programs<'_>,
-) -> Result<Vec<ScenarioResult>, Ended> {
-    let stop = interruption()?;
-    let mut results = Vec::new();
+    stop: &watch::Receiver<bool>,
+) -> Result<Series, Ended> {
+    let (mut scenarios, mut ran, mut failed) = (Vec::new(), false, false);
     for one in asked {
         let scenario = &one.scenario;
         let mut runs = Vec::new();
@@ -202,18 +243,30 @@ async fn drills(
             // If nobody reads what goes on, nobody misses it.
             let watched = |what: &str| drop(writeln!(std::io::stderr(), "{} seed {seed}: {what}", scenario.name));
             let order = Order { scenario, seed, programs, keep: arguments.keep };
-            let drilled = drill(order, stop.clone(), &watched).await?;
+            let drilled = match drill(order, stop.clone(), &watched).await {
+                Ok(drilled) => {
+                    ran = true;
+                    drilled
+                }
+                Err(Failed::Interrupted) => return Err(Failed::Interrupted.into()),
+                // The others are worth as much as before.
+                Err(why) => {
+                    failed = true;
+                    watched(&format!("could not be run: {why}"));
+                    not_run(scenario, seed, &why)
+                }
+            };
             watched(verdict(&drilled.result, Colour(false)).as_str());
             if let Some(folder) = &drilled.folder {
                 let path = folder.join("verdict.txt");
-                let written = std::fs::write(&path, one_drill(scenario, &drilled, Colour(false)));
-                written.map_err(Failed::machine(format!("cannot write {}", path.display())))?;
+                if let Err(error) = std::fs::write(&path, one_drill(scenario, &drilled, Colour(false))) {
+                    watched(&format!("cannot write {}: {error}", path.display()));
+                }
             }
-            output.print(&one_drill(scenario, &drilled, output.colour))?;
-            output.flush()?;
+            printer.print(&one_drill(scenario, &drilled, printer.output.colour));
             runs.push(drilled.result);
         }
-        results.push(ScenarioResult {
+        scenarios.push(ScenarioResult {
             name: scenario.name.clone(),
             summary: scenario.summary.clone(),
             budgets: scenario.budgets.iter().map(|b| (b.timing.name().to_owned(), b.within.as_nanos())).collect(),
@@ -221,23 +274,53 @@ async fn drills(
             nondeterminism: None,
         });
     }
-    Ok(results)
+    Ok(Series { scenarios, ran, failed })
 }
 
-/// The same scenarios in the simulator.
-fn simulated(output: &mut Output, asked: &[Asked], arguments: &Arguments) -> Vec<ScenarioResult> {
-    if arguments.simulated == 0 {
-        return Vec::new();
+/// What stands for a drill that could not be run.
+fn not_run(scenario: &Scenario, seed: u64, why: &Failed) -> Drilled {
+    let result = RunResult {
+        scenario: scenario.name.clone(),
+        seed,
+        source: Source::Drill { provoked: 0, skipped: Vec::new() },
+        events: 0,
+        entries: 0,
+        span_ns: 0,
+        wall_ns: 0,
+        verdicts: Vec::new(),
+        violation: None,
+        misses: vec![Miss { name: "drill".to_owned(), sentence: format!("it could not be run: {why}") }],
+        timings: BTreeMap::new(),
+        probes: BTreeMap::new(),
+    };
+    Drilled { result, log: Vec::new(), first: None, folder: None }
+}
+
+/// The same scenarios in the simulator. `None`: somebody wanted it to stop.
+async fn simulated(
+    output: &mut Output,
+    asked: &[Asked],
+    seeds: Range<u64>,
+    mut stop: watch::Receiver<bool>,
+) -> Option<Vec<ScenarioResult>> {
+    if seeds.is_empty() {
+        return Some(Vec::new());
     }
-    output.complain(&format!("simulating {} seeds of each to compare with", arguments.simulated));
+    output.complain(&format!("simulating {} seeds of each to compare with", seeds.end - seeds.start));
     let plan = Plan {
         scenarios: asked.iter().map(|one| one.scenario.clone()).collect(),
-        seeds: (arguments.seed..arguments.seed.saturating_add(arguments.simulated)).collect(),
+        seeds: seeds.collect(),
         shard: None,
         jobs: std::thread::available_parallelism().map_or(1, NonZero::get).min(JOBS_MAX),
         all: false,
     };
-    suite::run(&plan, &mut |_| {}).scenarios
+    let simulating = tokio::task::spawn_blocking(move || suite::run(&plan, &mut |_| {}).scenarios);
+    tokio::select! {
+        biased;
+        Ok(_) = stop.wait_for(|stop| *stop) => None,
+        // It panics where an assertion of the simulator fails, and has said so.
+        simulated = simulating => Some(simulated.unwrap_or_default()),
+    }
 }
 
 /// A verdict in words.
@@ -299,13 +382,16 @@ fn told(scenario: &ScenarioResult, simulated: Option<&ScenarioResult>, colour: C
 }
 
 /// What can be drilled.
-fn list(output: &mut Output) -> Result<(), Ended> {
+fn list(printer: &mut Printer) -> Result<(), Ended> {
     for name in catalogue::names() {
         let Asked { scenario, .. } = usage::scenario(name)?;
-        output.print(&format!("{name:<22} {}\n", scenario.summary))?;
+        printer.print(&format!("{name:<22} {}\n", scenario.summary));
         for why in crate::faults::left_out(&scenario) {
-            output.print(&format!("{:<22} skipped {why}\n", ""))?;
+            printer.print(&format!("{:<22} skipped {why}\n", ""));
         }
     }
-    Ok(output.flush()?)
+    match printer.problem.take() {
+        Some(problem @ cli::Failed::Write(_)) => Err(problem.into()),
+        _ => Ok(()),
+    }
 }

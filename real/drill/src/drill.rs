@@ -5,9 +5,11 @@
 
 use crate::{
     collect::{Present, WallClock},
-    faults::Plan,
+    faults::{Come, Plan, done_to_statements},
+    kept,
     order::{self, Sources},
     processes::Failed,
+    proxy::statements::Counts,
     stage::Folder,
     verdict::{Evidence, Sample, Told},
     world::{Programs, World},
@@ -15,7 +17,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio::{
@@ -24,7 +26,7 @@ use tokio::{
 };
 use worldline_proto::{Incarnation, NodeId};
 use worldline_real::{clock, history, ledger};
-use worldline_reports::RunResult;
+use worldline_reports::{Miss, RunResult};
 use worldline_scenarios::{
     format::Scenario,
     inject::{self, Impaired, Injection},
@@ -64,12 +66,22 @@ struct Drill<'a> {
     folder: &'a Folder,
     world: World<'a>,
     agenda: BTreeSet<(Duration, Action)>,
-    going_on: BTreeMap<usize, (Plan, Injection)>,
+    going_on: BTreeMap<usize, GoingOn>,
+    /// Faults that came and did nothing, in words.
+    in_vain: Vec<String>,
     wall: WallClock,
     told: Vec<(time::Instant, Told)>,
     log: Vec<String>,
     /// When the players were started.
     began: (Instant, time::Instant),
+}
+
+/// A fault that goes on.
+struct GoingOn {
+    plan: Plan,
+    injection: Injection,
+    /// What had gone wrong with statements when it came.
+    before: Counts,
 }
 
 /// What is to be run.
@@ -107,12 +119,28 @@ pub async fn drill(
     let held = drilled.as_ref().is_ok_and(|drilled| drilled.result.outcome() == worldline_reports::Outcome::Held);
     let interrupted = matches!(drilled, Err(Failed::Interrupted));
     if keep || !held && !interrupted {
+        let name = &order.scenario.name;
+        let kept = if held { Ok(path.clone()) } else { kept::keep(&path, name, order.seed) };
+        let kept = kept.unwrap_or_else(|error| {
+            watched(&format!("what it left behind could not be moved to the reports: {error}"));
+            path.clone()
+        });
         if drilled.is_err() {
-            watched(&format!("what it left behind is in {}", path.display()));
+            watched(&format!("what it left behind is in {}", kept.display()));
         }
-        return drilled.map(|drilled| Drilled { folder: Some(path), ..drilled });
+        return drilled.map(|drilled| moved(drilled, &path, kept));
     }
     folder.remove()?;
+    drilled
+}
+
+/// What it says of files, it says of where they are now.
+fn moved(mut drilled: Drilled, from: &Path, to: PathBuf) -> Drilled {
+    let (was, is) = (from.display().to_string(), to.display().to_string());
+    for miss in &mut drilled.result.misses {
+        miss.sentence = miss.sentence.replace(&was, &is);
+    }
+    drilled.folder = Some(to);
     drilled
 }
 
@@ -134,6 +162,7 @@ async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) ->
         world,
         agenda: agenda(scenario, seed),
         going_on: BTreeMap::new(),
+        in_vain: Vec::new(),
         wall: WallClock::default(),
         told: Vec::new(),
         log: Vec::new(),
@@ -177,10 +206,10 @@ async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) ->
         complaints: &drill.world.complaints,
     };
     let wall_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    let (result, first) = evidence.judged(wall_ns, probes);
-    let counts = drill.world.links.statements().counts();
-    let counts = counts.into_iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
-    Ok(Drilled { result, log: drill.log.into_iter().chain(counts).collect(), first, folder: None })
+    let (mut result, first) = evidence.judged(wall_ns, probes);
+    let in_vain = drill.in_vain.into_iter();
+    result.misses.extend(in_vain.map(|sentence| Miss { name: "fault".to_owned(), sentence }));
+    Ok(Drilled { result, log: drill.log, first, folder: None })
 }
 
 fn agenda(scenario: &Scenario, seed: u64) -> BTreeSet<(Duration, Action)> {
@@ -222,7 +251,9 @@ impl Drill<'_> {
                 Action::BeginFault(index) => self.begin_fault(at, index, watched).await?,
                 Action::EndFault(index) => self.end_fault(index, watched).await?,
                 Action::Heal => {
-                    self.going_on.clear();
+                    for (index, going_on) in std::mem::take(&mut self.going_on) {
+                        self.say_what_it_did(index, &going_on, watched);
+                    }
                     self.world.heal().await?;
                     self.tell(Told::Healed);
                     self.note(watched, "everything is healed");
@@ -272,41 +303,54 @@ impl Drill<'_> {
             return Ok(());
         };
         let plan = self.world.members.plan(&self.world.nodes, &injection);
-        for why in &plan.skipped {
+        let (now, before) = (clock::now(), self.world.links.statements().counts());
+        let (place, mut done) = (self.world.seen.len(), Vec::new());
+        for deed in &plan.begin {
+            done.push((deed.clone(), self.world.act(deed, self.folder).await?));
+        }
+        let come = Come::of(done, &injection.lost);
+        let left_out = [&plan.skipped[..], &come.missed].concat();
+        for why in &left_out {
             self.note(watched, &format!("fault {} skipped: {why}", index + 1));
         }
-        if !plan.skipped.is_empty() {
-            self.tell(Told::Skipped(index, plan.skipped.join("; ")));
+        if !left_out.is_empty() {
+            self.told.push((now, Told::Skipped(index, left_out.join("; "))));
         }
-        if plan.begin.is_empty() {
+        if come.hit.is_empty() {
             return Ok(());
         }
-        self.tell(Told::Began(index, injection.lost.clone()));
-        for deed in &plan.begin {
-            self.note(watched, &format!("fault {}: {}", index + 1, deed.told(&self.world.nodes)));
-        }
+        // It stands before what it has done.
+        self.told.push((now, Told::Began(index, come.lost)));
         let mark = u32::try_from(index + 1).unwrap_or(u32::MAX);
-        self.own(What::FaultInjected(mark));
-        for deed in &plan.begin {
-            self.world.act(deed, self.folder).await?;
+        self.world.seen.insert(place, (now, NodeId(0), Incarnation(0), What::FaultInjected(mark)));
+        for deed in &come.hit {
+            self.note(watched, &format!("fault {}: {}", index + 1, deed.told(&self.world.nodes)));
         }
         if let Some(lasts) = fault.lasts {
             self.agenda.insert((self.since_began().max(at) + lasts, Action::EndFault(index)));
         }
-        self.going_on.insert(index, (plan, injection));
+        self.going_on.insert(index, GoingOn { plan, injection, before });
         Ok(())
     }
 
-    /// Something that the drill did.
-    fn own(&mut self, what: What) {
-        self.world.seen.push((clock::now(), NodeId(0), Incarnation(0), what));
+    /// What a fault has done to statements, now that it is over. One that did nothing was not provoked.
+    fn say_what_it_did(&mut self, index: usize, going_on: &GoingOn, watched: &dyn Fn(&str)) {
+        let after = self.world.links.statements().counts();
+        for (what, nothing) in done_to_statements(&going_on.plan, going_on.before, after) {
+            let sentence = format!("fault {} {what}", index + 1);
+            self.note(watched, &sentence);
+            if nothing {
+                self.in_vain.push(sentence);
+            }
+        }
     }
 
     async fn end_fault(&mut self, index: usize, watched: &dyn Fn(&str)) -> Result<(), Failed> {
-        let Some((plan, _)) = self.going_on.remove(&index) else { return Ok(()) };
-        for deed in &plan.end {
+        let Some(going_on) = self.going_on.remove(&index) else { return Ok(()) };
+        for deed in &going_on.plan.end {
             self.world.act(deed, self.folder).await?;
         }
+        self.say_what_it_did(index, &going_on, watched);
         self.tell(Told::Ended);
         self.note(watched, &format!("fault {} is over", index + 1));
         Ok(())
@@ -314,7 +358,7 @@ impl Drill<'_> {
 
     fn sample(&mut self) {
         let (mut unwell, mut impaired) = (BTreeSet::new(), Impaired::default());
-        for (plan, injection) in self.going_on.values().filter(|(plan, _)| !plan.end.is_empty()) {
+        for GoingOn { plan, injection, .. } in self.going_on.values().filter(|going_on| !going_on.plan.end.is_empty()) {
             debug_assert!(!plan.begin.is_empty(), "what is left out does not go on");
             unwell.extend(&injection.unwell);
             impaired.directory |= injection.services.directory;

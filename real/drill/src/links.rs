@@ -1,10 +1,10 @@
 //! Every link of a drill: which node calls which, through which port, and how long it takes.
 
 use crate::{
-    faults::{Members, Service},
+    faults::{Effect, Members, Service},
     ports::Ports,
     proxy::{
-        datagrams, postgres,
+        postgres,
         statements::Statements,
         stream,
         way::{Degraded, Way},
@@ -28,6 +28,9 @@ use worldline_sim::network::latency;
 /// Names the cut of a node that has crashed: above every fault's.
 const CRASHED: u32 = 1 << 16;
 
+/// Why nothing can be done to a link.
+const NO_LINK: &str = "there is no link between these nodes: neither calls the other";
+
 /// Where the ends of links listen.
 #[derive(Clone, Debug)]
 pub struct Ends {
@@ -45,6 +48,8 @@ pub struct Links {
     ways: BTreeMap<(NodeId, NodeId), Arc<Way>>,
     /// Where a caller finds a callee.
     addresses: BTreeMap<(NodeId, NodeId), SocketAddr>,
+    /// The ways that datagrams take, by caller and callee.
+    datagrams: BTreeSet<(NodeId, NodeId)>,
     statements: Arc<Statements>,
     tasks: JoinSet<io::Result<()>>,
 }
@@ -77,6 +82,7 @@ impl Links {
     ) -> io::Result<Self> {
         let statements = Arc::new(Statements::new(seed));
         let (mut ways, mut addresses, mut tasks) = (BTreeMap::new(), BTreeMap::new(), JoinSet::new());
+        let mut datagrams = BTreeSet::new();
         let present: Vec<_> = nodes.iter().filter(|(_, node)| takes_part(node.kind)).collect();
         for &(from, caller) in &present {
             for &(to, callee) in &present {
@@ -104,7 +110,8 @@ impl Links {
                 };
                 if service.is_none() {
                     let socket = tokio::net::UdpSocket::from_std(socket)?;
-                    tasks.spawn(datagrams::carry(socket, callee, Arc::clone(&forth), Arc::clone(&back)));
+                    datagrams.insert((from, to));
+                    tasks.spawn(crate::proxy::datagrams::carry(socket, callee, Arc::clone(&forth), Arc::clone(&back)));
                 }
                 if player {
                     continue; // Players speak QUIC alone.
@@ -123,7 +130,7 @@ impl Links {
                 }
             }
         }
-        Ok(Self { ways, addresses, statements, tasks })
+        Ok(Self { ways, addresses, datagrams, statements, tasks })
     }
 
     /// Where `caller` finds `callee`. `None` where it never calls there.
@@ -155,21 +162,38 @@ impl Links {
         [(a, b), (b, a)].iter().all(|pair| self.ways.get(pair).is_some_and(|way| !way.is_cut()))
     }
 
-    fn between<'a>(&'a self, from: &'a [NodeId], to: &'a [NodeId], both: bool) -> impl Iterator<Item = &'a Way> {
+    fn between<'a>(
+        &'a self,
+        from: &'a [NodeId],
+        to: &'a [NodeId],
+        both: bool,
+    ) -> impl Iterator<Item = ((NodeId, NodeId), &'a Way)> {
         let holds = move |&(a, b): &(NodeId, NodeId)| {
             from.contains(&a) && to.contains(&b) || both && to.contains(&a) && from.contains(&b)
         };
-        self.ways.iter().filter(move |(pair, _)| holds(pair)).map(|(_, way)| &**way)
+        self.ways.iter().filter(move |(pair, _)| holds(pair)).map(|(pair, way)| (*pair, &**way))
     }
 
-    /// Nothing gets from these to those any more.
-    pub fn cut(&self, id: u32, from: &[NodeId], to: &[NodeId], both: bool) {
-        self.between(from, to, both).for_each(|way| way.cut(id));
+    /// Nothing gets from these to those any more. Whether there is a link between them at all.
+    pub fn cut(&self, id: u32, from: &[NodeId], to: &[NodeId], both: bool) -> Effect {
+        let cut = self.between(from, to, both).map(|(_, way)| way.cut(id)).count();
+        Effect::of(cut > 0, || NO_LINK.to_owned())
     }
 
-    /// What gets from these to those suffers.
-    pub fn degrade(&self, id: u32, from: &[NodeId], to: &[NodeId], both: bool, how: Degraded) {
-        self.between(from, to, both).for_each(|way| way.degrade(id, how));
+    /// What gets from these to those suffers. Whether anything that goes there can suffer so.
+    pub fn degrade(&self, id: u32, from: &[NodeId], to: &[NodeId], both: bool, how: Degraded) -> Effect {
+        let ways: Vec<_> = self.between(from, to, both).collect();
+        ways.iter().for_each(|(_, way)| way.degrade(id, how));
+        let datagrams =
+            ways.iter().any(|((a, b), _)| [(*a, *b), (*b, *a)].iter().any(|way| self.datagrams.contains(way)));
+        let only_doubles = Degraded { duplicate_permille: 0, ..how } == Degraded::default();
+        match (ways.is_empty(), only_doubles && !datagrams) {
+            (true, _) => Effect::Nothing(NO_LINK.to_owned()),
+            (false, true) => {
+                Effect::Nothing("what travels there are byte streams, of which nothing arrives twice".to_owned())
+            }
+            (false, false) => Effect::Hit,
+        }
     }
 
     /// Ends the cuts and degradations of this name.
@@ -246,7 +270,7 @@ mod tests {
         let (nodes, links) = links();
         let of = |name| named(&nodes, name);
         let (worker, other, etcd) = (of("worker:frankfurt:0"), of("worker:frankfurt:1"), of("directory:0"));
-        links.cut(0, &[worker], &[etcd], false);
+        assert_eq!(links.cut(0, &[worker], &[etcd], false), Effect::Hit);
         assert!(!links.linked(worker, etcd), "one way is enough");
         assert!(links.linked(other, etcd) && links.linked(worker, other));
         links.crashed(other);
@@ -256,5 +280,22 @@ mod tests {
         links.started(other);
         assert!(links.linked(other, etcd));
         assert!(!links.linked(of("player:1"), worker), "who has no link is not linked");
+    }
+
+    #[tokio::test]
+    async fn what_is_done_where_nothing_travels_is_nothing_done() {
+        let (nodes, links) = links();
+        let of = |name| named(&nodes, name);
+        let (worker, etcd, leader) = (of("worker:frankfurt:0"), of("directory:0"), of("orchestrator:0"));
+        let nothing = |effect: Effect| matches!(effect, Effect::Nothing(_));
+        assert!(nothing(links.cut(0, &[leader], &[worker], true)), "an orchestrator speaks to the services alone");
+        let gateways = [of("gateway:frankfurt:0"), of("gateway:virginia:0")];
+        let late = Degraded { delay: Duration::from_secs(1), ..Degraded::default() };
+        assert!(nothing(links.degrade(1, &gateways[..1], &gateways[1..], true, late)));
+        let twice = Degraded { duplicate_permille: 500, ..Degraded::default() };
+        assert!(nothing(links.degrade(2, &[worker], &[etcd], true, twice)), "a byte stream doubles nothing");
+        assert_eq!(links.degrade(3, &gateways[..1], &[worker], true, twice), Effect::Hit);
+        let lost = Degraded { loss_permille: 100, ..Degraded::default() };
+        assert_eq!(links.degrade(4, &[worker], &[etcd], false, lost), Effect::Hit);
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! * What a checker has no source for is not checked, and a fault that cannot be provoked from outside is skipped by name.
-//! * Nothing that a drill has started outlives it, however it ends.
+//! * Nothing that a drill has started outlives it, but where it is killed (SIGKILL): then its processes and services go on,
+//!   and `ci/services status` and the folder `worldline-drill-*` among the temporary files tell of them.
 //!
 //! Must never be here: a rule of the game, a judgement of its own, anything that a server would need.
 
@@ -13,6 +14,7 @@ mod cli;
 mod collect;
 mod drill;
 mod faults;
+mod kept;
 mod links;
 mod order;
 mod ports;

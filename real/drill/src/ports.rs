@@ -1,61 +1,128 @@
-//! Ports on loopback that are free: some for our own sockets, some for processes that will bind them.
+//! Ports on loopback that are free: some for our own sockets, some for processes that will bind them, now and again.
+//!
+//! A port without a socket is anybody's, so drills share them out in blocks: who holds the lock file of a block has all its
+//! ports until it lets go of it, which the system sees to even where it is killed. The blocks lie below the ports that
+//! `ci/services` and its like draw, and below those that the system gives to connections.
 
 use std::{
-    collections::BTreeSet,
+    collections::VecDeque,
+    fs::{self, File, TryLockError},
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     ops::Range,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
 };
 use worldline_scenarios::draw::{self, Draw};
 
-/// Below those that the system gives to connections.
-const RANGE: Range<u16> = 20_000..32_000;
-/// Ports that are tried for one that is free.
-const TRIES_MAX: usize = 2_000;
+/// All blocks.
+const RANGE: Range<u16> = 10_240..20_000;
+/// Ports of a block: the catalogue's scenarios take about half of one.
+const BLOCK: u16 = 512;
+const BLOCKS: u16 = (RANGE.end - RANGE.start) / BLOCK;
 
-/// Finds free ports. A port that it has given is not given again.
+/// Finds free ports. A port that it has given is nobody else's while this lives.
 #[derive(Debug)]
 pub struct Ports {
-    given: BTreeSet<u16>,
-    /// Two drills at once begin elsewhere.
-    key: u64,
-    tried: u64,
+    folder: PathBuf,
+    /// The blocks that may still be had. Drills that do not see each other's lock files begin elsewhere.
+    blocks: VecDeque<u16>,
+    /// What is left of the blocks that are held.
+    left: Range<u16>,
+    /// The locks of the blocks that are held.
+    held: Vec<File>,
 }
 
 impl Ports {
     /// Begins somewhere that this key says.
     #[must_use]
     pub fn new(key: u64) -> Self {
-        Self { given: BTreeSet::new(), key, tried: 0 }
+        let user = rustix::process::getuid().as_raw();
+        Self::locked_in(std::env::temp_dir().join(format!("worldline-drill-ports-{user}")), key)
+    }
+
+    fn locked_in(folder: PathBuf, key: u64) -> Self {
+        let first = draw::below(key, Draw::Port, 0, BLOCKS.into());
+        let mut blocks: VecDeque<u16> = (0..BLOCKS).collect();
+        blocks.rotate_left(usize::try_from(first).unwrap_or(0));
+        Self { folder, blocks, left: 0..0, held: Vec::new() }
     }
 
     /// The sockets of a port that is free for both protocols.
     ///
     /// # Errors
-    /// None was found.
+    /// None was found, or the lock files cannot be had.
     pub fn pair(&mut self) -> io::Result<(SocketAddr, TcpListener, UdpSocket)> {
-        for _ in 0..TRIES_MAX {
-            self.tried += 1;
-            let off = draw::below(self.key, Draw::Port, self.tried, u64::from(RANGE.end - RANGE.start));
-            let port = RANGE.start + u16::try_from(off).unwrap_or(0);
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            if !self.given.contains(&port)
-                && let (Ok(stream), Ok(datagram)) = (TcpListener::bind(address), UdpSocket::bind(address))
-            {
-                self.given.insert(port);
-                stream.set_nonblocking(true)?;
-                datagram.set_nonblocking(true)?;
-                return Ok((address, stream, datagram));
+        loop {
+            for port in self.left.by_ref() {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                if let (Ok(stream), Ok(datagram)) = (TcpListener::bind(address), UdpSocket::bind(address)) {
+                    stream.set_nonblocking(true)?;
+                    datagram.set_nonblocking(true)?;
+                    return Ok((address, stream, datagram));
+                }
             }
+            self.next_block()?;
         }
-        Err(io::Error::new(io::ErrorKind::AddrInUse, format!("no free port on 127.0.0.1 in {RANGE:?}")))
     }
 
     /// An address for a process that will bind it.
     ///
     /// # Errors
-    /// None was found.
+    /// As [`Ports::pair`].
     pub fn free(&mut self) -> io::Result<SocketAddr> {
         self.pair().map(|(address, ..)| address)
+    }
+
+    /// Takes a block that nobody holds.
+    fn next_block(&mut self) -> io::Result<()> {
+        while let Some(block) = self.blocks.pop_front() {
+            if let Some(lock) = lock(&self.folder, block)? {
+                self.held.push(lock);
+                let first = RANGE.start + block * BLOCK;
+                self.left = first..first + BLOCK;
+                return Ok(());
+            }
+        }
+        let what =
+            format!("no free port on 127.0.0.1 in {RANGE:?}: other drills hold them, see {}", self.folder.display());
+        Err(io::Error::new(io::ErrorKind::AddrInUse, what))
+    }
+}
+
+/// The lock of a block, until it is dropped. `None`: somebody else holds it.
+fn lock(folder: &Path, block: u16) -> io::Result<Option<File>> {
+    let said = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(said)?;
+    let path = folder.join(block.to_string());
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(said)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(said(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn two_drills_share_no_port_and_what_one_held_is_free_when_it_is_gone() {
+        let folder = std::env::temp_dir().join(format!("worldline-drill-ports-test-{}", std::process::id()));
+        let ports = || Ports::locked_in(folder.clone(), 1);
+        let some = |ports: &mut Ports| -> BTreeSet<u16> {
+            (0..BLOCK + 10).map(|_| ports.free().expect("a port").port()).collect()
+        };
+        let (mut one, mut other) = (ports(), ports());
+        let first = some(&mut one);
+        let second = some(&mut other);
+        assert_eq!((first.len(), second.len()), (usize::from(BLOCK) + 10, usize::from(BLOCK) + 10));
+        assert!(first.is_disjoint(&second), "sockets are closed, and still nobody else gets the ports");
+        assert!(first.iter().chain(&second).all(|port| RANGE.contains(port)));
+        drop(one);
+        assert!(!some(&mut ports()).is_disjoint(&first));
+        fs::remove_dir_all(&folder).expect("it was made");
     }
 }

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io,
     net::SocketAddr,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -132,16 +133,33 @@ impl Process {
         self.child.is_some() && !self.paused
     }
 
-    /// Kills it and waits until it is gone.
-    pub async fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // One that has ended by itself cannot be killed.
-            let _ = child.kill().await;
+    /// Kills it and waits until it is gone. Whether it was this that ended it.
+    ///
+    /// # Errors
+    /// It had ended before, by itself; what is wrong with that.
+    pub async fn kill(&mut self) -> Result<bool, String> {
+        if let Some(ended) = self.ended() {
+            return ended.map(|()| false);
+        }
+        let Some(mut child) = self.child.take() else { return Ok(false) };
+        // It may end in this very moment: its status tells.
+        let _ = child.start_kill();
+        match child.wait().await {
+            Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => Ok(true),
+            Ok(status) if self.may_end && self.is_fine(status) => Ok(false),
+            Ok(status) => Err(self.complaint(&format!("ended by itself with {}", described(status)))),
+            Err(_) => Ok(true),
         }
     }
 
-    /// Stops or continues it.
-    pub fn signal(&mut self, signal: Signal) {
+    /// Stops or continues it. Whether that changes anything.
+    pub fn signal(&mut self, signal: Signal) -> bool {
+        let before = self.runs();
+        self.send(signal);
+        self.runs() != before
+    }
+
+    fn send(&mut self, signal: Signal) {
         if let Some(pid) = self.pid() {
             self.paused = (self.paused || signal == Signal::STOP) && signal != Signal::CONT;
             let _ = kill_process(pid, signal);
@@ -164,8 +182,8 @@ impl Process {
 
     /// Asks it to stop in order, and waits; what was wrong with how it ended.
     pub async fn stop(&mut self, patience: Duration) -> Option<String> {
-        self.signal(Signal::CONT);
-        self.signal(Signal::TERM);
+        self.send(Signal::CONT);
+        self.send(Signal::TERM);
         let mut child = self.child.take()?;
         let complaint = match timeout(patience, child.wait()).await {
             Ok(Ok(status)) if self.is_fine(status) => return None,
@@ -240,7 +258,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        self.send(Signal::KILL);
     }
 }
 
@@ -343,9 +361,24 @@ mod tests {
         assert!(ended(&mut broken).await.is_err());
         let mut waits = shell("waits", "echo up; sleep 100");
         says(&waits, "up").await;
-        waits.kill().await;
+        assert!(
+            waits.signal(Signal::STOP) && !waits.signal(Signal::STOP),
+            "once it is stopped, stopping it is nothing"
+        );
+        assert_eq!((waits.kill().await, waits.kill().await), (Ok(true), Ok(false)));
+        assert!(!waits.signal(Signal::STOP), "and who is dead cannot be stopped");
         assert_eq!((waits.is_up(), waits.ended()), (false, None), "who was killed is no surprise");
-        for process in [server, player, broken, waits] {
+        // Nobody has looked since it ended.
+        let mut panics = shell("panics", "echo up; exit 101");
+        says(&panics, "up").await;
+        let gone = async {
+            while !matches!(panics.child.as_mut().map(Child::try_wait), Some(Ok(Some(_)))) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), gone).await.expect("it ends");
+        assert!(panics.kill().await.expect_err("that is no kill").contains("ended by itself with code 101"));
+        for process in [server, player, broken, waits, panics] {
             fs::remove_file(&process.log).expect("it has a log");
         }
     }
@@ -358,7 +391,8 @@ mod tests {
         let inner: i32 = log.split_whitespace().nth(1).and_then(|pid| pid.parse().ok()).expect("a pid");
         let outer = i32::try_from(parent.child.as_ref().and_then(Child::id).expect("it runs")).expect("a pid");
         signal_all(outer, Signal::KILL);
-        parent.kill().await;
+        // Who ended it is all the same here.
+        drop(parent.kill().await);
         let gone = async {
             while processes().any(|(pid, _)| pid == inner) {
                 sleep(Duration::from_millis(5)).await;

@@ -62,10 +62,16 @@ impl Folder {
         self.0.join("histories")
     }
 
+    /// Where logs go.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.0.join("logs")
+    }
+
     /// Where the log of a process goes.
     #[must_use]
     pub fn log(&self, name: &str) -> PathBuf {
-        self.0.join("logs").join(format!("{}.log", name.replace(':', "-")))
+        self.logs().join(format!("{}.log", name.replace(':', "-")))
     }
 
     /// The services' own folder in it.

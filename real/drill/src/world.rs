@@ -2,7 +2,7 @@
 
 use crate::{
     collect::{Directory, Present},
-    faults::{Deed, Members, Service, Target},
+    faults::{Deed, Effect, Members, Service, Target},
     links::{Ends, Links},
     ports::Ports,
     processes::{Failed, Process},
@@ -59,6 +59,8 @@ pub struct World<'a> {
     processes: BTreeMap<NodeId, Process>,
     /// etcd, as the drill sees it.
     pub directory: Directory,
+    /// Ports are nobody else's while it lives.
+    _ports: Ports,
     paused: BTreeSet<Service>,
     services: Services,
     /// What the drill has seen, in order.
@@ -80,7 +82,7 @@ impl<'a> World<'a> {
     ) -> Result<Self, Failed> {
         let nodes = Arc::new(Nodes::of(scenario));
         let members = Members::of(&nodes);
-        let services = Services::start(programs.services, &folder.services()).await?;
+        let services = Services::start(programs.services, folder).await?;
         prepare_ledger(scenario, &services).await?;
         let directory = Directory::watch(services.address(Service::Directory));
         let roles = Stage::of(scenario, &nodes, seed);
@@ -108,8 +110,19 @@ impl<'a> World<'a> {
             }
         }
         let (paused, seen, complaints) = (BTreeSet::new(), Vec::new(), Vec::new());
-        let mut world =
-            Self { scenario, nodes, members, links, processes, directory, paused, services, seen, complaints };
+        let mut world = Self {
+            scenario,
+            nodes,
+            members,
+            links,
+            processes,
+            directory,
+            _ports: ports,
+            paused,
+            services,
+            seen,
+            complaints,
+        };
         let servers = world.nodes.those(|kind| !player(kind));
         world.start_all(&servers)?;
         let until = Instant::now() + READY_PATIENCE;
@@ -157,51 +170,91 @@ impl<'a> World<'a> {
 
     /// Looks whether anything has ended that nobody has ended.
     pub fn look_around(&mut self, folder: &Folder) {
-        for (&node, process) in &mut self.processes {
-            if let Some(Err(complaint)) = process.ended() {
-                self.complaints.push(complaint);
-                self.seen.push((clock::now(), node, life(folder, node), What::Crashed));
-            }
-        }
+        let nodes: Vec<NodeId> = self.processes.keys().copied().collect();
+        nodes.into_iter().for_each(|node| self.look_at(Target::Role(node), folder));
+        [Service::Directory, Service::Ledger].into_iter().for_each(|one| self.look_at(Target::Service(one), folder));
         self.complaints.extend(self.links.broken());
     }
 
-    /// Does what a fault demands.
+    /// Looks whether it has ended though nobody has ended it.
+    fn look_at(&mut self, target: Target, folder: &Folder) {
+        match target {
+            Target::Role(node) => {
+                if let Some(Err(complaint)) = self.processes.get_mut(&node).and_then(Process::ended) {
+                    self.ended_by_itself(node, complaint, folder);
+                }
+            }
+            Target::Service(service) => self.complaints.extend(self.services.ended(service)),
+        }
+    }
+
+    fn ended_by_itself(&mut self, node: NodeId, complaint: String, folder: &Folder) {
+        self.complaints.push(complaint);
+        self.seen.push((clock::now(), node, life(folder, node), What::Crashed));
+    }
+
+    /// Does what a fault demands, and says whether anything is otherwise for it.
     ///
     /// # Errors
     /// What cannot be started again.
-    pub async fn act(&mut self, deed: &Deed, folder: &Folder) -> Result<(), Failed> {
-        match deed {
+    pub async fn act(&mut self, deed: &Deed, folder: &Folder) -> Result<Effect, Failed> {
+        let dead = |nodes: &Nodes, target: &Target| format!("{} does not run", target.name(nodes));
+        Ok(match deed {
             Deed::Crash(target) => {
                 self.targeted(*target).into_iter().for_each(|node| self.links.crashed(node));
-                self.kill(*target, folder).await;
+                let killed = self.kill(*target, folder).await;
+                Effect::of(killed, || dead(&self.nodes, target))
             }
-            Deed::Kill(target) => self.kill(*target, folder).await,
+            Deed::Kill(target) => {
+                let killed = self.kill(*target, folder).await;
+                Effect::of(killed, || dead(&self.nodes, target))
+            }
             Deed::Restart(target) => {
-                self.kill(*target, folder).await;
+                let killed = self.kill(*target, folder).await;
                 self.start_again(*target).await?;
+                Effect::of(killed, || format!("{}: it is only started", dead(&self.nodes, target)))
             }
-            Deed::StartIfDead(target) => self.start_again(*target).await?,
-            Deed::Pause(target) => self.signal(*target, Signal::STOP),
-            Deed::Resume(target) => self.signal(*target, Signal::CONT),
+            Deed::StartIfDead(target) => {
+                self.start_again(*target).await?;
+                Effect::Hit
+            }
+            Deed::Pause(target) => {
+                self.look_at(*target, folder);
+                let paused = self.signal(*target, Signal::STOP);
+                Effect::of(paused, || format!("{}, or is stopped already", dead(&self.nodes, target)))
+            }
+            Deed::Resume(target) => {
+                self.signal(*target, Signal::CONT);
+                Effect::Hit
+            }
             Deed::Cut { id, from, to, both } => self.links.cut(*id, from, to, *both),
             Deed::Degrade { id, from, to, both, how } => self.links.degrade(*id, from, to, *both, *how),
-            Deed::Mend(id) => self.links.mend(*id),
+            Deed::Mend(id) => {
+                self.links.mend(*id);
+                Effect::Hit
+            }
+            // What these hit, their end tells.
             Deed::LoseAnswers { from, permille, count } => {
                 self.links.statements().lose_answers(*from, *permille, *count);
+                Effect::Hit
             }
-            Deed::LoseConnections(permille, when) => self.links.statements().lose_connections(*permille, *when),
-            Deed::DelayCommits(from, by) => self.links.statements().delay_commits(*from, *by),
-            Deed::Revoke(lease) => {
-                let revoked = self.directory.revoke(*lease).await;
-                self.complaints.extend(revoked.err().map(|why| format!("lease {lease} was not revoked: {why}")));
+            Deed::LoseConnections(permille, when) => {
+                self.links.statements().lose_connections(*permille, *when);
+                Effect::Hit
             }
-            Deed::Compact => {
-                let compacted = self.directory.compact().await;
-                self.complaints.extend(compacted.err().map(|why| format!("etcd was not compacted: {why}")));
+            Deed::DelayCommits(from, by) => {
+                self.links.statements().delay_commits(*from, *by);
+                Effect::Hit
             }
-        }
-        Ok(())
+            Deed::Revoke(lease) => match self.directory.revoke(*lease).await {
+                Ok(_) => Effect::Hit,
+                Err(why) => Effect::Nothing(format!("lease {lease} was not revoked: {why}")),
+            },
+            Deed::Compact => match self.directory.compact().await {
+                Ok(_) => Effect::Hit,
+                Err(why) => Effect::Nothing(format!("etcd was not compacted: {why}")),
+            },
+        })
     }
 
     /// The node whose links are those of a target.
@@ -212,17 +265,27 @@ impl<'a> World<'a> {
         }
     }
 
-    async fn kill(&mut self, target: Target, folder: &Folder) {
+    /// Whether it was this that ended it.
+    async fn kill(&mut self, target: Target, folder: &Folder) -> bool {
         match target {
             Target::Role(node) => {
-                if let Some(process) = self.processes.get_mut(&node).filter(|process| process.is_up()) {
-                    process.kill().await;
-                    self.seen.push((clock::now(), node, life(folder, node), What::Crashed));
+                let Some(process) = self.processes.get_mut(&node) else { return false };
+                match process.kill().await {
+                    Ok(true) => {
+                        self.seen.push((clock::now(), node, life(folder, node), What::Crashed));
+                        true
+                    }
+                    Ok(false) => false,
+                    Err(complaint) => {
+                        self.ended_by_itself(node, complaint, folder);
+                        false
+                    }
                 }
             }
             Target::Service(service) => {
+                self.look_at(target, folder);
                 self.paused.remove(&service);
-                self.services.kill(service);
+                self.services.kill(service)
             }
         }
     }
@@ -238,19 +301,17 @@ impl<'a> World<'a> {
         }
     }
 
-    fn signal(&mut self, target: Target, signal: Signal) {
+    /// Stops or continues it. Whether that changes anything.
+    fn signal(&mut self, target: Target, signal: Signal) -> bool {
         match target {
-            Target::Role(node) => {
-                if let Some(process) = self.processes.get_mut(&node) {
-                    process.signal(signal);
-                }
-            }
+            Target::Role(node) => self.processes.get_mut(&node).is_some_and(|process| process.signal(signal)),
             Target::Service(service) => {
-                self.services.signal(service, signal);
-                match signal {
-                    Signal::STOP => self.paused.insert(service),
+                let there = self.services.signal(service, signal);
+                let changed = match signal {
+                    Signal::STOP if there => self.paused.insert(service),
                     _ => self.paused.remove(&service),
                 };
+                there && changed
             }
         }
     }
@@ -265,7 +326,9 @@ impl<'a> World<'a> {
             self.signal(Target::Service(service), Signal::CONT);
             self.start_again(Target::Service(service)).await?;
         }
-        self.processes.values_mut().for_each(|process| process.signal(Signal::CONT));
+        for process in self.processes.values_mut() {
+            process.signal(Signal::CONT);
+        }
         Ok(())
     }
 
@@ -353,11 +416,14 @@ impl<'a> World<'a> {
         lines.collect()
     }
 
-    /// Stops the services.
+    /// Stops the services, after a last look at them.
     ///
     /// # Errors
     /// What the command says.
     pub fn stop_services(&mut self) -> Result<(), Failed> {
+        self.complaints
+            .extend([Service::Directory, Service::Ledger].into_iter().filter_map(|one| self.services.ended(one)));
+        self.complaints.extend(self.services.crashes());
         self.services.stop()
     }
 }

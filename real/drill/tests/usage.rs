@@ -103,3 +103,27 @@ fn services_that_print_something_else_are_told_so() {
     let left = ran.errors.lines().find_map(|line| line.split_once("what it left behind is in ")).expect("a folder");
     fs::remove_dir_all(left.1).expect("it is there");
 }
+
+#[test]
+fn a_series_goes_on_behind_a_drill_that_could_not_be_run_and_without_a_reader() {
+    let (folder, services) =
+        program("absent", "#!/bin/sh\n[ \"$1\" = stop ] || { echo 'no etcd here' >&2; exit 1; }\n");
+    let mut series = Command::new(env!("CARGO_BIN_EXE_drill"))
+        .args(["swing", "--repeat", "3", "--worldlined", "/bin/true", "--services", text(&services)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    drop(series.stdout.take());
+    let ran = series.wait_with_output().expect("ends");
+    let errors = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(69), "{errors}");
+    for seed in 1..=3 {
+        assert!(errors.contains(&format!("swing seed {seed}: could not be run")), "{errors}");
+    }
+    for left in errors.lines().filter_map(|line| line.split_once("what it left behind is in ")) {
+        fs::remove_dir_all(left.1).expect("it is there");
+    }
+    fs::remove_dir_all(folder).expect("removes");
+}

@@ -35,6 +35,17 @@ pub enum Target {
     Service(Service),
 }
 
+impl Target {
+    /// What it is called.
+    #[must_use]
+    pub fn name(self, nodes: &Nodes) -> String {
+        match self {
+            Self::Role(node) => nodes.name(node).to_owned(),
+            Self::Service(service) => service.to_string(),
+        }
+    }
+}
+
 /// What is done from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
@@ -99,10 +110,7 @@ impl Deed {
     /// What is done, in words.
     #[must_use]
     pub fn told(&self, nodes: &Nodes) -> String {
-        let target = |target: &Target| match target {
-            Target::Role(node) => nodes.name(*node).to_owned(),
-            Target::Service(service) => service.to_string(),
-        };
+        let target = |target: &Target| target.name(nodes);
         let side = |which: &[NodeId]| {
             let names: Vec<_> = which.iter().take(NAMED_MAX).map(|&node| nodes.name(node)).collect();
             let more = which.len().saturating_sub(NAMED_MAX);

@@ -8,10 +8,12 @@
 //! so the one process does.
 
 mod deed;
+mod effect;
 mod reasons;
 
 use crate::proxy::{statements::When, way::Degraded};
 pub use deed::{Deed, Service, Target};
+pub use effect::{Come, Effect, done_to_statements};
 use reasons::why_not;
 use std::{collections::BTreeSet, time::Duration};
 use worldline_proto::{EntityId, LeaseId, NodeId};

@@ -1,13 +1,14 @@
 //! The proxy of a link to PostgreSQL: a byte stream that knows where messages begin, so that the answer of a statement can be
 //! swallowed when the server has committed it, a commit be held back, a connection be broken at a chosen moment.
 //!
-//! A statement is all that is sent up to a `Sync` (or a simple query), if something is executed in it; its answer is all up
-//! to the `ReadyForQuery`. An answer that leaves a transaction open is never swallowed: nothing was committed.
+//! A statement is all that is sent up to a `Sync` (or a simple query); its answer is all up to the `ReadyForQuery`. Only calls
+//! of the functions that change something are harmed, and an answer is swallowed only if it shows that the call has been
+//! committed: it holds no error and leaves no transaction open.
 //!
 //! Deliberately absent: TLS. A server that accepts it is carried as a plain stream, and nothing happens to its statements.
 
 use super::{
-    statements::{Deed, Statements, When},
+    statements::{Statements, When},
     stream::{self, Chunk},
     way::Way,
 };
@@ -41,13 +42,29 @@ const CANCELS: u32 = 80_877_102;
 #[derive(Debug, Default)]
 struct Session {
     /// The statements whose answers are still to come.
-    deeds: VecDeque<Deed>,
+    sent: VecDeque<Sent>,
     /// The server's next byte says whether it speaks TLS.
     asked: bool,
     /// From now on plain bytes.
     opaque: bool,
     /// An answer was swallowed: nothing arrives any more, either way.
     silent: bool,
+}
+
+/// A statement whose answer is still to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sent {
+    call: Option<Call>,
+    breaks: Option<When>,
+}
+
+/// A call that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    /// A login or a claim.
+    Other,
+    /// A batch: what a delayed commit means.
+    Commit,
 }
 
 type Shared = Mutex<Session>;
@@ -57,9 +74,14 @@ fn lock(session: &Shared) -> MutexGuard<'_, Session> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether this text commits a batch: what a delayed commit means.
-fn commits(sql: &str) -> bool {
-    sql.to_ascii_lowercase().contains("commit")
+/// What this text calls.
+fn call(sql: &str) -> Option<Call> {
+    let sql = sql.to_ascii_lowercase();
+    if sql.contains("worldline.commit(") {
+        Some(Call::Commit)
+    } else {
+        ["worldline.claim(", "worldline.login("].iter().any(|call| sql.contains(call)).then_some(Call::Other)
+    }
 }
 
 /// Carries one connection of `caller` until both ends are closed, or broken, or a fault breaks it.
@@ -79,7 +101,8 @@ pub async fn carry(
         let (reads, writes) = socket.split();
         let (there_reads, there_writes) = there.split();
         let asks = Asks { session: &session, statements: &statements, caller, way: &forth };
-        tokio::try_join!(asks.carry(reads, there_writes, known), answers(there_reads, writes, &session, &back, known),)
+        let answers = Answers { session: &session, statements: &statements, caller, way: &back };
+        tokio::try_join!(asks.carry(reads, there_writes, known), answers.carry(there_reads, writes, known))
     };
     if ended.is_err() {
         // Nobody hears a proper end of a connection that breaks.
@@ -126,9 +149,10 @@ struct Asks<'a> {
 struct Sending {
     bytes: BytesMut,
     executes: bool,
-    commits: bool,
-    /// Of the prepared statements, which commit.
-    prepared: BTreeMap<String, bool>,
+    /// What the statement calls that it executes.
+    call: Option<Call>,
+    /// What the prepared statements call.
+    prepared: BTreeMap<String, Call>,
 }
 
 impl Asks<'_> {
@@ -168,30 +192,29 @@ impl Asks<'_> {
             }
             if opaque {
                 let bytes = messages.buffer.split().freeze();
-                at = at.max(Instant::now() + self.way.delay());
+                at = at.max(Instant::now() + self.way.segment());
                 send(&sender, at, bytes).await?;
                 continue;
             }
             while let Some(message) = messages.next(tagged)? {
                 if !tagged {
                     tagged = self.begins(&message);
-                    at = at.max(Instant::now() + self.way.delay());
+                    at = at.max(Instant::now() + self.way.segment());
                     send(&sender, at, message).await?;
                     continue;
                 }
-                let Some(deed) = self.takes(&mut sending, &message) else { continue };
-                let mut later = self.way.delay();
-                if sending.commits {
+                let Some(Sent { call, breaks }) = self.takes(&mut sending, &message) else { continue };
+                let mut later = self.way.segment();
+                if call == Some(Call::Commit) {
                     later += self.statements.delay(self.caller);
                 }
-                (sending.executes, sending.commits) = (false, false);
                 let broken = || Err(io::Error::from(io::ErrorKind::ConnectionReset));
-                if deed == Deed::Break(When::Before) {
+                if breaks == Some(When::Before) {
                     return broken();
                 }
                 at = at.max(Instant::now() + later);
                 send(&sender, at, sending.bytes.split().freeze()).await?;
-                if deed == Deed::Break(When::During) {
+                if breaks == Some(When::During) {
                     tokio::time::sleep_until(at).await;
                     return broken();
                 }
@@ -206,21 +229,23 @@ impl Asks<'_> {
         !matches!(code, ASKS_FOR_TLS | ASKS_FOR_GSS | CANCELS)
     }
 
-    /// Takes in a message. The deed, where all up to it leaves now.
-    fn takes(&self, sending: &mut Sending, message: &Bytes) -> Option<Deed> {
+    /// Takes in a message. What is sent with it, where all up to it leaves now.
+    fn takes(&self, sending: &mut Sending, message: &Bytes) -> Option<Sent> {
         sending.bytes.extend_from_slice(message);
         match message[0] {
             b'P' => {
-                if let (Some(name), Some(sql)) = (text(message, 0), text(message, 1))
-                    && sending.prepared.len() < PREPARED_MAX
-                {
-                    sending.prepared.insert(name, commits(&sql));
+                if let (Some(name), Some(sql)) = (text(message, 0), text(message, 1)) {
+                    // A name may be taken for another statement, above all the empty one.
+                    sending.prepared.remove(&name);
+                    if let Some(call) = call(&sql).filter(|_| sending.prepared.len() < PREPARED_MAX) {
+                        sending.prepared.insert(name, call);
+                    }
                 }
                 None
             }
             b'B' => {
                 let statement = text(message, 1).unwrap_or_default();
-                sending.commits |= sending.prepared.get(&statement).copied().unwrap_or(false);
+                sending.call = sending.call.or(sending.prepared.get(&statement).copied());
                 None
             }
             b'E' => {
@@ -229,94 +254,135 @@ impl Asks<'_> {
             }
             b'D' | b'C' => None,
             tag @ (b'S' | b'Q') => {
-                let simple = tag == b'Q';
-                sending.commits |= simple && text(message, 0).is_some_and(|sql| commits(&sql));
-                let executes = sending.executes || simple;
-                let deed = if executes { self.statements.next(self.caller) } else { Deed::Pass };
-                lock(self.session).deeds.push_back(deed);
-                Some(deed)
+                let simple = if tag == b'Q' { text(message, 0).and_then(|sql| call(&sql)) } else { None };
+                let call = simple.or(sending.call.take().filter(|_| sending.executes));
+                sending.executes = false;
+                let sent = Sent { call, breaks: call.and_then(|_| self.statements.breaks()) };
+                lock(self.session).sent.push_back(sent);
+                Some(sent)
             }
-            _ => Some(Deed::Pass),
+            _ => Some(Sent::default()),
         }
     }
 }
 
 /// From the server to the caller.
-async fn answers(
-    source: impl AsyncRead + Unpin,
-    target: impl AsyncWrite + Unpin,
-    session: &Shared,
-    way: &Way,
-    from: Instant,
-) -> io::Result<()> {
-    let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
-    tokio::try_join!(hear(source, sender, session, way, from), stream::deliver(receiver, target, way))?;
-    Ok(())
+struct Answers<'a> {
+    session: &'a Shared,
+    statements: &'a Statements,
+    caller: NodeId,
+    way: &'a Way,
 }
 
-async fn hear(
-    mut source: impl AsyncRead + Unpin,
-    sender: mpsc::Sender<Chunk>,
-    session: &Shared,
-    way: &Way,
-    from: Instant,
-) -> io::Result<()> {
-    let mut messages = Messages::default();
-    let mut held = BytesMut::new();
-    let mut at = from;
-    loop {
-        if messages.buffer.capacity() - messages.buffer.len() < CHUNK_BYTES {
-            messages.buffer.reserve(CHUNK_BYTES);
+/// What is known of the answer that is arriving.
+#[derive(Debug, Default)]
+struct Arriving {
+    /// What is held back of it, until its fate is known.
+    held: BytesMut,
+    /// It holds an error: nothing was committed.
+    failed: bool,
+    /// Whether it is to be swallowed if it tells of a commit; drawn when it begins.
+    chosen: Option<bool>,
+}
+
+/// What becomes of an answer that is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Passes,
+    /// Neither it nor anything behind it arrives.
+    Swallowed,
+    /// The connection breaks.
+    Breaks,
+}
+
+impl Answers<'_> {
+    async fn carry(
+        &self,
+        source: impl AsyncRead + Unpin,
+        target: impl AsyncWrite + Unpin,
+        from: Instant,
+    ) -> io::Result<()> {
+        let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
+        tokio::try_join!(self.hear(source, sender, from), stream::deliver(receiver, target, self.way))?;
+        Ok(())
+    }
+
+    async fn hear(
+        &self,
+        mut source: impl AsyncRead + Unpin,
+        sender: mpsc::Sender<Chunk>,
+        from: Instant,
+    ) -> io::Result<()> {
+        let (mut messages, mut arriving) = (Messages::default(), Arriving::default());
+        let mut at = from;
+        loop {
+            if messages.buffer.capacity() - messages.buffer.len() < CHUNK_BYTES {
+                messages.buffer.reserve(CHUNK_BYTES);
+            }
+            if source.read_buf(&mut messages.buffer).await.unwrap_or(0) == 0 {
+                return Ok(());
+            }
+            let (ready, breaks) = self.takes(&mut messages, &mut arriving)?;
+            if !ready.is_empty() {
+                at = at.max(Instant::now() + self.way.segment());
+                send(&sender, at, ready.freeze()).await?;
+            }
+            if breaks {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
         }
-        if source.read_buf(&mut messages.buffer).await.unwrap_or(0) == 0 {
-            return Ok(());
-        }
+    }
+
+    /// Takes what has been read: what is passed on of it, and whether the connection then breaks.
+    fn takes(&self, messages: &mut Messages, arriving: &mut Arriving) -> io::Result<(BytesMut, bool)> {
         let mut ready = BytesMut::new();
-        let mut breaks = false;
-        {
-            let mut session = lock(session);
-            if session.asked && !messages.buffer.is_empty() {
-                session.asked = false;
-                session.opaque = messages.buffer[0] != b'N';
-                ready.extend_from_slice(&messages.buffer.split_to(1));
-            }
-            if session.silent {
-                messages.buffer.clear();
-            } else if session.opaque {
-                ready.extend_from_slice(&messages.buffer.split());
-            }
-            while let Some(message) = if session.opaque || session.silent { None } else { messages.next(true)? } {
-                held.extend_from_slice(&message);
-                let deed = session.deeds.front().copied().unwrap_or(Deed::Pass);
-                if message[0] == b'Z' {
-                    session.deeds.pop_front();
-                    let committed = message.get(5) == Some(&b'I');
-                    match deed {
-                        Deed::Swallow if committed => {
-                            session.silent = true;
-                            messages.buffer.clear();
-                            held.clear();
-                        }
-                        Deed::Break(When::After) => {
-                            breaks = true;
-                            held.clear();
-                        }
-                        _ => ready.extend_from_slice(&held.split()),
-                    }
-                } else if deed == Deed::Pass {
-                    ready.extend_from_slice(&held.split());
+        let mut session = lock(self.session);
+        if session.asked && !messages.buffer.is_empty() {
+            session.asked = false;
+            session.opaque = messages.buffer[0] != b'N';
+            ready.extend_from_slice(&messages.buffer.split_to(1));
+        }
+        if session.silent {
+            messages.buffer.clear();
+        } else if session.opaque {
+            ready.extend_from_slice(&messages.buffer.split());
+        }
+        while let Some(message) = if session.opaque || session.silent { None } else { messages.next(true)? } {
+            arriving.held.extend_from_slice(&message);
+            arriving.failed |= message[0] == b'E';
+            let sent = session.sent.front().copied().unwrap_or_default();
+            if message[0] != b'Z' {
+                let draw = || self.statements.chooses(self.caller);
+                let chosen = sent.call.is_some() && *arriving.chosen.get_or_insert_with(draw);
+                // All others are passed on as they come: above all the row, which comes before the commit.
+                if sent.breaks.is_none() && !chosen {
+                    ready.extend_from_slice(&arriving.held.split());
                 }
-                if breaks {
-                    break;
+                continue;
+            }
+            session.sent.pop_front();
+            let whole = std::mem::take(arriving);
+            match self.fate(sent, &whole, message.get(5) == Some(&b'I')) {
+                Fate::Passes => ready.extend_from_slice(&whole.held),
+                Fate::Swallowed => {
+                    session.silent = true;
+                    messages.buffer.clear();
                 }
+                Fate::Breaks => return Ok((ready, true)),
             }
         }
-        if !ready.is_empty() {
-            at = at.max(Instant::now() + way.delay());
-            send(&sender, at, ready.freeze()).await?;
-        }
-        if breaks {
-            return Err(io::ErrorKind::ConnectionReset.into());
+        Ok((ready, false))
+    }
+
+    /// `idle`: the server says that no transaction is open.
+    fn fate(&self, sent: Sent, answer: &Arriving, idle: bool) -> Fate {
+        let committed = sent.call.is_some() && idle && !answer.failed;
+        if sent.breaks == Some(When::After) {
+            Fate::Breaks
+        } else if committed && answer.chosen == Some(true) && self.statements.swallows(self.caller) {
+            Fate::Swallowed
+        } else {
+            Fate::Passes
         }
     }
 }
@@ -326,134 +392,4 @@ async fn send(sender: &mpsc::Sender<Chunk>, at: Instant, bytes: Bytes) -> io::Re
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::{net::Ipv4Addr, time::Duration};
-    use tokio::{io::AsyncWriteExt as _, net::TcpListener, task::JoinSet, time::timeout};
-
-    const PATIENCE: Duration = Duration::from_secs(5);
-
-    /// A message with its tag and length.
-    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![tag];
-        bytes.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
-        bytes.extend_from_slice(body);
-        bytes
-    }
-
-    fn statement(sql: &str) -> Vec<u8> {
-        let parse = message(b'P', &[b"s\0".as_slice(), sql.as_bytes(), b"\0\0\0"].concat());
-        [parse, message(b'B', b"\0s\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat()
-    }
-
-    fn answer(row: &[u8], status: u8) -> Vec<u8> {
-        [message(b'D', row), message(b'Z', &[status])].concat()
-    }
-
-    struct Link {
-        caller: TcpStream,
-        server: TcpStream,
-        statements: Arc<Statements>,
-        _tasks: JoinSet<io::Result<()>>,
-    }
-
-    async fn read(stream: &mut TcpStream, bytes: &[u8]) {
-        let mut buffer = vec![0; bytes.len()];
-        timeout(PATIENCE, stream.read_exact(&mut buffer)).await.expect("in time").expect("reads");
-        assert_eq!(buffer, bytes);
-    }
-
-    /// A connection whose session has begun.
-    async fn link() -> Link {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-        let here = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-        let (address, to) = (here.local_addr().expect("bound"), listener.local_addr().expect("bound"));
-        let statements = Arc::new(Statements::new(1));
-        let mut tasks = JoinSet::new();
-        let shared = Arc::clone(&statements);
-        tasks.spawn(stream::listen(here, move |socket| {
-            let way = |who| Arc::new(Way::new(Duration::ZERO, Duration::ZERO, 1, who));
-            carry(socket, NodeId(7), to, (way(1), way(2)), Arc::clone(&shared))
-        }));
-        let mut caller = TcpStream::connect(address).await.expect("connects");
-        let (mut server, _) = timeout(PATIENCE, listener.accept()).await.expect("in time").expect("accepts");
-        let tls = [8_u32.to_be_bytes(), ASKS_FOR_TLS.to_be_bytes()].concat();
-        caller.write_all(&tls).await.expect("writes");
-        read(&mut server, &tls).await;
-        server.write_all(b"N").await.expect("writes");
-        read(&mut caller, b"N").await;
-        let hello = [&13_u32.to_be_bytes()[..], &196_608_u32.to_be_bytes(), b"user\0"].concat();
-        caller.write_all(&hello).await.expect("writes");
-        read(&mut server, &hello).await;
-        let ready = message(b'Z', b"I");
-        server.write_all(&ready).await.expect("writes");
-        read(&mut caller, &ready).await;
-        Link { caller, server, statements, _tasks: tasks }
-    }
-
-    #[tokio::test]
-    async fn a_swallowed_answer_was_executed_and_nothing_follows_it() {
-        let mut link = link().await;
-        let ask = statement("SELECT commit_batch($1)");
-        link.caller.write_all(&ask).await.expect("writes");
-        read(&mut link.server, &ask).await;
-        link.server.write_all(&answer(b"1", b'I')).await.expect("writes");
-        read(&mut link.caller, &answer(b"1", b'I')).await;
-        link.statements.lose_answers(None, 1_000, 1);
-        link.caller.write_all(&ask).await.expect("writes");
-        read(&mut link.server, &ask).await;
-        link.server.write_all(&answer(b"2", b'I')).await.expect("writes");
-        assert!(timeout(Duration::from_millis(50), link.caller.read(&mut [0])).await.is_err(), "silence");
-        // The caller gives up: the server hears it.
-        drop(link.caller);
-        assert_eq!(timeout(PATIENCE, link.server.read(&mut [0])).await.expect("in time").expect("the end"), 0);
-        assert_eq!(link.statements.counts()[0], ("answers swallowed", 1));
-    }
-
-    #[tokio::test]
-    async fn an_open_transaction_is_no_commit_and_its_answer_arrives() {
-        let mut link = link().await;
-        link.statements.lose_answers(None, 1_000, 1);
-        let ask = statement("SELECT 1");
-        link.caller.write_all(&ask).await.expect("writes");
-        read(&mut link.server, &ask).await;
-        link.server.write_all(&answer(b"1", b'T')).await.expect("writes");
-        read(&mut link.caller, &answer(b"1", b'T')).await;
-    }
-
-    #[tokio::test]
-    async fn a_connection_breaks_before_or_after_its_statement() {
-        let reset = async |stream: &mut TcpStream| {
-            let read = timeout(PATIENCE, stream.read(&mut [0; 16])).await.expect("in time");
-            assert_eq!(read.expect_err("a reset").kind(), io::ErrorKind::ConnectionReset);
-        };
-        let ask = statement("SELECT commit_batch($1)");
-        let mut link = link().await;
-        link.statements.lose_connections(1_000, When::Before);
-        link.caller.write_all(&ask).await.expect("writes");
-        reset(&mut link.caller).await;
-        reset(&mut link.server).await;
-        let mut link = self::link().await;
-        link.statements.lose_connections(1_000, When::After);
-        link.caller.write_all(&ask).await.expect("writes");
-        read(&mut link.server, &ask).await;
-        link.server.write_all(&answer(b"1", b'I')).await.expect("writes");
-        reset(&mut link.caller).await;
-    }
-
-    #[tokio::test]
-    async fn a_commit_is_held_back_even_if_its_caller_has_gone() {
-        let mut link = link().await;
-        let by = Duration::from_millis(120);
-        link.statements.delay_commits(Some(NodeId(7)), by);
-        let other = statement("SELECT roster()");
-        link.caller.write_all(&other).await.expect("writes");
-        read(&mut link.server, &other).await;
-        let ask = statement("SELECT commit_batch($1)");
-        let begun = Instant::now();
-        link.caller.write_all(&ask).await.expect("writes");
-        link.caller.shutdown().await.expect("closes");
-        read(&mut link.server, &ask).await;
-        assert!(begun.elapsed() >= by);
-    }
-}
+mod tests;

@@ -1,4 +1,6 @@
-//! What goes wrong with statements on their way to the ledger: decided once, when a statement has left its caller.
+//! What goes wrong with statements on their way to the ledger: a broken connection is decided when a statement is sent, a
+//! swallowed answer when the server has given it. Only the calls that change something are counted or harmed: logins, claims
+//! and batches.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -18,17 +20,6 @@ pub enum When {
     After,
 }
 
-/// What happens to a statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
-    /// Nothing out of the ordinary.
-    Pass,
-    /// It is executed and committed; of its answer nothing arrives, and nothing more on its connection.
-    Swallow,
-    /// Its connection breaks.
-    Break(When),
-}
-
 /// The answers that are swallowed.
 #[derive(Clone, Copy, Debug)]
 struct Loss {
@@ -37,15 +28,30 @@ struct Loss {
     left: u32,
 }
 
+impl Loss {
+    fn concerns(&self, caller: NodeId) -> bool {
+        self.left > 0 && self.from.is_none_or(|from| from == caller)
+    }
+}
+
+/// What has gone wrong so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answers of commits that were swallowed.
+    pub swallowed: u64,
+    /// Connections that were broken.
+    pub broken: u64,
+    /// Commits that reached the server later.
+    pub delayed: u64,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Going {
     lose: Option<Loss>,
     breaks: Option<(u16, When)>,
     delay: Option<(Option<NodeId>, Duration)>,
-    statements: u64,
-    swallowed: u64,
-    broken: u64,
-    delayed: u64,
+    draws: u64,
+    counts: Counts,
 }
 
 /// What goes wrong now, for all links to the ledger.
@@ -65,6 +71,12 @@ impl Statements {
     fn going(&self) -> MutexGuard<'_, Going> {
         // What is inside is plain figures: whole at every moment.
         self.going.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn happens(&self, going: &mut Going, permille: u16) -> bool {
+        let n = going.draws;
+        going.draws += 1;
+        draw::below(self.seed, Draw::Statement, n, 1_000) < u64::from(permille)
     }
 
     /// From now on so many of a thousand answers to this caller (or to all) are swallowed, at most `count`.
@@ -88,29 +100,35 @@ impl Statements {
         (going.lose, going.breaks, going.delay) = (None, None, None);
     }
 
-    /// What happens to the statement that this caller has just sent.
+    /// Whether the connection of the call that has just been sent breaks, and when.
     #[must_use]
-    pub fn next(&self, caller: NodeId) -> Deed {
+    pub fn breaks(&self) -> Option<When> {
         let mut going = self.going();
-        let n = going.statements;
-        going.statements += 1;
-        let happens = |which: u64, permille: u16| {
-            draw::below(self.seed, Draw::Statement, 2 * n + which, 1_000) < u64::from(permille)
-        };
-        if let Some((_, when)) = going.breaks.filter(|(permille, _)| happens(0, *permille)) {
-            going.broken += 1;
-            return Deed::Break(when);
+        let (permille, when) = going.breaks?;
+        if !self.happens(&mut going, permille) {
+            return None;
         }
-        let hit =
-            |loss: &Loss| loss.left > 0 && loss.from.is_none_or(|from| from == caller) && happens(1, loss.permille);
-        match &mut going.lose {
-            Some(loss) if hit(loss) => {
-                loss.left -= 1;
-                going.swallowed += 1;
-                Deed::Swallow
-            }
-            _ => Deed::Pass,
-        }
+        going.counts.broken += 1;
+        Some(when)
+    }
+
+    /// Whether the answer to this caller that begins to arrive is to be swallowed, should it tell of a commit.
+    #[must_use]
+    pub fn chooses(&self, caller: NodeId) -> bool {
+        let mut going = self.going();
+        let loss = going.lose.filter(|loss| loss.concerns(caller));
+        loss.is_some_and(|loss| self.happens(&mut going, loss.permille))
+    }
+
+    /// Whether an answer that was chosen, and tells of a commit, is swallowed: others may have used the count up meanwhile.
+    #[must_use]
+    pub fn swallows(&self, caller: NodeId) -> bool {
+        let mut going = self.going();
+        let Some(mut loss) = going.lose.filter(|loss| loss.concerns(caller)) else { return false };
+        loss.left -= 1;
+        going.lose = Some(loss);
+        going.counts.swallowed += 1;
+        true
     }
 
     /// How much later the commit that this caller has just sent reaches the server.
@@ -119,22 +137,17 @@ impl Statements {
         let mut going = self.going();
         match going.delay {
             Some((from, by)) if from.is_none_or(|from| from == caller) => {
-                going.delayed += 1;
+                going.counts.delayed += 1;
                 by
             }
             _ => Duration::ZERO,
         }
     }
 
-    /// How many answers were swallowed, connections broken, commits delayed.
+    /// What has gone wrong so far.
     #[must_use]
-    pub fn counts(&self) -> [(&'static str, u64); 3] {
-        let going = self.going();
-        [
-            ("answers swallowed", going.swallowed),
-            ("connections broken", going.broken),
-            ("commits delayed", going.delayed),
-        ]
+    pub fn counts(&self) -> Counts {
+        self.going().counts
     }
 }
 
@@ -146,16 +159,20 @@ mod tests {
     fn a_share_of_one_callers_answers_is_swallowed_up_to_a_count() {
         let (statements, one, other) = (Statements::new(1), NodeId(1), NodeId(2));
         statements.lose_answers(Some(one), 330, u32::MAX);
-        let swallowed = (0..1_000).filter(|_| statements.next(one) == Deed::Swallow).count();
+        let swallowed = (0..1_000).filter(|_| statements.chooses(one) && statements.swallows(one)).count();
         assert!((280..=380).contains(&swallowed), "{swallowed} of 1000");
-        assert!((0..100).all(|_| statements.next(other) == Deed::Pass));
+        assert_eq!(statements.counts().swallowed, swallowed as u64);
+        assert!((0..100).all(|_| !statements.chooses(other)) && !statements.swallows(other));
         statements.lose_answers(None, 1_000, 2);
-        assert_eq!([one, other, one].map(|caller| statements.next(caller)), [Deed::Swallow, Deed::Swallow, Deed::Pass]);
+        assert_eq!([one, other, one].map(|caller| statements.swallows(caller)), [true, true, false]);
+        assert!(!statements.chooses(one), "all are used up");
         statements.lose_connections(1_000, When::After);
-        assert_eq!(statements.next(one), Deed::Break(When::After));
+        assert_eq!(statements.breaks(), Some(When::After));
         statements.delay_commits(Some(one), Duration::from_secs(15));
         assert_eq!((statements.delay(one), statements.delay(other)), (Duration::from_secs(15), Duration::ZERO));
         statements.heal();
-        assert_eq!((statements.next(one), statements.delay(one)), (Deed::Pass, Duration::ZERO));
+        assert_eq!((statements.breaks(), statements.delay(one)), (None, Duration::ZERO));
+        let counts = statements.counts();
+        assert_eq!((counts.broken, counts.delayed), (1, 1));
     }
 }
