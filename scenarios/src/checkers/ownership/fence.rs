@@ -99,6 +99,8 @@ pub struct RisingEpochs {
     records: Table<EntityId, Option<Ownership>>,
     revision: Revision,
     seen: bool,
+    /// The directory told of a change.
+    recorded: bool,
 }
 
 impl RisingEpochs {
@@ -153,6 +155,7 @@ impl Checker for RisingEpochs {
             records: Table::default(),
             revision: Revision(0),
             seen: false,
+            recorded: false,
         }
     }
 
@@ -162,7 +165,10 @@ impl Checker for RisingEpochs {
                 self.seen = true;
                 self.raise(*authority, *before)
             }
-            What::Accepted(Acceptance::DirectoryChanged { revision, changes }) => self.record(*revision, changes),
+            What::Accepted(Acceptance::DirectoryChanged { revision, changes }) => {
+                self.recorded = true;
+                self.record(*revision, changes)
+            }
             What::Noted(Note::Dropped { authority }) => {
                 let highest = self.dropped.entry((authority.entity, authority.lease)).or_default();
                 *highest = (*highest).max(authority.epoch);
@@ -184,7 +190,11 @@ impl Checker for RisingEpochs {
     }
 
     fn not_checked(&self) -> Option<&'static str> {
-        (!self.seen).then_some("the ledger reported no claim")
+        match (self.seen, self.recorded) {
+            (false, _) => Some("the ledger reported no claim"),
+            (true, false) => Some("the fences rose, and the directory told of no record"),
+            (true, true) => None,
+        }
     }
 }
 
@@ -260,5 +270,19 @@ mod tests {
             bad.push((7, LEDGER, what));
             assert_eq!(breaks_at::<RisingEpochs>(&tell(bad)), Some(9), "{why}");
         }
+    }
+
+    #[test]
+    fn o2_is_not_checked_where_one_of_the_two_is_silent() {
+        let not_checked = |lines: Vec<(u64, u32, What)>| {
+            let mut checker = RisingEpochs::new(&setup());
+            let held = |entry: &Entry| checker.on_entry(entry, &Facts::default());
+            assert_eq!(tell(lines).iter().try_for_each(held), Ok(()));
+            checker.not_checked()
+        };
+        let claim = || (0, LEDGER, raised(authority(boss(), 1, 1), None));
+        assert_eq!(not_checked(vec![(1, 60, recorded(2, 1, 1))]), Some("the ledger reported no claim"));
+        assert_eq!(not_checked(vec![claim()]), Some("the fences rose, and the directory told of no record"));
+        assert_eq!(not_checked(vec![claim(), (1, 60, recorded(2, 1, 1))]), None);
     }
 }

@@ -23,6 +23,8 @@ struct Identity {
     granted: bool,
     /// Its holder knows that it stands. Until then a directory that has lost the grant may well grant it again.
     acknowledged: bool,
+    /// Its holder was told that it was granted.
+    told: bool,
     dead: Option<&'static str>,
 }
 
@@ -35,6 +37,11 @@ pub struct DeadIdentities {
     /// Each node's last lease that was found alive: most lines are by it.
     alive: Table<NodeId, Option<LeaseId>>,
     seen: bool,
+    /// The directory itself tells of grants. Where it does not (a watch tells of keys alone), what it answers to the roles
+    /// has to serve.
+    sink_tells: bool,
+    /// A grant was told of, by whomever.
+    granted: bool,
 }
 
 impl DeadIdentities {
@@ -117,19 +124,30 @@ impl DeadIdentities {
         }
     }
 
-    fn answer(&mut self, entry: &Entry, op: OpId, completion: &Completion) {
-        let Completion::Directory(answer) = completion else { return };
+    fn answer(&mut self, entry: &Entry, op: OpId, completion: &Completion) -> Check {
+        let Completion::Directory(answer) = completion else { return Ok(()) };
         let asked = self.asked.slot(entry.node);
-        let Some(place) = asked.iter().position(|&(sent, _)| sent == op) else { return };
+        let Some(place) = asked.iter().position(|&(sent, _)| sent == op) else { return Ok(()) };
         let (_, lease) = asked.swap_remove(place);
         let identity = self.identities.entry(lease).or_default();
         match answer {
-            Answer::Granted(Outcome::Done(())) | Answer::KeptAlive(Outcome::Done(_)) => identity.acknowledged = true,
-            Answer::KeptAlive(Outcome::Refused(Refusal::LeaseNotFound)) if identity.granted => {
+            Answer::Granted(Outcome::Done(())) => {
+                self.granted = true;
+                identity.acknowledged = true;
+                if std::mem::replace(&mut identity.told, true) && !self.sink_tells {
+                    breach!("the directory answered a second time that it has granted lease {lease}");
+                }
+            }
+            Answer::KeptAlive(Outcome::Done(_)) => identity.acknowledged = true,
+            // Of one whose grant nobody was told of it may only mean that the grant was lost.
+            Answer::KeptAlive(Outcome::Refused(Refusal::LeaseNotFound))
+                if identity.granted || identity.acknowledged =>
+            {
                 self.die(lease, "the directory has said that there is no such lease");
             }
             _ => {}
         }
+        Ok(())
     }
 }
 
@@ -137,7 +155,14 @@ impl Checker for DeadIdentities {
     const INVARIANT: Invariant = Invariant::O8;
 
     fn new(_: &Setup) -> Self {
-        Self { identities: BTreeMap::new(), asked: Table::default(), alive: Table::default(), seen: false }
+        Self {
+            identities: BTreeMap::new(),
+            asked: Table::default(),
+            alive: Table::default(),
+            seen: false,
+            sink_tells: false,
+            granted: false,
+        }
     }
 
     fn on_entry(&mut self, entry: &Entry, _: &Facts<'_>) -> Check {
@@ -164,11 +189,9 @@ impl Checker for DeadIdentities {
                 self.use_lease(entry, *lease, "a claim was submitted")
             }
             What::Invoked(_, Invocation::Ledger(ledger::Submission::Commit(batch))) => self.commit(entry, batch),
-            What::Completed(op, completion) => {
-                self.answer(entry, *op, completion);
-                Ok(())
-            }
+            What::Completed(op, completion) => self.answer(entry, *op, completion),
             What::Accepted(Acceptance::LeaseGranted { lease, .. }) => {
+                (self.sink_tells, self.granted) = (true, true);
                 let identity = self.identities.entry(*lease).or_default();
                 if std::mem::replace(&mut identity.granted, true) && (identity.acknowledged || identity.dead.is_some())
                 {
@@ -181,7 +204,11 @@ impl Checker for DeadIdentities {
     }
 
     fn not_checked(&self) -> Option<&'static str> {
-        (!self.seen).then_some("nobody used a lease")
+        match (self.seen, self.granted) {
+            (false, _) => Some("nobody used a lease"),
+            (true, false) => Some("leases were used, and nobody told of a grant"),
+            (true, true) => None,
+        }
     }
 }
 
@@ -229,6 +256,36 @@ mod tests {
                 assert_eq!(breaks_at::<DeadIdentities>(&tell(bad)), Some(9));
             }
         }
+    }
+
+    #[test]
+    fn o8_what_roles_are_answered_serves_where_the_directory_tells_of_no_grant() {
+        let heard: Vec<_> = life().into_iter().filter(|(_, _, what)| !matches!(what, What::Accepted(_))).collect();
+        let more = |more: &[(u64, u32, What)]| breaks_at::<DeadIdentities>(&tell([&heard[..], more].concat()));
+        let gone = || hears(2, Answer::KeptAlive(Outcome::Refused(Refusal::LeaseNotFound)));
+        assert_eq!(more(&[]), None);
+        assert_eq!(more(&[(6, 1, gone()), (7, 1, emitted(authority(hero(), 1, 1), 2))]), Some(8), "it is dead");
+        let again = || asks(9, Submission::Grant { lease: lease(1), ttl: Duration::from_secs(10) });
+        let told = || hears(9, Answer::Granted(Outcome::Done(())));
+        assert_eq!(more(&[(6, 1, again()), (7, 1, told())]), Some(8), "granted twice");
+        let mut lost = heard.clone();
+        lost.retain(|(_, _, what)| !matches!(what, What::Completed(..)));
+        lost.extend([(6, 1, gone()), (7, 1, again()), (8, 1, told())]);
+        assert_eq!(breaks_at::<DeadIdentities>(&tell(lost)), None, "the first grant was lost unheard");
+    }
+
+    #[test]
+    fn o8_is_not_checked_where_nobody_tells_of_a_grant() {
+        let not_checked = |lines: Vec<(u64, u32, What)>| {
+            let mut checker = DeadIdentities::new(&setup());
+            let held = |entry: &Entry| checker.on_entry(entry, &Facts::default());
+            assert_eq!(tell(lines).iter().try_for_each(held), Ok(()));
+            checker.not_checked()
+        };
+        assert_eq!(not_checked(life()), None);
+        assert_eq!(not_checked(Vec::new()), Some("nobody used a lease"));
+        let silent = vec![(2, 1, identity(1)), (3, 1, emitted(authority(hero(), 1, 1), 1))];
+        assert_eq!(not_checked(silent), Some("leases were used, and nobody told of a grant"));
     }
 
     #[test]

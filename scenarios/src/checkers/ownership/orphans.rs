@@ -77,6 +77,8 @@ pub struct NoOrphans {
     watched: Table<EntityId, Watched>,
     records: Records,
     sampled: bool,
+    /// The directory told of a change.
+    recorded: bool,
 }
 
 impl NoOrphans {
@@ -96,6 +98,7 @@ impl Checker for NoOrphans {
             watched: Table::default(),
             records: Records::default(),
             sampled: false,
+            recorded: false,
         }
     }
 
@@ -110,6 +113,7 @@ impl Checker for NoOrphans {
                 }
             }
             What::Accepted(Acceptance::DirectoryChanged { revision, changes }) => {
+                self.recorded = true;
                 return self.records.change(*revision, changes);
             }
             _ => self.owners.on_entry(entry),
@@ -156,7 +160,11 @@ impl Checker for NoOrphans {
     }
 
     fn not_checked(&self) -> Option<&'static str> {
-        (!self.sampled).then_some("no sample told whether the services could be used")
+        match (self.sampled, self.recorded) {
+            (false, _) => Some("no sample told whether the services could be used"),
+            (true, false) => Some("nobody was orphaned, and the directory told of no change"),
+            (true, true) => None,
+        }
     }
 }
 
@@ -253,6 +261,22 @@ mod tests {
         assert_eq!(breaks_at([begin.clone(), vec![gone, changed(6, owned(2))]].concat()), None);
         assert_eq!(breaks_at([begin.clone(), vec![changed(5, owned(2))]].concat()), Some(4));
         assert_eq!(breaks_at([begin, vec![changed(2, owned(2))]].concat()), None, "restored: nobody knows");
+    }
+
+    #[test]
+    fn o5_without_a_word_of_the_directory_nobody_knows_from_whom_an_entity_was_taken() {
+        let mut checker = NoOrphans::new(&setup());
+        let workers = workers([true, true]);
+        let sample = View { workers: &workers, services: Some(UP), ..view(1) };
+        assert_eq!(checker.on_sample(&sample), Ok(()));
+        let why = "nobody was orphaned, and the directory told of no change";
+        assert_eq!(checker.not_checked(), Some(why));
+        let told =
+            Acceptance::DirectoryChanged { revision: Revision(2), changes: [Change::Deleted(Key::Leader)].into() };
+        for entry in tell([(2, 60, What::Accepted(told))]) {
+            assert_eq!(checker.on_entry(&entry, &Facts::default()), Ok(()));
+        }
+        assert_eq!(checker.not_checked(), None);
     }
 
     #[test]
