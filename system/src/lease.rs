@@ -110,13 +110,19 @@ impl Holder {
         self.valid_until
     }
 
-    /// Its timer has fired: asks the directory again, unless an answer is still awaited.
+    /// Its timer has fired: asks the directory again. While an answer is still awaited it looks again a renewal later, for that
+    /// answer arms no timer where it is a good one.
     pub fn on_timer<S>(&mut self, timer: TimerKey, turn: &mut Turn<'_, S>)
     where
         S: Into<doors::Submission> + From<Asked<directory::Submission>>,
     {
-        if self.stage != Stage::Gone && self.in_flight.is_none() {
+        if self.stage == Stage::Gone {
+            return;
+        }
+        if self.in_flight.is_none() {
             self.ask(timer, turn);
+        } else {
+            turn.arm_in(timer, self.times.renewal);
         }
     }
 
@@ -175,5 +181,51 @@ impl Holder {
                 News::Nothing
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Desk,
+        doors::{entropy::Entropy, hooks::NoHooks},
+        time::UnixTime,
+        worker::Submission,
+    };
+    use alloc::{vec, vec::Vec};
+    use worldline_proto::{Incarnation, NodeId};
+
+    const TIMER: TimerKey = TimerKey::new(0, 0);
+
+    fn turn(desk: &mut Desk, ms: u64, act: impl FnOnce(&mut Turn<'_, Submission>)) -> Vec<doors::Submission> {
+        let (mut hooks, mut outbox) = (NoHooks, vec![]);
+        let now = Instant::from_nanos(ms * 1_000_000);
+        act(&mut Turn::new(now, UnixTime::default(), desk, &mut hooks, &mut outbox));
+        outbox
+    }
+
+    fn asked(outbox: &[doors::Submission]) -> Option<OpId> {
+        outbox.iter().find_map(|submission| match submission {
+            doors::Submission::Directory(asked) => Some(asked.op),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_renewal_that_is_slower_than_its_period_is_not_the_last_one() {
+        let seed = Entropy::from_seed([1; 32]);
+        let mut desk = Desk { node: NodeId(1), incarnation: Incarnation(1), operations: 0, entropy: seed };
+        let times = LeaseTimes { renewal: Duration::from_millis(500), ..LeaseTimes::default() };
+        let mut holder = None;
+        let outbox = turn(&mut desk, 0, |turn| holder = Some(Holder::begin(times, TIMER, turn)));
+        let (mut holder, grant) = (holder.expect("begun"), asked(&outbox).expect("a grant"));
+        let outbox = turn(&mut desk, 500, |turn| holder.on_timer(TIMER, turn));
+        assert_eq!(asked(&outbox), None, "the grant is still awaited");
+        assert!(matches!(outbox[..], [doors::Submission::Arm { key: TIMER, .. }]), "it looks again");
+        let granted = directory::Answer::Granted(Outcome::Done(()));
+        turn(&mut desk, 900, |turn| assert_eq!(holder.on_answer(grant, &granted, TIMER, turn), News::Renewed));
+        let outbox = turn(&mut desk, 1_000, |turn| holder.on_timer(TIMER, turn));
+        assert!(asked(&outbox).is_some(), "the next renewal");
     }
 }

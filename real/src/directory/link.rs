@@ -35,8 +35,10 @@ const GRACE: Duration = Duration::from_millis(100);
 const FAILED_PROBES: u32 = 2;
 /// The largest answer, in bytes: what an operator wrote by hand may be large.
 const ANSWER_BYTES: usize = 64 << 20;
-/// What may be on its way before the peer must acknowledge it, in bytes.
+/// What a stream may hold that nobody has read, in bytes; and a connection. A watch that waits for its turn to be read must
+/// not stop the renewals beside it.
 const WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * WINDOW_BYTES;
 /// The first version of etcd that has all that is used.
 const VERSION_MIN: (u32, u32) = (3, 4);
 /// What is missing when the directory is.
@@ -247,7 +249,7 @@ pub(super) async fn connect(endpoint: &Endpoint, number: u64) -> Result<(Line, w
     let opened = async {
         let transport = tonic::transport::Endpoint::from_shared(format!("http://{endpoint}"))?
             .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .connect_with_connector(wire::Once::new(wire))
             .await?;
         let options = match &endpoint.user {

@@ -1,11 +1,12 @@
 //! Where the events of a role wait for its thread: bounded, and an answer is never shed.
 //!
 //! * An answer has a slot from the moment its operation was submitted; so has the end of a connection or of a watch.
-//! * Unsolicited input has [`limits::INBOX`] slots. A datagram or a call that finds none is shed and counted; a stream waits
-//!   ([`Inbox::deliver`]), so that its flow control stops the peer.
+//! * Datagrams and calls have [`limits::INBOX`] slots; one that finds none is shed and counted.
+//! * Streams have as many of their own: one that finds none waits ([`Inbox::deliver`]), so that its flow control stops the
+//!   peer. A stream takes at most `TURN` of them before another that waits has its turn, and none of a datagram's.
 //! * News of watches have [`limits::WATCH_CREDITS`] slots; who finds none ends the watch with a gap.
 //!
-//! Events come out in the order in which they went in.
+//! Events come out in the order in which they went in, but for an answer that waits when its deadline has come: it comes first.
 
 use std::{
     collections::VecDeque,
@@ -19,6 +20,9 @@ use tokio::sync::Semaphore;
 use worldline_proto::OpId;
 use worldline_system::{doors::Event, limits};
 
+/// Slots that a stream takes at once.
+const TURN: usize = 64;
+
 /// The role has stopped: nobody takes events any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
@@ -30,6 +34,8 @@ pub(crate) enum Item {
     Answer(OpId, Event),
     /// Input that had to find a free slot.
     Unsolicited(Event),
+    /// A message of a stream.
+    Streamed(Event),
     /// News of a watch.
     News(Event),
     /// What has a slot of its own.
@@ -40,7 +46,11 @@ impl Item {
     /// What the role would be told.
     pub(crate) fn into_event(self) -> Event {
         match self {
-            Self::Answer(_, event) | Self::Unsolicited(event) | Self::News(event) | Self::Reserved(event) => event,
+            Self::Answer(_, event)
+            | Self::Unsolicited(event)
+            | Self::Streamed(event)
+            | Self::News(event)
+            | Self::Reserved(event) => event,
         }
     }
 }
@@ -50,6 +60,7 @@ struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
     room: Semaphore,
+    streams: Semaphore,
     credits: Semaphore,
     shed: AtomicU64,
 }
@@ -72,6 +83,7 @@ impl Default for Inbox {
             queue: Mutex::default(),
             filled: Condvar::new(),
             room: Semaphore::new(limits::INBOX),
+            streams: Semaphore::new(limits::INBOX),
             credits: Semaphore::new(limits::WATCH_CREDITS),
             shed: AtomicU64::new(0),
         }))
@@ -119,27 +131,27 @@ impl Inbox {
         events.clear();
     }
 
-    /// Unsolicited input that came at once and must not be lost: waits for slots, and keeps the order.
+    /// Messages of a stream that came at once: waits for slots, and keeps the order.
     ///
     /// # Errors
     /// The role has stopped.
     pub async fn deliver_all(&self, events: &mut Vec<Event>) -> Result<(), Closed> {
         while !events.is_empty() {
-            let slots = self.0.room.available_permits().clamp(1, events.len());
-            self.0.room.acquire_many(slots as u32).await.map_err(|_| Closed)?.forget();
-            self.push_all(events.drain(..slots).map(Item::Unsolicited));
+            let slots = self.0.streams.available_permits().clamp(1, events.len().min(TURN));
+            self.0.streams.acquire_many(slots as u32).await.map_err(|_| Closed)?.forget();
+            self.push_all(events.drain(..slots).map(Item::Streamed));
         }
         Ok(())
     }
 
-    /// Unsolicited input that must not be lost: waits for a slot.
+    /// A message of a stream: waits for a slot.
     ///
     /// # Errors
     /// The role has stopped.
     pub async fn deliver(&self, event: Event) -> Result<(), Closed> {
-        let slot = self.0.room.acquire().await.map_err(|_| Closed)?;
+        let slot = self.0.streams.acquire().await.map_err(|_| Closed)?;
         slot.forget();
-        self.push(Item::Unsolicited(event));
+        self.push(Item::Streamed(event));
         Ok(())
     }
 
@@ -191,10 +203,18 @@ impl Inbox {
         let item = queue.items.pop_front()?;
         match item {
             Item::Unsolicited(_) => self.0.room.add_permits(1),
+            Item::Streamed(_) => self.0.streams.add_permits(1),
             Item::News(_) => self.0.credits.add_permits(1),
             Item::Answer(..) | Item::Reserved(_) => {}
         }
         Some(item)
+    }
+
+    /// The answer to `op`, if it waits: it came before its deadline was looked at.
+    pub(crate) fn take_answer(&self, op: OpId) -> Option<Event> {
+        let mut queue = self.queue();
+        let place = queue.items.iter().position(|item| matches!(item, Item::Answer(of, _) if *of == op))?;
+        queue.items.remove(place).map(Item::into_event)
     }
 
     /// Nobody takes events any more: what waits is dropped, who waits is told.
@@ -203,6 +223,7 @@ impl Inbox {
         queue.closed = true;
         queue.items.clear();
         self.0.room.close();
+        self.0.streams.close();
         self.0.credits.close();
     }
 
@@ -250,11 +271,11 @@ mod tests {
     #[tokio::test]
     async fn what_comes_at_once_keeps_its_order_and_is_shed_from_its_end() {
         let inbox = Inbox::default();
-        assert!((0..limits::INBOX - 2).all(|_| inbox.offer(Event::Started)));
+        assert!((0..limits::INBOX - 1).all(|_| inbox.offer(Event::Started)));
         inbox.deliver_all(&mut vec![Event::Stop]).await.expect("the role runs");
         inbox.offer_all(&mut vec![Event::Stop, Event::Started, Event::Started]);
-        assert_eq!((inbox.len(), inbox.shed()), (limits::INBOX, 2));
-        assert!((0..limits::INBOX - 2).all(|_| inbox.next_event(Duration::ZERO) == Some(Event::Started)));
+        assert_eq!((inbox.len(), inbox.shed()), (limits::INBOX + 1, 2));
+        assert!((0..limits::INBOX - 1).all(|_| inbox.next_event(Duration::ZERO) == Some(Event::Started)));
         assert_eq!(inbox.next_event(Duration::ZERO), Some(Event::Stop));
         assert_eq!(inbox.next_event(Duration::ZERO), Some(Event::Stop));
         let mut more = vec![Event::Started; limits::INBOX + 1];
@@ -281,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_waits_for_a_slot_and_hears_that_the_role_has_stopped() {
         let inbox = Inbox::default();
-        while inbox.offer(Event::Started) {}
+        inbox.deliver_all(&mut vec![Event::Started; limits::INBOX]).await.expect("there is room");
         let waiting = tokio::spawn({
             let inbox = inbox.clone();
             async move { (inbox.deliver(Event::Stop).await, inbox.deliver(Event::Stop).await) }
@@ -290,6 +311,7 @@ mod tests {
         while inbox.len() < limits::INBOX {
             tokio::task::yield_now().await;
         }
+        assert!(inbox.offer(Event::Started), "streams take no datagram's slot");
         inbox.close();
         assert_eq!(waiting.await.expect("runs"), (Ok(()), Err(Closed)));
         assert!(inbox.is_empty());

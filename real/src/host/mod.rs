@@ -166,8 +166,12 @@ impl<R: Role, D: Doors> Running<R, D> {
         while !self.over {
             let now = clock::now();
             if let Some((op, kind)) = self.operations.expired(now) {
-                count(&self.host.counters.0.deadlines);
-                self.turn(now, kind.ended(op, End::Unknown))?;
+                // A thread that was held up finds answers that came in time behind deadlines that have passed meanwhile.
+                let event = self.host.inbox.take_answer(op).unwrap_or_else(|| {
+                    count(&self.host.counters.0.deadlines);
+                    kind.ended(op, End::Unknown)
+                });
+                self.turn(now, event)?;
             } else if let Some((op, kind)) = self.own.pop() {
                 self.turn(now, kind.ended(op, End::Refused(Refusal::Busy)))?;
             } else {
@@ -201,9 +205,7 @@ impl<R: Role, D: Doors> Running<R, D> {
                     Ok(())
                 }
             }
-            Some(Item::Unsolicited(event) | Item::News(event) | Item::Reserved(event)) => {
-                self.turn(clock::now(), event)
-            }
+            Some(other) => self.turn(clock::now(), other.into_event()),
         }
     }
 

@@ -62,9 +62,13 @@ impl Server {
     pub async fn connect(&self) -> Result<PgConnection, Problem> {
         let options = self.options.clone();
         // In a task of its own: what answers there may be anything, and the client does not survive every garbage.
-        let connecting = tokio::spawn(async move { options.connect().await });
-        let connection = match tokio::time::timeout(patience(), connecting).await {
-            Err(_) => return Err(Problem::Silent(self.place.clone(), PATIENCE)),
+        let mut connecting = tokio::spawn(async move { options.connect().await });
+        let connection = match tokio::time::timeout(patience(), &mut connecting).await {
+            Err(_) => {
+                // The client waits for ever: its socket goes with its task.
+                connecting.abort();
+                return Err(Problem::Silent(self.place.clone(), PATIENCE));
+            }
             Ok(Err(_)) => return Err(self.garbage()),
             Ok(Ok(connected)) => connected.map_err(|error| self.unconnected(&error))?,
         };

@@ -1,6 +1,8 @@
 //! Structured logs on stderr: a line an event, for people on a terminal, in JSON elsewhere.
 //!
-//! Invariant: no secret reaches a log. Secrets have types that do not print themselves.
+//! Invariants:
+//! * No secret reaches a log. Secrets have types that do not print themselves.
+//! * A reader of the log that has gone ends nothing: what cannot be written is dropped.
 
 use std::io::{self, IsTerminal as _};
 use tracing_subscriber::EnvFilter;
@@ -8,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 /// Begins to log what `filter` lets through. The filter was checked with the configuration.
 pub fn start(filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let terminal = io::stderr().is_terminal();
     // A second start within one process (tests) keeps the first.
     drop(if terminal { logs.try_init() } else { logs.json().flatten_event(true).with_current_span(false).try_init() });

@@ -69,6 +69,9 @@ pub enum AuthorityError {
     /// A host is no name that a certificate can carry.
     #[error("`{0}` is neither a host name nor an address")]
     Host(String),
+    /// A host is the name by which a node is called.
+    #[error("`{0}` is a node's name, which only that node's certificate carries; expected a host name or an address")]
+    Node(String),
     /// The certificate cannot be made.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -165,6 +168,10 @@ impl Authority {
             params.subject_alt_names.push(dns_name(&name_of(*node))?);
         }
         for host in hosts {
+            // Such a name would let its holder serve as another node.
+            if super::node_in(host).is_some() {
+                return Err(AuthorityError::Node(host.clone()));
+            }
             params.subject_alt_names.push(host.parse().map(SanType::IpAddress).or_else(|_| dns_name(host))?);
         }
         params.distinguished_name = called(&holder.stem());
