@@ -89,6 +89,12 @@ impl<'a> Judge<'a> {
         self.checkers.on_entry(entry, facts);
     }
 
+    /// Takes a line of the world's stop, behind its end: it is checked like any other, but nothing is measured any more.
+    pub fn on_stop(&mut self, entry: &Entry, facts: &Facts<'_>) {
+        self.entries += 1;
+        self.checkers.on_entry(entry, facts);
+    }
+
     /// Looks at the running world.
     pub fn on_sample(&mut self, view: &View<'_>) {
         self.checkers.on_sample(view);

@@ -182,11 +182,15 @@ async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) ->
     let journal = journal.map_err(|problem| Failed::History(problem.to_string()))?;
     let journal = journal.into_iter().map(|(wall, accepted)| Ok((drill.wall.monotonic(wall)?, accepted)));
     let journal = journal.collect::<Result<Vec<_>, Failed>>()?;
-    let directory = drill.world.directory.heard();
+    let directory = drill.world.directory.complete().await?;
     drill.world.stop_services()?;
     let left = drill.world.left_behind(folder);
     drill.world.complaints.extend(left);
     let lives = lives(folder)?;
+    let short = unwritten(&lives, &drill.world.started);
+    if let Some((node, why)) = short {
+        return Err(Failed::History(format!("the history of {} is incomplete: {why}", drill.world.nodes.name(node))));
+    }
     let members = &drill.world.members;
     let sinks = [crate::faults::Service::Directory, crate::faults::Service::Ledger]
         .map(|service| members.stand_in(service).unwrap_or_default());
@@ -232,6 +236,16 @@ fn lives(folder: &Folder) -> Result<Vec<Vec<Entry>>, Failed> {
     lives.collect()
 }
 
+/// A node of whose lives not each has written that it began, and how many have.
+fn unwritten(lives: &[Vec<Entry>], started: &BTreeMap<NodeId, usize>) -> Option<(NodeId, String)> {
+    started.iter().find_map(|(&node, &started)| {
+        let first = lives.iter().filter_map(|life| life.first());
+        let wrote = first.filter(|line| line.node == node && line.what == What::Started).count();
+        (wrote < started)
+            .then(|| (node, format!("it was started {started} times, and {wrote} of its lives wrote that")))
+    })
+}
+
 /// Keeps the one history, a line an event: an event's number is the line's.
 fn write_merged(folder: &Folder, entries: &[Entry]) -> Result<(), Failed> {
     let mut text = Vec::new();
@@ -254,8 +268,9 @@ impl Drill<'_> {
                     for (index, going_on) in std::mem::take(&mut self.going_on) {
                         self.say_what_it_did(index, &going_on, watched);
                     }
-                    self.world.heal().await?;
+                    // As in the simulator: from when it is done, not from when that has taken effect.
                     self.tell(Told::Healed);
+                    self.world.heal().await?;
                     self.note(watched, "everything is healed");
                 }
                 Action::Sample => {
@@ -347,11 +362,12 @@ impl Drill<'_> {
 
     async fn end_fault(&mut self, index: usize, watched: &dyn Fn(&str)) -> Result<(), Failed> {
         let Some(going_on) = self.going_on.remove(&index) else { return Ok(()) };
+        // As in the simulator: from when its end is brought about, not from when that has taken effect.
+        self.tell(Told::Ended);
         for deed in &going_on.plan.end {
             self.world.act(deed, self.folder).await?;
         }
         self.say_what_it_did(index, &going_on, watched);
-        self.tell(Told::Ended);
         self.note(watched, &format!("fault {} is over", index + 1));
         Ok(())
     }
@@ -367,5 +383,26 @@ impl Drill<'_> {
         let workers = self.world.workers(&unwell);
         let services = self.world.usable(&unwell, impaired);
         self.tell(Told::Sampled(Sample { workers, services }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use worldline_system::history::EventId;
+
+    #[test]
+    fn every_life_that_was_started_has_to_have_written_that() {
+        let line = |node, what| {
+            let (at, node, incarnation) = (time::Instant::default(), NodeId(node), Incarnation(1));
+            Entry { at, local: at, node, incarnation, event: EventId(0), what }
+        };
+        let lives = [vec![line(1, What::Started)], vec![line(1, What::Started)], vec![line(2, What::Stopped)], vec![]];
+        let short = |started| unwritten(&lives, &BTreeMap::from(started)).map(|(node, _)| node.0);
+        assert_eq!(short([(NodeId(1), 2)]), None);
+        assert_eq!(short([(NodeId(1), 3)]), Some(1), "a file is missing");
+        assert_eq!(short([(NodeId(2), 1)]), Some(2), "its beginning is missing");
+        assert_eq!(short([(NodeId(3), 1)]), Some(3));
+        assert_eq!(short([(NodeId(3), 0)]), None, "it was never started");
     }
 }

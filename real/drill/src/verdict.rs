@@ -51,7 +51,8 @@ pub struct Evidence<'a> {
     pub seed: u64,
     /// When it began, by the machine's clock: the zero of the entries' times.
     pub origin: Instant,
-    /// When it was looked at for the last time, by the machine's clock. What came later belongs to its stop.
+    /// When it was looked at for the last time, by the machine's clock. What came later belongs to its stop: it is checked, but
+    /// nobody has to be served any more.
     pub ended: Instant,
     /// The one history.
     pub entries: &'a [Entry],
@@ -72,7 +73,8 @@ impl Evidence<'_> {
         let mut told = self.told.iter().peekable();
         let (mut last, mut latest) = (EventId(0), None);
         let end = since(self.ended);
-        for entry in self.entries.iter().take_while(|entry| entry.at <= end) {
+        let (run, stop) = self.entries.split_at(self.entries.partition_point(|entry| entry.at <= end));
+        for entry in run {
             while let Some((at, told)) = told.next_if(|(at, _)| since(*at) <= entry.at) {
                 tell(&mut judge, told, since(*at), last, &mut latest);
             }
@@ -84,6 +86,7 @@ impl Evidence<'_> {
             let rows = Rows(self.tables);
             judge.at_end(&View { ledger: Some(&rows), settled: true, ..view(sample, end, last) });
         }
+        stop.iter().for_each(|entry| judge.on_stop(entry, &Facts::default()));
         for complaint in self.complaints {
             judge.missed(Miss { name: "process".to_owned(), sentence: complaint.clone() });
         }
@@ -155,6 +158,7 @@ mod tests {
     };
 
     const SECOND: u64 = 1_000_000_000;
+    const UP: Services = Services { directory: true, ledger: true, orchestrator: true };
 
     fn at(seconds: u64) -> Instant {
         Instant::from_nanos(seconds * SECOND)
@@ -179,17 +183,22 @@ mod tests {
         merged(Sources { origin: at(10), journal, own, ..Sources::default() })
     }
 
-    fn judged(name: &str, writer: u64, told: &[(Instant, Told)], complaints: &[String]) -> (RunResult, Option<Entry>) {
-        let scenario = scenario(name);
-        let entries = history(&scenario, writer);
-        let balances = world::seeds(&scenario).into_iter().map(|seed| Row {
+    /// The ledger as the scenario begins with it.
+    fn tables(scenario: &Scenario) -> Tables {
+        let balances = world::seeds(scenario).into_iter().map(|seed| Row {
             entity: seed.entity,
             fence: None,
             hit_points: seed.hit_points,
             experience: 0,
             balance: seed.balance,
         });
-        let tables = Tables { rows: balances.collect(), ..Tables::default() };
+        Tables { rows: balances.collect(), ..Tables::default() }
+    }
+
+    fn judged(name: &str, writer: u64, told: &[(Instant, Told)], complaints: &[String]) -> (RunResult, Option<Entry>) {
+        let scenario = scenario(name);
+        let entries = history(&scenario, writer);
+        let tables = tables(&scenario);
         let evidence = Evidence {
             scenario: &scenario,
             nodes: Arc::new(Nodes::of(&scenario)),
@@ -220,9 +229,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_while_the_world_stops_is_checked_too() {
+        let scenario = scenario("swing");
+        let entries = history(&scenario, 8);
+        let told = [(at(11), Told::Sampled(Sample { workers: Vec::new(), services: UP }))];
+        let evidence = Evidence {
+            scenario: &scenario,
+            nodes: Arc::new(Nodes::of(&scenario)),
+            seed: 1,
+            origin: at(10),
+            // Before the checkpoint of another lease.
+            ended: at(12),
+            entries: &entries,
+            told: &told,
+            tables: &tables(&scenario),
+            complaints: &[],
+        };
+        let (run, first) = evidence.judged(SECOND, BTreeMap::new());
+        assert_eq!((run.outcome(), state(&run, "O1"), run.entries), (Outcome::Broken, State::Broken, 3));
+        assert_eq!(first.expect("a line").event, EventId(3));
+    }
+
+    #[test]
     fn what_nobody_can_see_from_outside_is_not_checked() {
-        let services = Services { directory: true, ledger: true, orchestrator: true };
-        let told = [(at(15), Told::Sampled(Sample { workers: Vec::new(), services }))];
+        let told = [(at(15), Told::Sampled(Sample { workers: Vec::new(), services: UP }))];
         let (run, _) = judged("swing", 7, &told, &[]);
         for id in ["L1", "L4", "O9"] {
             assert!(matches!(state(&run, id), State::NotChecked(_)), "{id}");
@@ -233,8 +263,7 @@ mod tests {
 
     #[test]
     fn a_process_that_ended_badly_and_a_fault_that_was_left_out_are_told() {
-        let services = Services { directory: true, ledger: true, orchestrator: true };
-        let sampled = || Told::Sampled(Sample { workers: Vec::new(), services });
+        let sampled = || Told::Sampled(Sample { workers: Vec::new(), services: UP });
         let told = [(at(12), Told::Skipped(0, "no clock of its own".into())), (at(15), sampled())];
         let (run, _) = judged("worker-crash", 7, &told, &["worker:x ended by itself".into()]);
         assert_eq!(run.skipped().len(), 1);

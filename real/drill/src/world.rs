@@ -65,6 +65,8 @@ pub struct World<'a> {
     services: Services,
     /// What the drill has seen, in order.
     pub seen: Vec<Seen>,
+    /// How often each role's process was started.
+    pub started: BTreeMap<NodeId, usize>,
     /// What is wrong that no checker sees.
     pub complaints: Vec<String>,
 }
@@ -109,7 +111,7 @@ impl<'a> World<'a> {
                 processes.insert(id, if player(node.kind) { process.that_ends() } else { process });
             }
         }
-        let (paused, seen, complaints) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let (paused, seen, started, complaints) = (BTreeSet::new(), Vec::new(), BTreeMap::new(), Vec::new());
         let mut world = Self {
             scenario,
             nodes,
@@ -121,6 +123,7 @@ impl<'a> World<'a> {
             paused,
             services,
             seen,
+            started,
             complaints,
         };
         let servers = world.nodes.those(|kind| !player(kind));
@@ -135,7 +138,13 @@ impl<'a> World<'a> {
     }
 
     fn start_all(&mut self, nodes: &[NodeId]) -> Result<(), Failed> {
-        nodes.iter().filter_map(|node| self.processes.get_mut(node).map(Process::start)).collect()
+        nodes.iter().try_for_each(|&node| self.start_one(node))
+    }
+
+    fn start_one(&mut self, node: NodeId) -> Result<(), Failed> {
+        let Some(process) = self.processes.get_mut(&node) else { return Ok(()) };
+        *self.started.entry(node).or_default() += 1;
+        process.start()
     }
 
     /// Starts the players' processes.
@@ -270,9 +279,11 @@ impl<'a> World<'a> {
         match target {
             Target::Role(node) => {
                 let Some(process) = self.processes.get_mut(&node) else { return false };
+                // What it still writes until it is gone is put before this.
+                let at = clock::now();
                 match process.kill().await {
                     Ok(true) => {
-                        self.seen.push((clock::now(), node, life(folder, node), What::Crashed));
+                        self.seen.push((at, node, life(folder, node), What::Crashed));
                         true
                     }
                     Ok(false) => false,
@@ -293,8 +304,8 @@ impl<'a> World<'a> {
     async fn start_again(&mut self, target: Target) -> Result<(), Failed> {
         self.targeted(target).into_iter().for_each(|node| self.links.started(node));
         match target {
-            Target::Role(node) => match self.processes.get_mut(&node) {
-                Some(process) if !process.is_up() => process.start(),
+            Target::Role(node) => match self.processes.get(&node) {
+                Some(process) if !process.is_up() => self.start_one(node),
                 _ => Ok(()),
             },
             Target::Service(_) => self.services.start_again().await,
@@ -465,7 +476,40 @@ async fn prepare_ledger(scenario: &Scenario, services: &Services) -> Result<(), 
     let audit = async {
         let mut connection = sqlx::PgConnection::connect(&url).await?;
         connection.execute("alter database postgres set worldline.audit = 'full'").await?;
-        connection.close().await
+        connection.close().await?;
+        // A setting of the database is that of connections made from now on.
+        let mut connection = sqlx::PgConnection::connect(&url).await?;
+        let asked = "select current_setting('worldline.audit', true), current_setting('track_commit_timestamp', true)";
+        let (audit, dated): (Option<String>, Option<String>) = sqlx::query_as(asked).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok([("worldline.audit", audit, "full"), ("track_commit_timestamp", dated, "on")])
     };
-    audit.await.map_err(|error: sqlx::Error| failed(error.to_string()))
+    let settings = audit.await.map_err(|error: sqlx::Error| failed(error.to_string()))?;
+    unset(&settings).map_or(Ok(()), |why| Err(failed(why)))
+}
+
+/// A setting that is not as it has to be for a journal that can be judged: name, what it is, what it has to be.
+fn unset(settings: &[(&str, Option<String>, &str)]) -> Option<String> {
+    let wrong = settings.iter().find(|(_, is, wanted)| is.as_deref() != Some(wanted));
+    wrong.map(|(name, is, wanted)| {
+        format!("`{name}` is `{}` and has to be `{wanted}`", is.as_deref().unwrap_or("unset"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_that_dates_no_commits_or_journals_only_some_is_refused() {
+        let settings = |audit: Option<&str>, dated: &str| {
+            let (audit, dated) = (audit.map(str::to_owned), Some(dated.to_owned()));
+            unset(&[("worldline.audit", audit, "full"), ("track_commit_timestamp", dated, "on")])
+        };
+        assert_eq!(settings(Some("full"), "on"), None);
+        let why = settings(Some("full"), "off").expect("refused");
+        assert_eq!(why, "`track_commit_timestamp` is `off` and has to be `on`");
+        let why = settings(None, "on").expect("refused");
+        assert_eq!(why, "`worldline.audit` is `unset` and has to be `full`");
+    }
 }
