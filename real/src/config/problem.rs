@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 /// Problems that are printed at most; the rest is counted.
 const PRINTED_MAX: usize = 50;
 /// Characters of a found text that are printed at most.
-const FOUND_MAX: usize = 60;
+const FOUND_MAX: usize = 200;
 
 /// Where something was said.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
