@@ -45,6 +45,7 @@ impl Actor for Timed {
             doors::Event::Network(_) => "call",
             doors::Event::Directory(_) => "directory",
             doors::Event::Ledger(_) => "ledger",
+            doors::Event::Bus(_) => "bus",
         };
         let started = Wall::now();
         self.0.deliver(event, seat.lend());
@@ -82,6 +83,7 @@ fn main() {
         call: figure(role, "call", clock),
         directory: figure(role, "directory", clock),
         ledger: figure(role, "ledger", clock),
+        bus: figure(role, "bus", clock),
     };
     let model = Model { gateway: figures("gateway"), worker: figures("worker"), orchestrator: figures("orchestrator") };
     let text = format!(

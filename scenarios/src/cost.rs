@@ -37,6 +37,9 @@ pub struct Figures {
     pub directory: Figure,
     /// An answer of the ledger.
     pub ledger: Figure,
+    /// An answer or a message of the bus.
+    #[serde(default)]
+    pub bus: Figure,
 }
 
 /// Nanoseconds of a core.
@@ -63,6 +66,7 @@ impl From<Figures> for Cost {
             call: figures.call.into(),
             directory: figures.directory.into(),
             ledger: figures.ledger.into(),
+            bus: figures.bus.into(),
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Cost {
     pub directory: Charge,
     /// An answer of the ledger.
     pub ledger: Charge,
+    /// An answer or a message of the bus.
+    pub bus: Charge,
 }
 
 impl Cost {
@@ -41,6 +43,7 @@ impl Cost {
             doors::Event::Network(_) => self.call,
             doors::Event::Directory(_) => self.directory,
             doors::Event::Ledger(_) => self.ledger,
+            doors::Event::Bus(_) => self.bus,
         }
     }
 }

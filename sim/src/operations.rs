@@ -8,7 +8,7 @@ use std::mem::Discriminant;
 use worldline_proto::{NodeId, OpId};
 use worldline_system::{
     Refusal,
-    doors::{self, directory, ledger, network},
+    doors::{self, bus, directory, ledger, network},
     history::{Completion, Invocation, What},
     limits,
     outcome::End,
@@ -33,6 +33,7 @@ pub(crate) enum Kind {
     },
     Directory(directory::Ask),
     Ledger(ledger::Ask),
+    Bus(bus::Ask),
 }
 
 impl Core {
@@ -117,6 +118,11 @@ impl Core {
                 self.record(node, What::Completed(op, Box::new(Completion::Ledger(answer.clone()))));
                 doors::Event::Ledger(ledger::Event { op, answer: Box::new(answer) })
             }
+            Kind::Bus(ask) => {
+                let answer = ask.ended(end);
+                self.record_bus(node, op, &answer);
+                doors::Event::Bus(bus::Event::Answered { op, answer: Box::new(answer) })
+            }
         })
     }
 
@@ -150,6 +156,22 @@ impl Core {
         assert!(same_kind(&ask.ended(End::Unknown), &answer), "the answer to {ask:?} cannot be {answer:?}");
         self.record(to, What::Completed(op, Box::new(Completion::Ledger(answer.clone()))));
         self.tell(to, doors::Event::Ledger(ledger::Event { op, answer: Box::new(answer) }));
+    }
+
+    /// The bus has answered. Delivered now; dropped if the operation has ended or its incarnation is dead.
+    pub fn answer_bus(&mut self, to: NodeId, op: OpId, answer: bus::Answer) {
+        let Some(pending) = self.take_pending(to, op) else { return };
+        let Kind::Bus(ask) = pending.kind else { panic!("{op} of {to} is no operation on the bus") };
+        assert!(same_kind(&ask.ended(End::Unknown), &answer), "the answer to {ask:?} cannot be {answer:?}");
+        self.record_bus(to, op, &answer);
+        self.tell(to, doors::Event::Bus(bus::Event::Answered { op, answer: Box::new(answer) }));
+    }
+
+    /// Of what is asked of the bus, only publishes are written to the history.
+    fn record_bus(&mut self, node: NodeId, op: OpId, answer: &bus::Answer) {
+        if matches!(answer, bus::Answer::Published(_)) {
+            self.record(node, What::Completed(op, Box::new(Completion::Bus(answer.clone()))));
+        }
     }
 
     /// News of a watch, delivered now. `false` where the incarnation is dead, or its reader has as many news waiting as it

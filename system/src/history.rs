@@ -1,14 +1,15 @@
 //! The typed history that every checker reads: what was asked, what came of it, and what the sinks accepted.
 //!
 //! Three sources write it. A role leaves a [`Note`] for what no door shows. Its host records every operation on the
-//! directory and the ledger as [`What::Invoked`] and [`What::Completed`], and the lives of the process. The sinks themselves
-//! (in the simulator the models, in a drill etcd's watch and the ledger's tables) tell what they accepted: the checkers
+//! directory and the ledger, and every publish on the bus, as [`What::Invoked`] and [`What::Completed`], and the lives of the process. The sinks themselves
+//! (in the simulator the models, in a drill etcd's watch, the ledger's tables and the bus's stream) tell what they accepted: the checkers
 //! believe these before any role.
 //!
 //! Deliberately absent: text. A checker never parses a message.
 
 use crate::{
     doors::{
+        bus::{self, MessageId, StreamSequence, Subject},
         directory::{self, Change},
         ledger::{self, Authority, OpResult, Operation, Verdict},
     },
@@ -81,6 +82,8 @@ pub enum Invocation {
     Directory(directory::Submission),
     /// To the ledger.
     Ledger(ledger::Submission),
+    /// To the bus: a publish. What its consumers do shows in what their roles note.
+    Bus(bus::Submission),
 }
 
 /// An operation's answer.
@@ -91,6 +94,8 @@ pub enum Completion {
     Directory(directory::Answer),
     /// By the ledger.
     Ledger(ledger::Answer),
+    /// By the bus: of a publish.
+    Bus(bus::Answer),
 }
 
 /// What a role says of itself.
@@ -323,6 +328,22 @@ pub enum Acceptance {
         authority: Authority,
         /// Its version.
         version: Version,
+    },
+    /// The stream stored a message. A duplicate that it recognised is not told.
+    Published {
+        /// Its place. Lower than an earlier one where the stream has lost its tail meanwhile.
+        sequence: StreamSequence,
+        /// What it is about.
+        subject: Subject,
+        /// Its name.
+        message: MessageId,
+        /// As it was published.
+        payload: Arc<[u8]>,
+    },
+    /// The stream has lost what was stored behind this: a majority of its members lost what they had not synced.
+    TailLost {
+        /// The last that is left; zero where nothing is.
+        last: StreamSequence,
     },
 }
 

@@ -43,6 +43,17 @@ pub const CLIENT_WINDOW: usize = 8;
 /// Sessions of one gateway.
 pub const GATEWAY_SESSIONS: usize = 2_048;
 
+/// The largest payload of a message on the bus, in bytes.
+pub const BUS_PAYLOAD_BYTES: usize = 64 * 1024;
+/// Messages that the bus's stream keeps; one more and the oldest goes.
+pub const BUS_MESSAGES: u64 = 10_000_000;
+/// Bytes that the bus's stream keeps, headers and framing counted; more and the oldest messages go.
+pub const BUS_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+/// Messages of one consumer that are delivered and not acknowledged (JetStream's `max_ack_pending`).
+pub const BUS_CREDITS: usize = 256;
+/// Consumers of one node; one more is refused as `Busy`. All their credits are within [`WATCH_CREDITS`].
+pub const BUS_CONSUMERS: usize = 2;
+
 /// Time to live of a lease.
 pub const LEASE_TTL: Duration = Duration::from_secs(10);
 /// What a holder keeps off its lease: clock drift and whatever passes between looking at the clock and the sink.
@@ -67,3 +78,13 @@ pub const CALL_PATIENCE: Duration = Duration::from_secs(2);
 pub const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest wait before something is tried again.
 pub const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long a message is kept on the bus: a reader that stays away longer reads the ledger.
+pub const BUS_AGE: Duration = Duration::from_secs(72 * 3_600);
+/// How long the bus recognises a message id that it has stored (JetStream's default `duplicate_window`).
+pub const BUS_DEDUPLICATION: Duration = Duration::from_secs(120);
+/// How long a delivered message may stay unacknowledged before it is delivered again.
+pub const BUS_ACK_WAIT: Duration = Duration::from_secs(5);
+/// How often a member of the bus syncs what it has stored (JetStream's default `sync_interval`).
+pub const BUS_SYNC_PERIOD: Duration = Duration::from_secs(120);
+/// How long a publish may take before it is `Unknown`.
+pub const BUS_PATIENCE: Duration = Duration::from_secs(2);

@@ -1,5 +1,6 @@
 //! What became of an operation: done, certainly not done, or unknown.
 
+use crate::doors::bus::StreamSequence;
 use core::fmt;
 use worldline_proto::{Epoch, Revision};
 
@@ -86,6 +87,15 @@ pub enum Refusal {
         /// The epoch of the fence row.
         highest: Epoch,
     },
+    /// Bus: no stream takes this subject now: there is none, or it has no leader. The message was not stored.
+    NoStream,
+    /// Bus: the stream takes no more: its limits are reached and it discards what is new, or its storage is full.
+    StreamFull,
+    /// Bus: another message than the expected one is the last of this subject.
+    WrongSequence {
+        /// The last of this subject; zero where the bus does not say.
+        last: StreamSequence,
+    },
 }
 
 impl fmt::Display for Refusal {
@@ -93,6 +103,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Compacted { oldest } => write!(f, "compacted before revision {oldest}"),
             Self::Fenced { highest } => write!(f, "fenced at epoch {highest}"),
+            Self::WrongSequence { last } => write!(f, "the last of the subject is {last}"),
             other => fmt::Debug::fmt(other, f),
         }
     }

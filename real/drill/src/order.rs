@@ -77,6 +77,7 @@ impl Answers {
                                 answers.ledger(submission, answer, entry.at);
                             }
                         }
+                        Completion::Bus(_) => {}
                     },
                     _ => {}
                 }

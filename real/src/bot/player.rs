@@ -12,7 +12,7 @@ use worldline_proto::{
 use worldline_system::{
     Role, Turn,
     client::{self, Client},
-    doors::{Asked, directory, ledger, network},
+    doors::{Asked, bus, directory, ledger, network},
     history::Note,
 };
 
@@ -138,6 +138,8 @@ impl Doors for Mouth {
     fn directory(&mut self, _: Asked<directory::Submission>) {}
 
     fn ledger(&mut self, _: Asked<ledger::Submission>) {}
+
+    fn bus(&mut self, _: Asked<bus::Submission>) {}
 
     fn note(&mut self, note: &Note) {
         if let Note::Joined { character, generation } = note {

@@ -25,7 +25,7 @@ use timers::Timers;
 use worldline_proto::{Incarnation, NodeId, OpId};
 use worldline_system::{
     Desk, Outcome, Refusal, Role, Turn,
-    doors::{Asked, Event, Submission, directory, ledger, network},
+    doors::{Asked, Event, Submission, bus, directory, ledger, network},
     history::{Completion, Entry, EventId, Invocation, Note, What},
     outcome::End,
     time::{Duration, Instant, UnixTime},
@@ -48,6 +48,8 @@ pub trait Doors: Send {
     fn directory(&mut self, asked: Asked<directory::Submission>);
     /// To the ledger.
     fn ledger(&mut self, asked: Asked<ledger::Submission>);
+    /// To the bus.
+    fn bus(&mut self, asked: Asked<bus::Submission>);
     /// What the role says of itself, before anything of the same turn leaves. Nothing may come of it but a measurement.
     fn note(&mut self, note: &Note) {
         let _ = note;
@@ -257,6 +259,9 @@ impl<R: Role, D: Doors> Running<R, D> {
                 Submission::Ledger(Asked { op, submission, .. }) => {
                     self.record(now, What::Invoked(*op, Invocation::Ledger(submission.clone())));
                 }
+                Submission::Bus(Asked { op, submission: submission @ bus::Submission::Publish { .. }, .. }) => {
+                    self.record(now, What::Invoked(*op, Invocation::Bus(submission.clone())));
+                }
                 _ => {}
             }
             if let Submission::Note(note) = submission {
@@ -285,6 +290,7 @@ impl<R: Role, D: Doors> Running<R, D> {
             Submission::Network(other) => return doors.network(other),
             Submission::Directory(ref asked) => (asked.op, asked.deadline, Kind::Directory((&asked.submission).into())),
             Submission::Ledger(ref asked) => (asked.op, asked.deadline, Kind::Ledger((&asked.submission).into())),
+            Submission::Bus(ref asked) => (asked.op, asked.deadline, Kind::Bus((&asked.submission).into())),
         };
         if !self.operations.reserve(op, deadline, kind) {
             count(&self.host.counters.0.refused_busy);
@@ -295,6 +301,7 @@ impl<R: Role, D: Doors> Running<R, D> {
             Submission::Network(submission) => doors.network(submission),
             Submission::Directory(asked) => doors.directory(asked),
             Submission::Ledger(asked) => doors.ledger(asked),
+            Submission::Bus(asked) => doors.bus(asked),
             _ => {}
         }
     }
@@ -319,6 +326,9 @@ fn completion(event: &Event) -> Option<(OpId, Completion)> {
             Some((*op, Completion::Directory((**answer).clone())))
         }
         Event::Ledger(ledger::Event { op, answer }) => Some((*op, Completion::Ledger((**answer).clone()))),
+        Event::Bus(bus::Event::Answered { op, answer }) if matches!(**answer, bus::Answer::Published(_)) => {
+            Some((*op, Completion::Bus((**answer).clone())))
+        }
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use worldline_proto::OpId;
 use worldline_system::{
-    doors::{self, directory, ledger, network},
+    doors::{self, bus, directory, ledger, network},
     limits,
     outcome::End,
     time::Instant,
@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     Call,
     Directory(directory::Ask),
     Ledger(ledger::Ask),
+    Bus(bus::Ask),
 }
 
 impl Kind {
@@ -35,6 +36,7 @@ impl Kind {
                 doors::Event::Directory(directory::Event::Answered { op, answer: Box::new(ask.ended(end)) })
             }
             Self::Ledger(ask) => doors::Event::Ledger(ledger::Event { op, answer: Box::new(ask.ended(end)) }),
+            Self::Bus(ask) => doors::Event::Bus(bus::Event::Answered { op, answer: Box::new(ask.ended(end)) }),
         }
     }
 }

@@ -61,6 +61,10 @@ impl Doors for Script {
     fn ledger(&mut self, asked: Asked<ledger::Submission>) {
         self.left(Submission::Ledger(asked));
     }
+
+    fn bus(&mut self, asked: Asked<bus::Submission>) {
+        self.left(Submission::Bus(asked));
+    }
 }
 
 struct Stage {

@@ -3,7 +3,7 @@
 use crate::{Doors, directory::Directory, ledger::Ledger, network::Network};
 use std::sync::Arc;
 use worldline_system::{
-    doors::{Asked, directory, ledger, network},
+    doors::{Asked, bus, directory, ledger, network},
     history::Note,
 };
 
@@ -32,6 +32,9 @@ impl Doors for Adapters {
     fn ledger(&mut self, asked: Asked<ledger::Submission>) {
         self.ledger.submit(asked);
     }
+
+    // Nobody serves it yet: an operation comes to its deadline.
+    fn bus(&mut self, _: Asked<bus::Submission>) {}
 
     fn note(&mut self, note: &Note) {
         match note {

@@ -111,6 +111,12 @@ impl<A: Actor> World<A> {
                 core.invoked(node, *op, Invocation::Ledger(submission.clone()));
                 core.reserve(node, *op, *deadline, Kind::Ledger(submission.into()))
             }
+            Submission::Bus(Asked { op, deadline, submission }) => {
+                if matches!(submission, doors::bus::Submission::Publish { .. }) {
+                    core.invoked(node, *op, Invocation::Bus(submission.clone()));
+                }
+                core.reserve(node, *op, *deadline, Kind::Bus(submission.into()))
+            }
             _ => true,
         }
     }
@@ -141,12 +147,16 @@ impl<A: Actor> World<A> {
                 Some(model) => model.submit(core, node, op, core.due(node, deadline), submission),
                 None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
             },
+            Submission::Bus(Asked { op, .. }) => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
         }
     }
 }
 
 fn is_for_door(submission: &Submission) -> bool {
-    matches!(submission, Submission::Network(_) | Submission::Directory(_) | Submission::Ledger(_))
+    match submission {
+        Submission::Network(_) | Submission::Directory(_) | Submission::Ledger(_) | Submission::Bus(_) => true,
+        Submission::Arm { .. } | Submission::Disarm(_) | Submission::Note(_) | Submission::Stopped => false,
+    }
 }
 
 fn is_commit(submission: &Submission) -> bool {

@@ -4,8 +4,10 @@
 //! file of the same name. [`Event`] and [`Submission`] are the sums that a host carries; a role has its own, smaller
 //! sums, and converts.
 //!
-//! Order is promised only within one stream class of a connection and within one watch. Everything else may overtake.
+//! Order is promised only within one stream class of a connection, within one watch, and among a consumer's first
+//! deliveries. Everything else may overtake.
 
+pub mod bus;
 pub mod clock;
 pub mod directory;
 pub mod entropy;
@@ -32,6 +34,8 @@ pub enum Event {
     Directory(directory::Event),
     /// From the ledger: the answer to an operation.
     Ledger(ledger::Event),
+    /// From the bus: the answer to an operation, or what a consumer delivers.
+    Bus(bus::Event),
 }
 
 /// An operation on its way to a service.
@@ -63,6 +67,8 @@ pub enum Submission {
     Directory(Asked<directory::Submission>),
     /// To the ledger. Answered once, at the latest at `deadline`.
     Ledger(Asked<ledger::Submission>),
+    /// To the bus. Answered once, at the latest at `deadline`.
+    Bus(Asked<bus::Submission>),
     /// For the history: something the role did that no door shows.
     Note(alloc::boxed::Box<Note>),
     /// The orderly stop is complete: the host ends the process.

@@ -5,7 +5,7 @@ use tonic::{
     metadata::{MetadataMap, MetadataValue},
 };
 use worldline_proto::{Epoch, Revision};
-use worldline_system::Refusal;
+use worldline_system::{Refusal, doors::bus::StreamSequence};
 
 /// The metadata that carries a refusal.
 pub(super) const HEADER: &str = "worldline-refusal";
@@ -37,6 +37,7 @@ fn text(refusal: Refusal) -> String {
     match refusal {
         Refusal::Compacted { oldest } => format!("Compacted {oldest}"),
         Refusal::Fenced { highest } => format!("Fenced {highest}"),
+        Refusal::WrongSequence { last } => format!("WrongSequence {last}"),
         plain => format!("{plain:?}"),
     }
 }
@@ -60,6 +61,9 @@ fn parse(text: &str) -> Option<Refusal> {
         "ReadOnly" => Refusal::ReadOnly,
         "DiskFull" => Refusal::DiskFull,
         "Fenced" => Refusal::Fenced { highest: Epoch(number.parse().ok()?) },
+        "NoStream" => Refusal::NoStream,
+        "StreamFull" => Refusal::StreamFull,
+        "WrongSequence" => Refusal::WrongSequence { last: StreamSequence(number.parse().ok()?) },
         _ => return None,
     })
 }
@@ -87,6 +91,9 @@ mod tests {
             Refusal::ReadOnly,
             Refusal::DiskFull,
             Refusal::Fenced { highest: Epoch(u64::MAX) },
+            Refusal::NoStream,
+            Refusal::StreamFull,
+            Refusal::WrongSequence { last: StreamSequence(5) },
         ];
         for refusal in all {
             assert_eq!(of(status(refusal, "").metadata()), Some(refusal));
