@@ -46,6 +46,7 @@ impl Actor for Timed {
             doors::Event::Directory(_) => "directory",
             doors::Event::Ledger(_) => "ledger",
             doors::Event::Bus(_) => "bus",
+            doors::Event::Cache(_) => "cache",
         };
         let started = Wall::now();
         self.0.deliver(event, seat.lend());

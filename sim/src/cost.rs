@@ -31,6 +31,8 @@ pub struct Cost {
     pub ledger: Charge,
     /// An answer or a message of the bus.
     pub bus: Charge,
+    /// An answer of the cache.
+    pub cache: Charge,
 }
 
 impl Cost {
@@ -44,6 +46,7 @@ impl Cost {
             doors::Event::Directory(_) => self.directory,
             doors::Event::Ledger(_) => self.ledger,
             doors::Event::Bus(_) => self.bus,
+            doors::Event::Cache(_) => self.cache,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::mem::Discriminant;
 use worldline_proto::{NodeId, OpId};
 use worldline_system::{
     Refusal,
-    doors::{self, bus, directory, ledger, network},
+    doors::{self, bus, cache, directory, ledger, network},
     history::{Completion, Invocation, What},
     limits,
     outcome::End,
@@ -34,6 +34,7 @@ pub(crate) enum Kind {
     Directory(directory::Ask),
     Ledger(ledger::Ask),
     Bus(bus::Ask),
+    Cache(cache::Ask),
 }
 
 impl Core {
@@ -123,6 +124,11 @@ impl Core {
                 self.record_bus(node, op, &answer);
                 doors::Event::Bus(bus::Event::Answered { op, answer: Box::new(answer) })
             }
+            Kind::Cache(ask) => {
+                let answer = ask.ended(end);
+                self.record(node, What::Completed(op, Box::new(Completion::Cache(answer.clone()))));
+                doors::Event::Cache(cache::Event { op, answer: Box::new(answer) })
+            }
         })
     }
 
@@ -172,6 +178,15 @@ impl Core {
         if matches!(answer, bus::Answer::Published(_)) {
             self.record(node, What::Completed(op, Box::new(Completion::Bus(answer.clone()))));
         }
+    }
+
+    /// The cache has answered. Delivered now; dropped if the operation has ended or its incarnation is dead.
+    pub fn answer_cache(&mut self, to: NodeId, op: OpId, answer: cache::Answer) {
+        let Some(pending) = self.take_pending(to, op) else { return };
+        let Kind::Cache(ask) = pending.kind else { panic!("{op} of {to} is no operation on the cache") };
+        assert!(same_kind(&ask.ended(End::Unknown), &answer), "the answer to {ask:?} cannot be {answer:?}");
+        self.record(to, What::Completed(op, Box::new(Completion::Cache(answer.clone()))));
+        self.tell(to, doors::Event::Cache(cache::Event { op, answer: Box::new(answer) }));
     }
 
     /// News of a watch, delivered now. `false` where the incarnation is dead, or its reader has as many news waiting as it

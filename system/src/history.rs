@@ -1,8 +1,9 @@
 //! The typed history that every checker reads: what was asked, what came of it, and what the sinks accepted.
 //!
 //! Three sources write it. A role leaves a [`Note`] for what no door shows. Its host records every operation on the
-//! directory and the ledger, and every publish on the bus, as [`What::Invoked`] and [`What::Completed`], and the lives of the process. The sinks themselves
-//! (in the simulator the models, in a drill etcd's watch, the ledger's tables and the bus's stream) tell what they accepted: the checkers
+//! directory, the ledger and the cache, and every publish on the bus, as [`What::Invoked`] and [`What::Completed`], and the
+//! lives of the process. The sinks themselves (in the simulator the models, in a drill etcd's watch, the ledger's tables and
+//! the bus's stream) tell what they accepted: the checkers
 //! believe these before any role.
 //!
 //! Deliberately absent: text. A checker never parses a message.
@@ -10,6 +11,7 @@
 use crate::{
     doors::{
         bus::{self, MessageId, StreamSequence, Subject},
+        cache,
         directory::{self, Change},
         ledger::{self, Authority, OpResult, Operation, Verdict},
     },
@@ -84,6 +86,8 @@ pub enum Invocation {
     Ledger(ledger::Submission),
     /// To the bus: a publish. What its consumers do shows in what their roles note.
     Bus(bus::Submission),
+    /// To the cache.
+    Cache(cache::Submission),
 }
 
 /// An operation's answer.
@@ -96,6 +100,8 @@ pub enum Completion {
     Ledger(ledger::Answer),
     /// By the bus: of a publish.
     Bus(bus::Answer),
+    /// By the cache.
+    Cache(cache::Answer),
 }
 
 /// What a role says of itself.

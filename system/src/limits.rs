@@ -53,6 +53,16 @@ pub const BUS_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 pub const BUS_CREDITS: usize = 256;
 /// Consumers of one node; one more is refused as `Busy`. All their credits are within [`WATCH_CREDITS`].
 pub const BUS_CONSUMERS: usize = 2;
+/// Fields of one hash in the cache.
+pub const CACHE_FIELDS: usize = 64;
+/// Names and values of one entry in the cache, in bytes.
+pub const CACHE_ENTRY_BYTES: usize = 64 * 1024;
+/// The widest search among those present, in millimetres: the farthest ring of an area of interest.
+pub const CACHE_RADIUS_MM: u64 = 1_000_000;
+/// Neighbours in one answer: twice the largest mesh, and some.
+pub const CACHE_NEIGHBOURS: u16 = 128;
+/// Workers whose load one answer tells.
+pub const CACHE_LOADS: usize = 1_024;
 
 /// Time to live of a lease.
 pub const LEASE_TTL: Duration = Duration::from_secs(10);
@@ -72,6 +82,20 @@ pub const CHECKPOINT_PERIOD: Duration = Duration::from_secs(5);
 pub const DIRECTORY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a commit, a claim or a login may take before it is `Unknown`.
 pub const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the cache may take before it is taken for a miss.
+pub const CACHE_PATIENCE: Duration = Duration::from_millis(50);
+/// How long session data lives in the cache.
+pub const SESSION_TTL: Duration = Duration::from_secs(3_600);
+/// How long a checkpoint lives in the cache.
+pub const CACHED_CHECKPOINT_TTL: Duration = Duration::from_secs(3_600);
+/// How long a worker's load lives in the cache.
+pub const LOAD_TTL: Duration = Duration::from_secs(5);
+/// How often a worker tells its load.
+pub const LOAD_PERIOD: Duration = Duration::from_secs(1);
+/// How long a peer is present that does not say so again.
+pub const PRESENCE_TTL: Duration = Duration::from_secs(30);
+/// How long a counter of violations lives after the last of them.
+pub const VIOLATIONS_TTL: Duration = Duration::from_secs(24 * 3_600);
 /// How long a call between servers may take.
 pub const CALL_PATIENCE: Duration = Duration::from_secs(2);
 /// The first wait before something is tried again; it doubles up to [`RETRY_MAX`], with jitter.

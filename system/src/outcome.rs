@@ -78,10 +78,16 @@ pub enum Refusal {
     Deadlock,
     /// Ledger: no connection became free in time; the statement was not sent.
     PoolExhausted,
-    /// Ledger: the server is read-only, as a standby is (SQLSTATE 25006).
+    /// Ledger and cache: the server is read-only, as a standby is (SQLSTATE 25006, `READONLY`).
     ReadOnly,
     /// Ledger: the disk is full; the transaction was rolled back (SQLSTATE 53100).
     DiskFull,
+    /// Cache: the entry is of another type than its key. It has been deleted.
+    WrongType,
+    /// Cache: the sum would leave the range of an `i64`.
+    Overflow,
+    /// Cache: the server is at its memory bound and may not evict.
+    OutOfMemory,
     /// Ledger: the fence stands at `highest`, held by another or above the claim.
     Fenced {
         /// The epoch of the fence row.

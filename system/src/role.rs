@@ -1,7 +1,7 @@
 //! A role: plain data with one entry. What it wants of the world it leaves in an outbox; answers come back as events.
 
 use crate::{
-    doors::{self, Asked, bus, clock::TimerKey, directory, entropy::Entropy, hooks::Hooks, ledger, network},
+    doors::{self, Asked, bus, cache, clock::TimerKey, directory, entropy::Entropy, hooks::Hooks, ledger, network},
     history::Note,
     time::{Duration, Instant, UnixTime},
 };
@@ -150,6 +150,16 @@ impl<'a, S: Into<doors::Submission>> Turn<'a, S> {
     pub fn bus(&mut self, submission: bus::Submission, patience: Duration) -> OpId
     where
         S: From<Asked<bus::Submission>>,
+    {
+        let op = self.next_op();
+        self.submit(Asked { op, deadline: self.now + patience, submission });
+        op
+    }
+
+    /// Asks the cache; the answer comes within `patience`.
+    pub fn cache(&mut self, submission: cache::Submission, patience: Duration) -> OpId
+    where
+        S: From<Asked<cache::Submission>>,
     {
         let op = self.next_op();
         self.submit(Asked { op, deadline: self.now + patience, submission });

@@ -78,6 +78,8 @@ impl Answers {
                             }
                         }
                         Completion::Bus(_) => {}
+                        // What the cache has answered proves nothing.
+                        Completion::Cache(_) => {}
                     },
                     _ => {}
                 }

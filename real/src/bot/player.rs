@@ -12,7 +12,7 @@ use worldline_proto::{
 use worldline_system::{
     Role, Turn,
     client::{self, Client},
-    doors::{Asked, bus, directory, ledger, network},
+    doors::{Asked, bus, cache, directory, ledger, network},
     history::Note,
 };
 
@@ -140,6 +140,8 @@ impl Doors for Mouth {
     fn ledger(&mut self, _: Asked<ledger::Submission>) {}
 
     fn bus(&mut self, _: Asked<bus::Submission>) {}
+
+    fn cache(&mut self, _: Asked<cache::Submission>) {}
 
     fn note(&mut self, note: &Note) {
         if let Note::Joined { character, generation } = note {

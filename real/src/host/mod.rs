@@ -25,7 +25,7 @@ use timers::Timers;
 use worldline_proto::{Incarnation, NodeId, OpId};
 use worldline_system::{
     Desk, Outcome, Refusal, Role, Turn,
-    doors::{Asked, Event, Submission, bus, directory, ledger, network},
+    doors::{Asked, Event, Submission, bus, cache, directory, ledger, network},
     history::{Completion, Entry, EventId, Invocation, Note, What},
     outcome::End,
     time::{Duration, Instant, UnixTime},
@@ -50,6 +50,8 @@ pub trait Doors: Send {
     fn ledger(&mut self, asked: Asked<ledger::Submission>);
     /// To the bus.
     fn bus(&mut self, asked: Asked<bus::Submission>);
+    /// To the cache.
+    fn cache(&mut self, asked: Asked<cache::Submission>);
     /// What the role says of itself, before anything of the same turn leaves. Nothing may come of it but a measurement.
     fn note(&mut self, note: &Note) {
         let _ = note;
@@ -262,6 +264,9 @@ impl<R: Role, D: Doors> Running<R, D> {
                 Submission::Bus(Asked { op, submission: submission @ bus::Submission::Publish { .. }, .. }) => {
                     self.record(now, What::Invoked(*op, Invocation::Bus(submission.clone())));
                 }
+                Submission::Cache(Asked { op, submission, .. }) => {
+                    self.record(now, What::Invoked(*op, Invocation::Cache(submission.clone())));
+                }
                 _ => {}
             }
             if let Submission::Note(note) = submission {
@@ -291,6 +296,7 @@ impl<R: Role, D: Doors> Running<R, D> {
             Submission::Directory(ref asked) => (asked.op, asked.deadline, Kind::Directory((&asked.submission).into())),
             Submission::Ledger(ref asked) => (asked.op, asked.deadline, Kind::Ledger((&asked.submission).into())),
             Submission::Bus(ref asked) => (asked.op, asked.deadline, Kind::Bus((&asked.submission).into())),
+            Submission::Cache(ref asked) => (asked.op, asked.deadline, Kind::Cache((&asked.submission).into())),
         };
         if !self.operations.reserve(op, deadline, kind) {
             count(&self.host.counters.0.refused_busy);
@@ -302,6 +308,7 @@ impl<R: Role, D: Doors> Running<R, D> {
             Submission::Directory(asked) => doors.directory(asked),
             Submission::Ledger(asked) => doors.ledger(asked),
             Submission::Bus(asked) => doors.bus(asked),
+            Submission::Cache(asked) => doors.cache(asked),
             _ => {}
         }
     }
@@ -329,6 +336,7 @@ fn completion(event: &Event) -> Option<(OpId, Completion)> {
         Event::Bus(bus::Event::Answered { op, answer }) if matches!(**answer, bus::Answer::Published(_)) => {
             Some((*op, Completion::Bus((**answer).clone())))
         }
+        Event::Cache(cache::Event { op, answer }) => Some((*op, Completion::Cache((**answer).clone()))),
         _ => None,
     }
 }

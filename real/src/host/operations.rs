@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use worldline_proto::OpId;
 use worldline_system::{
-    doors::{self, bus, directory, ledger, network},
+    doors::{self, bus, cache, directory, ledger, network},
     limits,
     outcome::End,
     time::Instant,
@@ -18,6 +18,7 @@ pub(crate) enum Kind {
     Directory(directory::Ask),
     Ledger(ledger::Ask),
     Bus(bus::Ask),
+    Cache(cache::Ask),
 }
 
 impl Kind {
@@ -37,6 +38,7 @@ impl Kind {
             }
             Self::Ledger(ask) => doors::Event::Ledger(ledger::Event { op, answer: Box::new(ask.ended(end)) }),
             Self::Bus(ask) => doors::Event::Bus(bus::Event::Answered { op, answer: Box::new(ask.ended(end)) }),
+            Self::Cache(ask) => doors::Event::Cache(cache::Event { op, answer: Box::new(ask.ended(end)) }),
         }
     }
 }

@@ -65,6 +65,10 @@ impl Doors for Script {
     fn bus(&mut self, asked: Asked<bus::Submission>) {
         self.left(Submission::Bus(asked));
     }
+
+    fn cache(&mut self, asked: Asked<cache::Submission>) {
+        self.left(Submission::Cache(asked));
+    }
 }
 
 struct Stage {

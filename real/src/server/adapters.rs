@@ -3,7 +3,7 @@
 use crate::{Doors, directory::Directory, ledger::Ledger, network::Network};
 use std::sync::Arc;
 use worldline_system::{
-    doors::{Asked, bus, directory, ledger, network},
+    doors::{Asked, bus, cache, directory, ledger, network},
     history::Note,
 };
 
@@ -35,6 +35,9 @@ impl Doors for Adapters {
 
     // Nobody serves it yet: an operation comes to its deadline.
     fn bus(&mut self, _: Asked<bus::Submission>) {}
+
+    // No role asks it yet.
+    fn cache(&mut self, _: Asked<cache::Submission>) {}
 
     fn note(&mut self, note: &Note) {
         match note {

@@ -117,6 +117,10 @@ impl<A: Actor> World<A> {
                 }
                 core.reserve(node, *op, *deadline, Kind::Bus(submission.into()))
             }
+            Submission::Cache(Asked { op, deadline, submission }) => {
+                core.invoked(node, *op, Invocation::Cache(submission.clone()));
+                core.reserve(node, *op, *deadline, Kind::Cache(submission.into()))
+            }
             _ => true,
         }
     }
@@ -148,13 +152,18 @@ impl<A: Actor> World<A> {
                 None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
             },
             Submission::Bus(Asked { op, .. }) => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
+            Submission::Cache(Asked { op, .. }) => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
         }
     }
 }
 
 fn is_for_door(submission: &Submission) -> bool {
     match submission {
-        Submission::Network(_) | Submission::Directory(_) | Submission::Ledger(_) | Submission::Bus(_) => true,
+        Submission::Network(_)
+        | Submission::Directory(_)
+        | Submission::Ledger(_)
+        | Submission::Bus(_)
+        | Submission::Cache(_) => true,
         Submission::Arm { .. } | Submission::Disarm(_) | Submission::Note(_) | Submission::Stopped => false,
     }
 }

@@ -4,10 +4,11 @@
 //! file of the same name. [`Event`] and [`Submission`] are the sums that a host carries; a role has its own, smaller
 //! sums, and converts.
 //!
-//! Order is promised only within one stream class of a connection, within one watch, and among a consumer's first
-//! deliveries. Everything else may overtake.
+//! Order is promised only within one stream class of a connection, within one watch, among a consumer's first deliveries,
+//! and among the operations of one connection to the cache. Everything else may overtake.
 
 pub mod bus;
+pub mod cache;
 pub mod clock;
 pub mod directory;
 pub mod entropy;
@@ -36,6 +37,8 @@ pub enum Event {
     Ledger(ledger::Event),
     /// From the bus: the answer to an operation, or what a consumer delivers.
     Bus(bus::Event),
+    /// From the cache: the answer to an operation.
+    Cache(cache::Event),
 }
 
 /// An operation on its way to a service.
@@ -69,6 +72,8 @@ pub enum Submission {
     Ledger(Asked<ledger::Submission>),
     /// To the bus. Answered once, at the latest at `deadline`.
     Bus(Asked<bus::Submission>),
+    /// To the cache. Answered once, at the latest at `deadline`.
+    Cache(Asked<cache::Submission>),
     /// For the history: something the role did that no door shows.
     Note(alloc::boxed::Box<Note>),
     /// The orderly stop is complete: the host ends the process.

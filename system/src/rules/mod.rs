@@ -3,5 +3,6 @@
 //! Must never be here: a door, a turn, or anything that remembers.
 
 pub mod attack;
+pub mod grid;
 pub mod movement;
 pub mod space;
