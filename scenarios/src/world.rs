@@ -28,7 +28,6 @@ use worldline_system::{
         directory::{Family, Key as DirectoryKey, RegionId, Value},
     },
     gateway::{self, Gateway},
-    lease::LeaseTimes,
     orchestrator::{self, Orchestrator},
     rules::space::{self, Map, Position},
     time::Duration,
@@ -262,7 +261,6 @@ pub struct Stage<'a> {
     scenario: &'a Scenario,
     seed: u64,
     map: Arc<Map>,
-    lease: LeaseTimes,
     /// By region.
     gateways: Vec<Vec<NodeId>>,
 }
@@ -272,30 +270,23 @@ impl<'a> Stage<'a> {
     #[must_use]
     pub fn of(scenario: &'a Scenario, nodes: &Nodes, seed: u64) -> Self {
         let of = |at| nodes.those(|kind| matches!(kind, Kind::Gateway(region, _) if region == at));
-        let lease = &scenario.lease;
-        Self {
-            scenario,
-            seed,
-            map: Arc::new(map(scenario)),
-            lease: LeaseTimes { ttl: lease.ttl, margin: lease.margin, renewal: lease.renewal },
-            gateways: (0..scenario.regions.len()).map(of).collect(),
-        }
+        Self { scenario, seed, map: Arc::new(map(scenario)), gateways: (0..scenario.regions.len()).map(of).collect() }
     }
 
     /// The role of a node at its birth. `None` for a member of a service.
     fn role(&self, kind: Kind) -> Option<Cast> {
-        let (map, lease) = (Arc::clone(&self.map), self.lease);
+        let (map, lease, knobs) = (Arc::clone(&self.map), self.scenario.lease, self.scenario.knobs);
         Some(match kind {
             Kind::Directory(_) | Kind::Ledger(_) => return None,
             Kind::Orchestrator(_) => {
-                Cast::Orchestrator(Box::new(Orchestrator::new(orchestrator::Config { map, lease })))
+                Cast::Orchestrator(Box::new(Orchestrator::new(orchestrator::Config { map, lease, knobs })))
             }
             Kind::Worker(at, _) => {
-                Cast::Worker(Box::new(Worker::new(worker::Config { region: region_id(at), map, lease })))
+                Cast::Worker(Box::new(Worker::new(worker::Config { region: region_id(at), map, lease, knobs })))
             }
             Kind::Gateway(at, n) => {
                 let alternates = self.alternates(at, usize::from(n));
-                let config = gateway::Config { region: region_id(at), key: TOKEN_KEY, alternates };
+                let config = gateway::Config { region: region_id(at), key: TOKEN_KEY, alternates, knobs };
                 Cast::Gateway(Box::new(Gateway::new(config)))
             }
             Kind::Player(..) | Kind::Double(..) => Cast::Client(Client::new(self.player(kind)?)),
@@ -356,6 +347,7 @@ impl<'a> Stage<'a> {
             attacks_every: workload.attack_every,
             target: workload.target.map(|index| self.scenario.bosses[index].entity),
             conduct,
+            knobs: self.scenario.knobs,
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     Outcome, Refusal, Turn,
     backoff::Backoff,
     doors::{self, Asked, clock::TimerKey, directory},
+    knobs::Knobs,
     limits,
     time::{Duration, Instant},
 };
@@ -47,6 +48,7 @@ enum Stage {
 pub struct Holder {
     lease: LeaseId,
     times: LeaseTimes,
+    knobs: Knobs,
     stage: Stage,
     /// It may act before this, by the node's monotonic clock.
     valid_until: Instant,
@@ -69,7 +71,7 @@ pub enum News {
 
 impl Holder {
     /// Draws a new identity and asks the directory for its lease. `timer` is the role's timer for [`Self::on_timer`].
-    pub fn begin<S>(times: LeaseTimes, timer: TimerKey, turn: &mut Turn<'_, S>) -> Self
+    pub fn begin<S>(times: LeaseTimes, knobs: Knobs, timer: TimerKey, turn: &mut Turn<'_, S>) -> Self
     where
         S: Into<doors::Submission> + From<Asked<directory::Submission>>,
     {
@@ -77,6 +79,7 @@ impl Holder {
         let mut holder = Self {
             lease,
             times,
+            knobs,
             stage: Stage::Granting,
             valid_until: turn.now(),
             in_flight: None,
@@ -134,7 +137,7 @@ impl Holder {
             Stage::Granting => directory::Submission::Grant { lease: self.lease, ttl: self.times.ttl },
             Stage::Held | Stage::Gone => directory::Submission::KeepAlive(self.lease),
         };
-        let op = turn.directory(submission, limits::RENEWAL_PATIENCE);
+        let op = turn.directory(submission, self.knobs.renewal_patience);
         self.in_flight = Some((op, turn.now()));
         turn.arm_in(timer, self.times.renewal);
     }
@@ -176,7 +179,7 @@ impl Holder {
             }
             // `Unknown` and every other refusal: the lease is as it was. Ask again.
             _ => {
-                let wait = self.backoff.fail(turn.entropy());
+                let wait = self.backoff.fail(self.knobs.retry, turn.entropy());
                 turn.arm_in(timer, wait);
                 News::Nothing
             }
@@ -218,7 +221,7 @@ mod tests {
         let mut desk = Desk { node: NodeId(1), incarnation: Incarnation(1), operations: 0, entropy: seed };
         let times = LeaseTimes { renewal: Duration::from_millis(500), ..LeaseTimes::default() };
         let mut holder = None;
-        let outbox = turn(&mut desk, 0, |turn| holder = Some(Holder::begin(times, TIMER, turn)));
+        let outbox = turn(&mut desk, 0, |turn| holder = Some(Holder::begin(times, Knobs::default(), TIMER, turn)));
         let (mut holder, grant) = (holder.expect("begun"), asked(&outbox).expect("a grant"));
         let outbox = turn(&mut desk, 500, |turn| holder.on_timer(TIMER, turn));
         assert_eq!(asked(&outbox), None, "the grant is still awaited");

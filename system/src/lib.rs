@@ -15,6 +15,7 @@ pub mod digest;
 pub mod doors;
 pub mod gateway;
 pub mod history;
+pub mod knobs;
 pub mod lease;
 pub mod limits;
 pub mod orchestrator;

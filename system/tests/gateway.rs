@@ -23,6 +23,7 @@ use worldline_system::{
         network::{CloseReason, Event as FromNetwork, Payload, StreamClass, Submission as ToNetwork},
     },
     gateway::{Config, Gateway},
+    knobs::Knobs,
     limits, wire,
 };
 
@@ -36,7 +37,12 @@ fn character() -> CharacterId {
 }
 
 fn gateway() -> Bench<Gateway> {
-    let mut bench = Bench::new(Gateway::new(Config { region: RegionId(0), key: KEY, alternates: vec![NodeId(5)] }));
+    let mut bench = Bench::new(Gateway::new(Config {
+        region: RegionId(0),
+        key: KEY,
+        alternates: vec![NodeId(5)],
+        knobs: Knobs::default(),
+    }));
     bench.give(Event::Started);
     let (read, _) = bench.asked_directory().remove(0);
     bench.directory(read, Told::Got(Outcome::Done((None, Revision(3)))));

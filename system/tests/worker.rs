@@ -23,6 +23,7 @@ use worldline_system::{
         network::{Event as FromNetwork, Payload, Submission as ToNetwork},
     },
     history::Note,
+    knobs::Knobs,
     lease::LeaseTimes,
     limits,
     rules::{
@@ -52,7 +53,8 @@ fn worker() -> Bench<Worker> {
     let region = RegionId(0);
     let middle = Map::new(1, BTreeMap::new()).middle(region);
     let bosses = BTreeMap::from([(boss(), Boss { position: middle, region })]);
-    let config = Config { region, map: Arc::new(Map::new(1, bosses)), lease: LeaseTimes::default() };
+    let config =
+        Config { region, map: Arc::new(Map::new(1, bosses)), lease: LeaseTimes::default(), knobs: Knobs::default() };
     Bench::new(Worker::new(config))
 }
 

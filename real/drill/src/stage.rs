@@ -205,6 +205,7 @@ impl Told<'_> {
             let peers = self.links.peers(id).filter(|(peer, _)| self.members.service(*peer).is_none());
             Value::Table(peers.map(|(peer, address)| (peer.0.to_string(), text(address))).collect())
         };
+        settings.insert("knobs".to_owned(), Value::Table(self.knobs()));
         let mut set = |key: &str, value: Value| drop(settings.insert(key.to_owned(), value));
         let stem = |ending: &str| file(&format!("certificates/{id}.{ending}"));
         match node.kind {
@@ -251,6 +252,17 @@ impl Told<'_> {
             _ => set("lease", lease),
         }
         settings
+    }
+
+    fn knobs(&self) -> Table {
+        let knobs = &self.scenario.knobs;
+        table([
+            ("scan_every", duration(knobs.scan_every)),
+            ("checkpoint_every", duration(knobs.checkpoint_every)),
+            ("renewal_patience", duration(knobs.renewal_patience)),
+            ("retry_first", duration(knobs.retry.first)),
+            ("retry_longest", duration(knobs.retry.longest)),
+        ])
     }
 
     fn player(&self, id: NodeId, kind: Kind) -> Option<Table> {

@@ -8,6 +8,7 @@
 pub mod decode;
 pub mod given;
 pub mod keys;
+mod knobs;
 pub mod layers;
 mod players;
 pub mod problem;

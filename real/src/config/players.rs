@@ -4,6 +4,7 @@ use super::{
     decode,
     given::{Given, Value},
     keys::{OF_PLAYERS, PLAYER_LIST},
+    knobs::retry,
     layers::Layers,
     problem::{Problem, Problems, Sink, quoted},
     server::{self, Process},
@@ -19,6 +20,7 @@ use worldline_proto::{
 };
 use worldline_system::{
     client::{self, Conduct},
+    knobs::Knobs,
     time::Duration,
 };
 
@@ -153,6 +155,7 @@ impl Common<'_> {
         let target = one("target").map_or(Some(None), |given| decode::entity(given, sink).map(Some));
         let conduct = decode::word(CONDUCTS, "a conduct");
         let conduct = one("conduct").map_or(Some(Conduct::Honest), |given| conduct(given, sink));
+        let knobs = Knobs { retry: retry(self.layers, sink)?, ..Knobs::default() };
         let client = client::Config {
             character: character?,
             token: token?,
@@ -163,6 +166,7 @@ impl Common<'_> {
             attacks_every: attacks_every?,
             target: target?,
             conduct: conduct?,
+            knobs,
         };
         Some(Player { node: node?, client })
     }

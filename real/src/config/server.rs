@@ -3,6 +3,7 @@
 use super::{
     decode,
     keys::Command,
+    knobs::knobs,
     layers::Layers,
     problem::{Problem, Problems, Sink, quoted},
     world::{self, World},
@@ -15,7 +16,7 @@ use std::{
     path::PathBuf,
 };
 use worldline_proto::{NodeId, token};
-use worldline_system::{doors::directory::RegionId, lease::LeaseTimes, time::Duration};
+use worldline_system::{doors::directory::RegionId, knobs::Knobs, lease::LeaseTimes, time::Duration};
 
 /// Alternates of one gateway: more than a client remembers are no use.
 const ALTERNATES_MAX: usize = 8;
@@ -107,6 +108,8 @@ pub struct Server {
     pub world: World,
     /// How long an orderly stop may take.
     pub stop_patience: Duration,
+    /// Its role's periods.
+    pub knobs: Knobs,
     /// Its own.
     pub part: Part,
 }
@@ -139,6 +142,7 @@ fn decode_server(command: Command, layers: &Layers, sink: &mut Sink) -> Option<S
     let ledger = layers.required("ledger", sink, decode::ledger);
     let patience = decode::duration_in(Duration::from_millis(100)..=Duration::from_secs(3_600));
     let stop_patience = layers.optional("stop_patience", sink, patience).unwrap_or(STOP_PATIENCE);
+    let knobs = knobs(layers, sink);
     let part = match command {
         Command::Gateway => gateway(node, world.as_ref(), layers, sink),
         Command::Worker => worker(node, world.as_ref(), layers, sink),
@@ -151,6 +155,7 @@ fn decode_server(command: Command, layers: &Layers, sink: &mut Sink) -> Option<S
         ledger: Secret(ledger?),
         world: world?,
         stop_patience,
+        knobs: knobs?,
         part: part?,
     })
 }

@@ -21,6 +21,7 @@ use tokio::{
 use worldline_system::{
     backoff::Backoff,
     doors::{directory::Key, entropy::Entropy},
+    knobs::Retry,
 };
 
 /// How long a member may take to accept a connection, and what is asked may wait for one.
@@ -158,7 +159,7 @@ impl Keeper {
             at = (at + 1) % count;
             // A round through all members without one that serves: wait before the next.
             if problems.iter().all(Option::is_some) {
-                sleep(crate::clock::span(backoff.fail(&mut entropy))).await;
+                sleep(crate::clock::span(backoff.fail(Retry::default(), &mut entropy))).await;
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::{Problem, check::Server, pool::Pool, session::Session};
 use crate::{clock, entropy, ready::Readiness};
 use std::sync::{Arc, Mutex, PoisonError};
-use worldline_system::{backoff::Backoff, doors::entropy::Entropy, time::Duration};
+use worldline_system::{backoff::Backoff, doors::entropy::Entropy, knobs::Retry, time::Duration};
 
 /// How often a good server is looked at.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ impl Watch {
                 Err(problem) => {
                     self.pool.flush();
                     self.ready.missing("ledger", problem);
-                    backoff.fail(&mut entropy)
+                    backoff.fail(Retry::default(), &mut entropy)
                 }
             };
             *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = found.err();

@@ -88,7 +88,7 @@ struct Running {
 
 impl Running {
     async fn start(command: Command, config: Server) -> Result<Self, Exit> {
-        let Server { node, process, directory, ledger: url, world, stop_patience, part } = config;
+        let Server { node, process, directory, ledger: url, world, stop_patience, knobs, part } = config;
         let (inbox, ready, probes) = (Inbox::default(), Readiness::default(), Probes::default());
         let listener = match process.http {
             Some(address) => Some(listen(address).await?),
@@ -135,14 +135,14 @@ impl Running {
         let parts = Parts { desk, doors: adapters.clone(), inbox: inbox.clone(), history, probes, counters };
         let thread = match part {
             Part::Gateway { region, key, alternates, .. } => {
-                parts.start(Gateway::new(gateway::Config { region, key, alternates }), &process.name)
+                parts.start(Gateway::new(gateway::Config { region, key, alternates, knobs }), &process.name)
             }
             Part::Worker { region, lease, .. } => {
-                let worker = Worker::new(worker::Config { region, map, lease });
+                let worker = Worker::new(worker::Config { region, map, lease, knobs });
                 parts.start(Standing::new(worker, ready.clone()), &process.name)
             }
             Part::Orchestrator { lease } => {
-                let orchestrator = Orchestrator::new(orchestrator::Config { map, lease });
+                let orchestrator = Orchestrator::new(orchestrator::Config { map, lease, knobs });
                 parts.start(Standing::new(orchestrator, ready.clone()), &process.name)
             }
         };

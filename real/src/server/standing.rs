@@ -84,14 +84,16 @@ impl<R: Role + Leased> Role for Standing<R> {
 mod tests {
     use super::*;
     use std::{collections::BTreeMap, sync::Arc};
-    use worldline_system::{doors::directory::RegionId, lease::LeaseTimes, orchestrator, rules::space::Map, worker};
+    use worldline_system::{
+        doors::directory::RegionId, knobs::Knobs, lease::LeaseTimes, orchestrator, rules::space::Map, worker,
+    };
 
     #[test]
     fn a_role_without_a_lease_is_not_ready_from_its_first_moment() {
         let map = Arc::new(Map::new(1, BTreeMap::new()));
-        let lease = LeaseTimes::default();
-        let worker = Worker::new(worker::Config { region: RegionId(0), map: Arc::clone(&map), lease });
-        let orchestrator = Orchestrator::new(orchestrator::Config { map, lease });
+        let (lease, knobs) = (LeaseTimes::default(), Knobs::default());
+        let worker = Worker::new(worker::Config { region: RegionId(0), map: Arc::clone(&map), lease, knobs });
+        let orchestrator = Orchestrator::new(orchestrator::Config { map, lease, knobs });
         let (of_worker, of_orchestrator) = (Readiness::default(), Readiness::default());
         Standing::new(worker, of_worker.clone());
         Standing::new(orchestrator, of_orchestrator.clone());

@@ -3,14 +3,18 @@
 use super::{
     fields::{Fields, Sink, Value, found},
     problem::{Problem, quoted},
-    scenario::{Boss, Budget, CoreGroup, Lease, Place, Region, Scenario, Timing, Workload},
+    scenario::{Boss, Budget, CoreGroup, Place, Region, Scenario, Timing, Workload},
     select::Census,
     units,
 };
 use std::ops::RangeInclusive;
 use toml::de::{DeTable, DeValue};
 use worldline_proto::{EntityId, EntityKind};
-use worldline_system::{limits, time::Duration};
+use worldline_system::{
+    knobs::{Knobs, Retry},
+    lease::LeaseTimes,
+    time::Duration,
+};
 
 /// Players of one world.
 const PLAYERS: RangeInclusive<u32> = 1..=10_000;
@@ -68,7 +72,8 @@ fn decode(text: &str, document: &DeTable<'_>, sink: &mut Sink) -> Option<Scenari
     let duration = fields.required("duration", sink, units::duration_in(PHASE));
     let settle = fields.required("settle", sink, units::duration_in(PHASE));
     let core = fields.optional("core", sink, core).unwrap_or_else(default_core);
-    let lease = fields.optional("lease", sink, lease).unwrap_or_else(default_lease);
+    let lease = fields.optional("lease", sink, lease).unwrap_or_default();
+    let knobs = fields.optional("knobs", sink, knobs).unwrap_or_default();
     let (regions, bosses) = fields.required("world", sink, world).unwrap_or_default();
     let workload = match fields.value("workload") {
         Some(value) => workload(value, &bosses, sink),
@@ -102,6 +107,7 @@ fn decode(text: &str, document: &DeTable<'_>, sink: &mut Sink) -> Option<Scenari
         bosses,
         core,
         lease,
+        knobs,
         workload: workload?,
         duration: duration?,
         settle: settle?,
@@ -251,12 +257,8 @@ fn core(value: &Value<'_>, sink: &mut Sink) -> Option<CoreGroup> {
     Some(core)
 }
 
-fn default_lease() -> Lease {
-    Lease { ttl: limits::LEASE_TTL, margin: limits::LEASE_MARGIN, renewal: limits::LEASE_RENEWAL }
-}
-
-fn lease(value: &Value<'_>, sink: &mut Sink) -> Option<Lease> {
-    let default = default_lease();
+fn lease(value: &Value<'_>, sink: &mut Sink) -> Option<LeaseTimes> {
+    let default = LeaseTimes::default();
     let mut fields = Fields::of(value, "`[lease]`", sink);
     let before = sink.problems.len();
     // etcd grants whole seconds.
@@ -272,7 +274,33 @@ fn lease(value: &Value<'_>, sink: &mut Sink) -> Option<Lease> {
         sink.problems.push(Problem::new(fields.span(), found, "`renewal` to be shorter than `ttl` less `margin`"));
     }
     fields.finish(sink, |_| None);
-    Some(Lease { ttl, margin, renewal })
+    Some(LeaseTimes { ttl, margin, renewal })
+}
+
+fn knobs(value: &Value<'_>, sink: &mut Sink) -> Option<Knobs> {
+    let default = Knobs::default();
+    let mut fields = Fields::of(value, "`[knobs]`", sink);
+    let before = sink.problems.len();
+    let mut span = |key, from_ms, default| {
+        let range = Duration::from_millis(from_ms)..=Duration::from_secs(60);
+        fields.optional(key, sink, units::duration_in(range)).unwrap_or(default)
+    };
+    let knobs = Knobs {
+        scan_every: span("scan_every", 50, default.scan_every),
+        checkpoint_every: span("checkpoint_every", 50, default.checkpoint_every),
+        renewal_patience: span("renewal_patience", 50, default.renewal_patience),
+        retry: Retry {
+            first: span("retry_first", 1, default.retry.first),
+            longest: span("retry_longest", 1, default.retry.longest),
+        },
+    };
+    let Retry { first, longest } = knobs.retry;
+    if sink.problems.len() == before && first > longest {
+        let found = format!("waits from `{first}` to `{longest}`");
+        sink.problems.push(Problem::new(fields.span(), found, "`retry_first` to be at most `retry_longest`"));
+    }
+    fields.finish(sink, |_| None);
+    Some(knobs)
 }
 
 fn default_workload() -> Workload {

@@ -19,8 +19,7 @@ mod units;
 
 pub use problem::{Problem, Problems, nearest, shown};
 pub use scenario::{
-    Boss, Budget, CoreGroup, Fault, FaultKind, Lease, Outbox, Place, Region, Scenario, Selector, Timing, Window,
-    Workload,
+    Boss, Budget, CoreGroup, Fault, FaultKind, Outbox, Place, Region, Scenario, Selector, Timing, Window, Workload,
 };
 pub use services::{DirectoryFault, LedgerFault, Moment, Requests};
 pub use source::BYTES_MAX;

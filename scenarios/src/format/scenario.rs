@@ -3,7 +3,7 @@
 use super::services::{DirectoryFault, LedgerFault};
 use std::fmt;
 use worldline_proto::EntityId;
-use worldline_system::time::Duration;
+use worldline_system::{knobs::Knobs, lease::LeaseTimes, time::Duration};
 
 /// A scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +18,10 @@ pub struct Scenario {
     pub bosses: Vec<Boss>,
     /// The core: directory, ledger, orchestrators.
     pub core: CoreGroup,
-    /// The knobs of every lease.
-    pub lease: Lease,
+    /// The times of every lease.
+    pub lease: LeaseTimes,
+    /// The periods and retry bounds of every role.
+    pub knobs: Knobs,
     /// What the players do.
     pub workload: Workload,
     /// How long the fault phase is. All faults are healed at its end.
@@ -102,17 +104,6 @@ pub struct CoreGroup {
     pub ledger: u16,
     /// Orchestrators.
     pub orchestrators: u16,
-}
-
-/// The knobs of every lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// Time to live.
-    pub ttl: Duration,
-    /// What a holder keeps off it.
-    pub margin: Duration,
-    /// How often it is renewed.
-    pub renewal: Duration,
 }
 
 /// What the players do.

@@ -20,7 +20,7 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         1,
         r#"nam = "test""#,
         &[
-            r#"1:1: found the unknown key `nam`, expected one of the keys of a scenario: budget, core, duration, fault, lease, name, settle, summary, workload, world; did you mean `name`?"#,
+            r#"1:1: found the unknown key `nam`, expected one of the keys of a scenario: budget, core, duration, fault, knobs, lease, name, settle, summary, workload, world; did you mean `name`?"#,
         ],
     ),
     (
@@ -60,7 +60,7 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         3,
         r#"durration = "40s""#,
         &[
-            r#"3:1: found the unknown key `durration`, expected one of the keys of a scenario: budget, core, duration, fault, lease, name, settle, summary, workload, world; did you mean `duration`?"#,
+            r#"3:1: found the unknown key `durration`, expected one of the keys of a scenario: budget, core, duration, fault, knobs, lease, name, settle, summary, workload, world; did you mean `duration`?"#,
         ],
     ),
     (
@@ -172,7 +172,7 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         20,
         r#"[workloads]"#,
         &[
-            r#"20:2: found the unknown key `workloads`, expected one of the keys of a scenario: budget, core, duration, fault, lease, name, settle, summary, workload, world; did you mean `workload`?"#,
+            r#"20:2: found the unknown key `workloads`, expected one of the keys of a scenario: budget, core, duration, fault, knobs, lease, name, settle, summary, workload, world; did you mean `workload`?"#,
         ],
     ),
     (

@@ -35,6 +35,7 @@ use crate::{
         network::{self, CloseReason, Payload, StreamClass},
     },
     history::Note,
+    knobs::Knobs,
     limits, reached,
     role::role_sums,
     time::{Duration, Instant},
@@ -81,6 +82,8 @@ pub struct Config {
     pub target: Option<EntityId>,
     /// How it behaves.
     pub conduct: Conduct,
+    /// Its waits between tries.
+    pub knobs: Knobs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +195,7 @@ impl Client {
         self.stage = Stage::Away;
         self.gateway += 1;
         turn.disarm(Timer::Welcome);
-        let wait = self.backoff.fail(turn.entropy());
+        let wait = self.backoff.fail(self.config.knobs.retry, turn.entropy());
         turn.arm_in(Timer::Connect, pause.unwrap_or(wait));
     }
 

@@ -18,6 +18,7 @@ use crate::{
         directory::{self, Answer, Change, Consistency, Family, Key},
         ledger, network,
     },
+    knobs::Knobs,
     limits,
     role::role_sums,
     routes::{Found, Routes},
@@ -48,6 +49,8 @@ pub struct Config {
     pub key: token::Key,
     /// Gateways that its clients may turn to when it is gone; the last one is in another region.
     pub alternates: Vec<NodeId>,
+    /// Its waits between tries.
+    pub knobs: Knobs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -140,7 +140,7 @@ impl Gateway {
     /// Tries again what the session is about, after a while.
     pub(super) fn retry(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
         if let Some(session) = self.sessions.get_mut(&connection) {
-            let wait = session.backoff.fail(turn.entropy());
+            let wait = session.backoff.fail(self.config.knobs.retry, turn.entropy());
             turn.arm_in(Timer::Retry(connection), wait);
         }
     }

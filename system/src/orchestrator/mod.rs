@@ -17,6 +17,7 @@ use crate::{
         ledger,
     },
     history::Note,
+    knobs::Knobs,
     lease::{Holder, LeaseTimes, News},
     limits, reached,
     role::role_sums,
@@ -49,6 +50,8 @@ pub struct Config {
     pub map: Arc<Map>,
     /// Of its lease.
     pub lease: LeaseTimes,
+    /// Its periods.
+    pub knobs: Knobs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +130,8 @@ impl Orchestrator {
     }
 
     fn join(&mut self, turn: &mut Turn<'_, Submission>) {
-        self.holder = Some(Holder::begin(self.config.lease, Timer::Lease.into(), turn));
-        turn.arm_in(Timer::Round, limits::SCAN_PERIOD);
+        self.holder = Some(Holder::begin(self.config.lease, self.config.knobs, Timer::Lease.into(), turn));
+        turn.arm_in(Timer::Round, self.config.knobs.scan_every);
     }
 
     fn lease(&self, now: Instant) -> Option<LeaseId> {
@@ -137,7 +140,7 @@ impl Orchestrator {
 
     /// Begins a round: a leader surveys, anyone else campaigns.
     fn on_round(&mut self, turn: &mut Turn<'_, Submission>) {
-        turn.arm_in(Timer::Round, limits::SCAN_PERIOD);
+        turn.arm_in(Timer::Round, self.config.knobs.scan_every);
         let Some(lease) = self.lease(turn.now()) else {
             self.step = Step::Idle;
             return self.deposed(turn);

@@ -70,10 +70,11 @@ impl Worker {
     }
 
     fn due_checkpoints(&mut self, now: Instant) -> Vec<Checkpoint> {
+        let every = self.config.knobs.checkpoint_every;
         let due = self.entities.values_mut().filter(|served| served.checkpoint_due <= now);
         due.take(limits::BATCH_CHECKPOINTS)
             .map(|served| {
-                served.checkpoint_due = now + limits::CHECKPOINT_PERIOD;
+                served.checkpoint_due = now + every;
                 Checkpoint { authority: served.authority, version: served.next_version(), state: served.checkpointed() }
             })
             .collect()
@@ -131,7 +132,7 @@ impl Worker {
     fn resubmit_later(&mut self, turn: &mut Turn<'_, Submission>) {
         let Some(flight) = &mut self.flight else { return };
         flight.op = None;
-        let wait = flight.backoff.fail(turn.entropy());
+        let wait = flight.backoff.fail(self.config.knobs.retry, turn.entropy());
         turn.arm_in(Timer::Batch, wait);
     }
 

@@ -249,7 +249,7 @@ impl Worker {
 
     /// Tries again after a while that grows with every failure in a row.
     fn arm_later(&mut self, timer: Timer, turn: &mut Turn<'_, Submission>) {
-        let wait = self.claims.backoff.fail(turn.entropy());
+        let wait = self.claims.backoff.fail(self.config.knobs.retry, turn.entropy());
         turn.arm_in(timer, wait);
     }
 
@@ -334,7 +334,7 @@ impl Worker {
 
     fn try_group_later(&mut self, number: u64, turn: &mut Turn<'_, Submission>) {
         if let Some(group) = self.claims.groups.get_mut(&number) {
-            let wait = group.backoff.fail(turn.entropy());
+            let wait = group.backoff.fail(self.config.knobs.retry, turn.entropy());
             turn.arm_in(Timer::Group(number), wait);
         }
     }

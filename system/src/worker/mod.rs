@@ -17,6 +17,7 @@ use crate::{
     Role, Turn,
     doors::{Asked, clock::TimerKey, directory, ledger, network},
     history::Note,
+    knobs::Knobs,
     lease::{Holder, LeaseTimes, News},
     limits, reached,
     role::role_sums,
@@ -49,6 +50,8 @@ pub struct Config {
     pub map: Arc<Map>,
     /// Of its lease.
     pub lease: LeaseTimes,
+    /// Its periods.
+    pub knobs: Knobs,
 }
 
 /// What a worker may do now.
@@ -204,7 +207,7 @@ impl Worker {
     }
 
     fn join(&mut self, turn: &mut Turn<'_, Submission>) {
-        let holder = Holder::begin(self.config.lease, Timer::Lease.into(), turn);
+        let holder = Holder::begin(self.config.lease, self.config.knobs, Timer::Lease.into(), turn);
         let LeaseTimes { ttl, margin, .. } = self.config.lease;
         turn.note(Note::Identity { lease: holder.lease(), ttl, margin });
         self.holder = Some(holder);

@@ -181,7 +181,7 @@ impl Worker {
             served.head = None;
             return self.begin_next(character, turn);
         }
-        let wait = backoff.fail(turn.entropy());
+        let wait = backoff.fail(self.config.knobs.retry, turn.entropy());
         turn.arm_in(Timer::Forward(character.entity().number()), wait);
     }
 
