@@ -227,6 +227,7 @@ impl Worker {
         let Some(holder) = &self.holder else { return };
         turn.note(Note::Suspended { lease: holder.lease() });
         if self.phase == Phase::Draining {
+            self.give_lease_back(turn);
             return turn.stopped();
         }
         self.phase = Phase::Suspended;
@@ -367,18 +368,26 @@ impl Worker {
                 self.phase = Phase::Draining;
                 self.drain(turn);
             }
-            // Nothing is held that it could still answer for: the lease ends by itself.
-            _ => turn.stopped(),
+            // It answers for nothing any more. What it has submitted and knows no outcome of, the fence puts in order with
+            // what its successor does: nobody need wait for the end of its lease.
+            _ => {
+                self.give_lease_back(turn);
+                turn.stopped();
+            }
         }
     }
 
     /// Gives the lease back once nothing is in flight; the orchestrator sees it at its next scan.
     fn drain(&mut self, turn: &mut Turn<'_, Submission>) {
         if self.phase == Phase::Draining && self.flight.is_none() && self.queue.is_empty() {
-            if let Some(holder) = &self.holder {
-                turn.directory(directory::Submission::Revoke(holder.lease()), limits::DIRECTORY_PATIENCE);
-            }
+            self.give_lease_back(turn);
             turn.stopped();
+        }
+    }
+
+    fn give_lease_back(&self, turn: &mut Turn<'_, Submission>) {
+        if let Some(holder) = &self.holder {
+            turn.directory(directory::Submission::Revoke(holder.lease()), limits::DIRECTORY_PATIENCE);
         }
     }
 }

@@ -35,6 +35,9 @@ const FORWARD_ATTEMPTS: u32 = 20;
 /// How long an attempt at a target's owner may take.
 const FORWARD_PATIENCE: Duration = limits::CALL_PATIENCE;
 
+/// Calls that wait for the same operation: its client sends it again while it is under way.
+const CALLS_PER_OPERATION: usize = 4;
+
 impl Worker {
     /// A gateway brings an operation.
     pub(super) fn on_perform(&mut self, call: CallId, request: PerformRequest, turn: &mut Turn<'_, Submission>) {
@@ -56,14 +59,11 @@ impl Worker {
         if let Some(known) =
             served.head.iter_mut().map(|h| &mut h.asked).chain(&mut served.behind).find(|a| a.number == number)
         {
-            // A resend of what is under way: the newest call gets the answer. Another payload under the same number must
-            // wait for the result that tells it no.
+            // A resend of what is under way. Another payload under the same number must wait for the result that tells it no.
             if known.digest != digest {
                 return refuse(call, Refusal::Busy, turn);
             }
-            known.generation = generation;
-            let older = core::mem::replace(&mut known.call, call);
-            return refuse(older, Refusal::Busy, turn);
+            return wait_too(known, call, generation, turn);
         }
         if number.0 - served.applied_through.0 > limits::CLIENT_WINDOW as u64 {
             return answer(call, PerformStatus::Gap, None, turn);
@@ -73,7 +73,8 @@ impl Worker {
         }
         // Calls overtake each other: what comes early waits here for what is missing.
         let place = served.behind.partition_point(|asked| asked.number < number);
-        served.behind.insert(place, Asked { number, generation, digest, action: request.action, call });
+        let asked = Asked { number, generation, digest, action: request.action, calls: vec![call] };
+        served.behind.insert(place, asked);
         if let Some(character) = served.character() {
             self.begin_next(character, turn);
         }
@@ -81,13 +82,20 @@ impl Worker {
 
     /// Begins a character's next operation, unless one is under way.
     pub(super) fn begin_next(&mut self, character: CharacterId, turn: &mut Turn<'_, Submission>) {
+        let speaks = self.phase == Phase::Active && self.acts(turn.now());
         let Some(served) = self.entities.get_mut(&character.entity()) else { return };
         if served.head.is_some() {
             return;
         }
         while let Some(late) = served.behind.pop_front_if(|asked| asked.number <= served.applied_through) {
-            // It has a result by now. Asked again, it is answered from that.
-            refuse(late.call, Refusal::Busy, turn);
+            // It has a result by now.
+            for call in late.calls {
+                if speaks {
+                    answer_stored(served, call, late.number, late.digest, turn);
+                } else {
+                    answer_unknown(call, turn);
+                }
+            }
         }
         let next = served.applied_through.next();
         let Some(asked) = served.behind.pop_front_if(|asked| asked.number == next) else { return };
@@ -253,12 +261,12 @@ impl Worker {
             let (waiting, asked) = (queued.operation.authority[0], operation.authority[0]);
             let (Requester::Call(older), true) = (queued.requester, asked.epoch >= waiting.epoch) else {
                 // What waits is of a later owner of the attacker, which may be this worker itself: a call that was overtaken
-                // must not take its place.
-                return refuse(call, Refusal::Busy, turn);
+                // must not take its place. Nor may it hear that nothing happens, for the same operation is under way.
+                return answer_unknown(call, turn);
             };
             // A resend of what still waits: what is asked now is what counts.
             *queued = Queued { operation, requester: Requester::Call(call) };
-            return refuse(older, Refusal::Busy, turn);
+            return answer_unknown(older, turn);
         }
         if self.queue.len() >= limits::WORKER_QUEUE {
             return refuse(call, Refusal::Busy, turn);
@@ -288,11 +296,11 @@ impl Worker {
             Verdict::Conflict => {
                 reached!(turn, "worker.digest-conflict");
                 served.applied_through = served.applied_through.max(number);
-                answer(asked.call, PerformStatus::Conflict, None, turn);
+                answer_all(&asked, PerformStatus::Conflict, None, turn);
             }
             Verdict::Forgotten => {
                 served.applied_through = served.applied_through.max(number);
-                answer(asked.call, PerformStatus::Forgotten, None, turn);
+                answer_all(&asked, PerformStatus::Forgotten, None, turn);
             }
             // Whoever waits for it by now is the newest session: it was submitted for the one before, and so nothing of it
             // has happened.
@@ -302,14 +310,14 @@ impl Worker {
             Verdict::StaleSession { current } => {
                 reached!(turn, "worker.stale-session-refused");
                 served.heard_of(current);
-                answer(asked.call, PerformStatus::Superseded, None, turn);
+                answer_all(&asked, PerformStatus::Superseded, None, turn);
             }
             Verdict::Gap { expected } => {
                 // Another owner has gone on with this character's numbers, or has not come so far: the fence will tell.
                 served.applied_through = OpNumber(expected.0.saturating_sub(1));
-                answer(asked.call, PerformStatus::Gap, None, turn);
+                answer_all(&asked, PerformStatus::Gap, None, turn);
                 for behind in core::mem::take(&mut served.behind) {
-                    answer(behind.call, PerformStatus::Gap, None, turn);
+                    answer_all(&behind, PerformStatus::Gap, None, turn);
                 }
             }
             // The fence is no answer to a client. The character's own has been dropped by now, and its new owner answers the
@@ -348,16 +356,37 @@ fn answer_stored(served: &Served, call: CallId, number: OpNumber, digest: Digest
         }
         Some(stored) => {
             reached!(turn, "worker.stored-result-returned");
-            let asked = Asked { number, generation: served.generation, digest, action: Vec::new(), call };
+            let asked = Asked { number, generation: served.generation, digest, action: Vec::new(), calls: vec![call] };
             send_result(served.authority, &asked, stored.result, turn);
         }
     }
 }
 
 fn send_result(authority: Authority, asked: &Asked, result: OpResult, turn: &mut Turn<'_, Submission>) {
-    let Asked { number, generation, digest, .. } = *asked;
+    let &Asked { number, generation, digest, .. } = asked;
     turn.note(Note::AnswerSent { authority, generation, number, digest, result });
-    answer(asked.call, PerformStatus::Stored, Some(result), turn);
+    answer_all(asked, PerformStatus::Stored, Some(result), turn);
+}
+
+/// One more call waits for an operation that is under way. Who called before does not hear that it is refused, for it happens:
+/// a session that has ended hears that; of one session's calls the oldest is let go without an answer that says anything.
+fn wait_too(known: &mut Asked, call: CallId, generation: Generation, turn: &mut Turn<'_, Submission>) {
+    if generation > known.generation {
+        answer_all(known, PerformStatus::Superseded, None, turn);
+        known.generation = generation;
+        known.calls.clear();
+    }
+    if known.calls.len() >= CALLS_PER_OPERATION {
+        answer_unknown(known.calls.remove(0), turn);
+    }
+    known.calls.push(call);
+}
+
+/// Answers everybody who waits for an operation.
+fn answer_all(asked: &Asked, status: PerformStatus, result: Option<OpResult>, turn: &mut Turn<'_, Submission>) {
+    for &call in &asked.calls {
+        answer(call, status, result, turn);
+    }
 }
 
 fn answer(call: CallId, status: PerformStatus, result: Option<OpResult>, turn: &mut Turn<'_, Submission>) {
@@ -367,6 +396,11 @@ fn answer(call: CallId, status: PerformStatus, result: Option<OpResult>, turn: &
 
 pub(super) fn refuse(call: CallId, refusal: Refusal, turn: &mut Turn<'_, Submission>) {
     turn.submit(network::Submission::Reply { call, outcome: Box::new(Outcome::Refused(refusal)) });
+}
+
+/// Lets a call go whose operation may happen, or may have happened.
+fn answer_unknown(call: CallId, turn: &mut Turn<'_, Submission>) {
+    turn.submit(network::Submission::Reply { call, outcome: Box::new(Outcome::Unknown) });
 }
 
 fn effect_request(

@@ -52,8 +52,8 @@ pub(super) struct Asked {
     pub generation: Generation,
     pub digest: Digest,
     pub action: Vec<u8>,
-    /// The latest call that waits for its answer.
-    pub call: CallId,
+    /// The calls that wait for its answer, oldest first.
+    pub calls: Vec<CallId>,
 }
 
 /// The operation that is being executed.
