@@ -81,7 +81,7 @@ pub struct OpId {
     /// Which life of the node asked.
     pub incarnation: Incarnation,
     /// Its count of operations, from 1.
-    pub counter: u32,
+    pub counter: u64,
 }
 
 impl fmt::Display for OpId {

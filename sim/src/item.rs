@@ -54,7 +54,7 @@ pub(crate) enum Item {
     /// A role's timer may be due.
     Timer(TimerKey),
     /// An operation's deadline may have come.
-    Deadline { counter: u32 },
+    Deadline { counter: u64 },
     /// Something a role is told. Boxed: it is rarer than a message, and larger.
     Tell(Box<doors::Event>),
     /// The node has come to what waits in its inbox.

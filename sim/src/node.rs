@@ -102,7 +102,7 @@ pub(crate) struct Cold {
     pub free_ends: Vec<u32>,
     pub timers: Timers,
     /// Operations that wait for their answer, by counter.
-    pub pending: BTreeMap<u32, Pending>,
+    pub pending: BTreeMap<u64, Pending>,
     /// What has arrived and waits until the node has time.
     pub inbox: VecDeque<Scheduled>,
     /// Of these, what nobody asked for.

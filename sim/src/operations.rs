@@ -65,7 +65,7 @@ impl Core {
     }
 
     /// A deadline may have come: whether the operation ends by it. If the node's clock is not there yet, it comes again.
-    pub(crate) fn is_past_deadline(&mut self, node: NodeId, counter: u32) -> bool {
+    pub(crate) fn is_past_deadline(&mut self, node: NodeId, counter: u64) -> bool {
         let now = self.now;
         let entry = &mut self.nodes[node.0 as usize];
         let Some(pending) = entry.cold.pending.get(&counter) else { return false };
@@ -77,7 +77,7 @@ impl Core {
     }
 
     /// The deadline of an operation has come.
-    pub(crate) fn on_deadline(&mut self, node: NodeId, counter: u32) -> Option<doors::Event> {
+    pub(crate) fn on_deadline(&mut self, node: NodeId, counter: u64) -> Option<doors::Event> {
         let entry = &mut self.nodes[node.0 as usize];
         let op = OpId { incarnation: entry.incarnation, counter };
         let pending = entry.cold.pending.remove(&counter)?;

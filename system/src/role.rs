@@ -33,7 +33,7 @@ pub struct Desk {
     /// Which life of it.
     pub incarnation: Incarnation,
     /// How many operations it has submitted.
-    pub operations: u32,
+    pub operations: u64,
     /// Its random stream.
     pub entropy: Entropy,
 }

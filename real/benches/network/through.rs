@@ -28,7 +28,7 @@ pub struct Pair {
     player: Network,
     player_inbox: Inbox,
     connection: ConnectionId,
-    operations: Cell<u32>,
+    operations: Cell<u64>,
 }
 
 impl Pair {

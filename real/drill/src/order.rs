@@ -263,7 +263,7 @@ mod tests {
         Entry { at: at(n), local: at(n), node: NodeId(node), incarnation: Incarnation(3), event: EventId(0), what }
     }
 
-    fn op(counter: u32) -> OpId {
+    fn op(counter: u64) -> OpId {
         OpId { incarnation: Incarnation(3), counter }
     }
 
@@ -289,7 +289,7 @@ mod tests {
         Acceptance::FenceRaised { authority, before: None }
     }
 
-    fn claims(n: u64, counter: u32, epoch: u64, done: bool) -> [Entry; 2] {
+    fn claims(n: u64, counter: u64, epoch: u64, done: bool) -> [Entry; 2] {
         let claim = ledger::Submission::Claim { lease: lease(7), entities: vec![(boss(), Epoch(epoch))] };
         let durable = ledger::Durable {
             entity: boss(),

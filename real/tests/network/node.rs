@@ -101,7 +101,7 @@ pub struct Node {
     pub network: Network,
     pub inbox: Inbox,
     pub ready: Readiness,
-    operations: u32,
+    operations: u64,
 }
 
 impl Node {

@@ -45,7 +45,7 @@ pub fn east(x_mm: i64) -> Position {
     Position { x_mm, y_mm: 0 }
 }
 
-pub fn op(counter: u32) -> OpId {
+pub fn op(counter: u64) -> OpId {
     OpId { incarnation: Incarnation(1), counter }
 }
 
@@ -165,16 +165,16 @@ pub fn identity(by: u64) -> What {
     What::Noted(Note::Identity { lease: lease(by), ttl, margin })
 }
 
-pub fn asks(counter: u32, submission: directory::Submission) -> What {
+pub fn asks(counter: u64, submission: directory::Submission) -> What {
     What::Invoked(op(counter), Invocation::Directory(submission))
 }
 
-pub fn hears(counter: u32, answer: directory::Answer) -> What {
+pub fn hears(counter: u64, answer: directory::Answer) -> What {
     What::Completed(op(counter), Box::new(Completion::Directory(answer)))
 }
 
 /// A worker commits a batch of one operation.
-pub fn commits(counter: u32, operation: Operation) -> What {
+pub fn commits(counter: u64, operation: Operation) -> What {
     let batch = Batch { operations: vec![operation], checkpoints: Vec::new() };
     What::Invoked(op(counter), Invocation::Ledger(ledger::Submission::Commit(Arc::new(batch))))
 }

@@ -107,7 +107,7 @@ impl Core {
         let entry = &self.nodes[node.0 as usize];
         let incarnation = entry.incarnation;
         let sent = |kind: &Kind| matches!(kind, Kind::Call { via: Some(via), .. } if *via == end);
-        let lost: Vec<u32> = entry.cold.pending.iter().filter(|(_, p)| sent(&p.kind)).map(|(&n, _)| n).collect();
+        let lost: Vec<u64> = entry.cold.pending.iter().filter(|(_, p)| sent(&p.kind)).map(|(&n, _)| n).collect();
         for counter in lost {
             self.give_up(node, OpId { incarnation, counter }, End::Unknown);
         }

@@ -79,7 +79,7 @@ pub(crate) struct End {
     pub link: Link,
     pub state: EndState,
     pub kind: EndKind,
-    /// While connecting: the operation that asked.
+    /// While connecting: the operation that asked, by its counter. Half of it: the line is full.
     op: u32,
     /// When something was last heard; while connecting, when it began.
     pub last_heard: Instant,
@@ -245,7 +245,10 @@ impl Core {
     /// A role asks for a connection; the slot of its answer is reserved.
     pub(crate) fn connect(&mut self, node: NodeId, op: OpId, to: NodeId) {
         match self.dial(node, to, EndKind::Role) {
-            Some(end) => self.nodes[node.0 as usize].ends[end.index as usize].op = op.counter,
+            Some(end) => {
+                let counter = u32::try_from(op.counter).expect("a simulated node lives for far fewer operations");
+                self.nodes[node.0 as usize].ends[end.index as usize].op = counter;
+            }
             None => {
                 self.take_pending(node, op);
                 let reason = CloseReason::TooMany;
@@ -311,7 +314,7 @@ impl Core {
         let event = match end.state {
             EndState::Open => Event::Closed { connection: at.id(), reason },
             EndState::Connecting => {
-                let op = OpId { incarnation: self.nodes[node.0 as usize].incarnation, counter: end.op };
+                let op = OpId { incarnation: self.nodes[node.0 as usize].incarnation, counter: end.op.into() };
                 if self.take_pending(node, op).is_none() {
                     return;
                 }
@@ -448,7 +451,7 @@ impl Core {
         end.state = EndState::Open;
         end.peer_end = peer_end;
         let (kind, peer) = (end.kind, end.peer);
-        let op = OpId { incarnation, counter: end.op };
+        let op = OpId { incarnation, counter: end.op.into() };
         match kind {
             EndKind::Channel => self.channel_open(node, peer, at),
             EndKind::Role => {

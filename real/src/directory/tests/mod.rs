@@ -41,7 +41,7 @@ struct Caller {
     directory: Directory,
     inbox: Inbox,
     ready: Readiness,
-    asked: u32,
+    asked: u64,
     answers: BTreeMap<OpId, Answer>,
     news: VecDeque<Event>,
 }
