@@ -10,12 +10,13 @@ use worldline_system::{
     time::Duration,
 };
 
-/// What a server's role is told. Keys that are not its own are never set.
+/// What a server's role is told; what is none of its settings stays as it is everywhere else.
 pub(super) fn knobs(layers: &Layers, sink: &mut Sink) -> Option<Knobs> {
     let default = Knobs::default();
     let mut period = |name, default| {
         let range = Duration::from_millis(50)..=Duration::from_secs(60);
-        layers.optional(name, sink, decode::duration_in(range)).unwrap_or(default)
+        let said = layers.offers(name).then(|| layers.optional(name, sink, decode::duration_in(range)));
+        said.flatten().unwrap_or(default)
     };
     let scan_every = period("knobs.scan_every", default.scan_every);
     let checkpoint_every = period("knobs.checkpoint_every", default.checkpoint_every);

@@ -84,14 +84,16 @@ impl Layers {
         Self { command, file, given, broken }
     }
 
+    /// Whether this is a setting of the command.
+    #[must_use]
+    pub fn offers(&self, name: &str) -> bool {
+        find(name).is_some_and(|key| key.of.contains(&self.command))
+    }
+
     /// What was said of a setting.
     #[must_use]
     pub fn get(&self, name: &'static str) -> Option<&Given> {
-        assert!(
-            find(name).is_some_and(|key| key.of.contains(&self.command)),
-            "{name} is a setting of {}",
-            self.command
-        );
+        assert!(self.offers(name), "{name} is a setting of {}", self.command);
         if self.broken.contains(name) {
             return None;
         }
