@@ -33,6 +33,8 @@ pub enum Purpose {
     Directory = 17,
     /// The ledger's draws.
     Ledger = 24,
+    /// The cache's draws.
+    Cache = 26,
     /// Which nodes and times a scenario chooses.
     Scenario = 32,
 }

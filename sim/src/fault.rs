@@ -1,6 +1,7 @@
 //! What can be done to a world. Each fault is an event with an id of its own and no cause.
 
 use crate::{
+    cache,
     core::Core,
     directory, ledger,
     network::link::{Disturbance, Effect},
@@ -110,6 +111,8 @@ pub enum Fault {
     Directory(directory::Fault),
     /// To the ledger.
     Ledger(ledger::Fault),
+    /// To the caches.
+    Cache(cache::Fault),
     /// Every fault ends. Cuts, degradations, slowness and pauses go, frozen clocks run, services recover, and faults that
     /// wait for an outbox are forgotten. Clocks keep their drift; dead nodes stay dead.
     Heal,
@@ -139,7 +142,7 @@ pub enum ClockFault {
 /// Which outbox a node is stopped before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hold {
-    /// The next that holds a submission to the network, the directory or the ledger.
+    /// The next that holds a submission to the network or a service.
     Any,
     /// The next that holds a commit.
     LedgerCommit,

@@ -1,6 +1,7 @@
 //! What waits in the queue. Kept to one cache line with its key beside it: the kernel moves millions of these a second.
 
 use crate::{
+    cache,
     core::Core,
     directory,
     hash::TraceHash,
@@ -63,6 +64,8 @@ pub(crate) enum Item {
     Directory(Box<directory::Item>),
     /// The ledger model's own.
     Ledger(Box<ledger::Item>),
+    /// The cache model's own.
+    Cache(Box<cache::Item>),
 }
 
 /// Something of a service model that is going to happen.
@@ -72,6 +75,8 @@ pub enum ServiceItem {
     Directory(Box<directory::Item>),
     /// The ledger's.
     Ledger(Box<ledger::Item>),
+    /// The cache's.
+    Cache(Box<cache::Item>),
 }
 
 impl From<directory::Item> for ServiceItem {
@@ -86,11 +91,18 @@ impl From<ledger::Item> for ServiceItem {
     }
 }
 
+impl From<cache::Item> for ServiceItem {
+    fn from(item: cache::Item) -> Self {
+        Self::Cache(Box::new(item))
+    }
+}
+
 impl From<ServiceItem> for Item {
     fn from(item: ServiceItem) -> Self {
         match item {
             ServiceItem::Directory(item) => Self::Directory(item),
             ServiceItem::Ledger(item) => Self::Ledger(item),
+            ServiceItem::Cache(item) => Self::Cache(item),
         }
     }
 }
@@ -133,6 +145,7 @@ impl Item {
                 | Self::Frame(_)
                 | Self::Directory(_)
                 | Self::Ledger(_)
+                | Self::Cache(_)
         )
     }
 
@@ -156,6 +169,7 @@ impl Item {
             // A model's own state shows in what it answers and accepts.
             Self::Directory(_) => 12_u8.hash(hash),
             Self::Ledger(_) => 13_u8.hash(hash),
+            Self::Cache(_) => 15_u8.hash(hash),
         }
     }
 
@@ -174,6 +188,7 @@ impl Item {
             Self::Pulse { .. } => "connection timer".into(),
             Self::Directory(item) => format!("{item:?}"),
             Self::Ledger(item) => format!("{item:?}"),
+            Self::Cache(item) => format!("{item:?}"),
             other => format!("{other:?}"),
         }
     }
@@ -209,7 +224,7 @@ impl Core {
             }
             Item::ResendFrame(frame) => self.on_resend_frame(node, *frame),
             Item::Pulse { end } => self.on_pulse(node, end),
-            Item::Wake | Item::Directory(_) | Item::Ledger(_) => {}
+            Item::Wake | Item::Directory(_) | Item::Ledger(_) | Item::Cache(_) => {}
         }
         None
     }

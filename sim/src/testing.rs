@@ -5,7 +5,7 @@ use std::{cell::Cell, sync::Arc};
 use worldline_proto::{NodeId, OpId};
 use worldline_system::{
     Role, Turn,
-    doors::{Asked, Event, Submission, clock::TimerKey, directory, ledger},
+    doors::{Asked, Event, Submission, cache, clock::TimerKey, directory, ledger},
     history::{Acceptance, Entry, What},
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ use worldline_system::{
 pub(crate) enum Ask {
     Directory(directory::Submission, Duration),
     Ledger(ledger::Submission, Duration),
+    Cache(cache::Submission, Duration),
 }
 
 impl From<directory::Submission> for Ask {
@@ -26,6 +27,12 @@ impl From<directory::Submission> for Ask {
 impl From<ledger::Submission> for Ask {
     fn from(submission: ledger::Submission) -> Self {
         Self::Ledger(submission, Duration::from_secs(2))
+    }
+}
+
+impl From<cache::Submission> for Ask {
+    fn from(submission: cache::Submission) -> Self {
+        Self::Cache(submission, Duration::from_secs(2))
     }
 }
 
@@ -58,6 +65,14 @@ impl Caller {
     pub fn ledger(&self, n: usize) -> Option<(u64, &ledger::Answer)> {
         self.heard.iter().find_map(|(at, event)| match event {
             Event::Ledger(event) if Some(event.op) == self.ops[n] => Some((at.as_millis(), &*event.answer)),
+            _ => None,
+        })
+    }
+
+    /// The answer to the `n`-th line of the script, and when it came.
+    pub fn cache(&self, n: usize) -> Option<(u64, &cache::Answer)> {
+        self.heard.iter().find_map(|(at, event)| match event {
+            Event::Cache(event) if Some(event.op) == self.ops[n] => Some((at.as_millis(), &*event.answer)),
             _ => None,
         })
     }
@@ -116,6 +131,9 @@ impl Role for Caller {
                     }
                     Ask::Ledger(submission, patience) => {
                         Submission::Ledger(Asked { op, deadline: now + patience, submission })
+                    }
+                    Ask::Cache(submission, patience) => {
+                        Submission::Cache(Asked { op, deadline: now + patience, submission })
                     }
                 });
             }

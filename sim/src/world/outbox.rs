@@ -152,7 +152,10 @@ impl<A: Actor> World<A> {
                 None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
             },
             Submission::Bus(Asked { op, .. }) => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
-            Submission::Cache(Asked { op, .. }) => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
+            Submission::Cache(Asked { op, submission, .. }) => match &mut self.cache {
+                Some(model) => model.submit(core, node, op, submission),
+                None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
+            },
         }
     }
 }
