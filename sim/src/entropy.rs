@@ -35,6 +35,10 @@ pub enum Purpose {
     Ledger = 24,
     /// The cache's draws.
     Cache = 26,
+    /// The bus's draws.
+    Bus = 25,
+    /// A bus member's election timeout. Who: the member; n: the term.
+    BusElection = 27,
     /// Which nodes and times a scenario chooses.
     Scenario = 32,
 }

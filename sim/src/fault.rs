@@ -1,7 +1,7 @@
 //! What can be done to a world. Each fault is an event with an id of its own and no cause.
 
 use crate::{
-    cache,
+    bus, cache,
     core::Core,
     directory, ledger,
     network::link::{Disturbance, Effect},
@@ -111,6 +111,8 @@ pub enum Fault {
     Directory(directory::Fault),
     /// To the ledger.
     Ledger(ledger::Fault),
+    /// To the bus.
+    Bus(bus::Fault),
     /// To the caches.
     Cache(cache::Fault),
     /// Every fault ends. Cuts, degradations, slowness and pauses go, frozen clocks run, services recover, and faults that

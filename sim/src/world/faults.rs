@@ -74,6 +74,11 @@ impl<A: Actor> World<A> {
                     model.inject(core, fault);
                 }
             }
+            Fault::Bus(fault) => {
+                if let Some(model) = &mut self.bus {
+                    model.inject(core, fault);
+                }
+            }
             Fault::Heal => self.heal(),
         }
     }
@@ -88,6 +93,9 @@ impl<A: Actor> World<A> {
             model.heal(&mut self.core);
         }
         if let Some(model) = &mut self.ledger {
+            model.heal(&mut self.core);
+        }
+        if let Some(model) = &mut self.bus {
             model.heal(&mut self.core);
         }
         if let Some(model) = &mut self.cache {
@@ -130,6 +138,9 @@ impl<A: Actor> World<A> {
             model.on_node(&mut self.core, node, change);
         }
         if let Some(model) = &mut self.ledger {
+            model.on_node(&mut self.core, node, change);
+        }
+        if let Some(model) = &mut self.bus {
             model.on_node(&mut self.core, node, change);
         }
         if let Some(model) = &mut self.cache {
