@@ -1,20 +1,17 @@
 //! A drill beside the simulator: what was measured on real processes, and what the same scenario took in many simulated seeds.
 
 use crate::{
-    Quantiles, RunResult, ScenarioResult, State,
+    Quantiles, RunResult, ScenarioResult, State, TIMINGS,
     terminal::{Colour, lines, span, table},
 };
 use std::collections::BTreeMap;
-
-/// The timings in the order in which they happen.
-const ORDER: [&str; 7] = ["failover", "detect", "reassign", "reconstruct", "redirect", "resume", "operation"];
 
 /// A table of every timing that either has measured, with its budget.
 #[must_use]
 pub fn timings(drilled: &ScenarioResult, simulated: &ScenarioResult, colour: Colour) -> String {
     let headings = ["timing", "n", "p50", "max", "sim n", "sim p50", "sim p95", "sim max", "budget", ""];
     let mut table = table(&headings, &[0, 9]);
-    for name in ORDER {
+    for name in TIMINGS {
         let (real, model) = (drilled.quantiles(name), simulated.quantiles(name));
         if real.is_none() && model.is_none() {
             continue;

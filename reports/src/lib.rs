@@ -10,6 +10,10 @@ pub mod quantiles;
 pub mod result;
 pub mod terminal;
 
+/// The timings in the order in which they happen, and are shown.
+pub const TIMINGS: [&str; 8] =
+    ["failover", "detect", "reassign", "reconstruct", "redirect", "reconnect", "resume", "operation"];
+
 pub use failure::Failure;
 pub use quantiles::Quantiles;
 pub use result::{

@@ -1,6 +1,6 @@
 //! The terminal: an aligned table, the verdicts, and the block that a failure prints. Colour only where it is asked for.
 
-use crate::{Failure, Outcome, Quantiles, ScenarioResult, State, SuiteResult, Verdict};
+use crate::{Failure, Outcome, Quantiles, ScenarioResult, State, SuiteResult, TIMINGS, Verdict};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 /// Whether to write colours.
@@ -123,11 +123,10 @@ pub fn suite(suite: &SuiteResult, colour: Colour) -> String {
 
 /// The timings to show: those with a budget, in the order in which they happen; else what was measured.
 fn timings(scenario: &ScenarioResult) -> Vec<String> {
-    const ORDER: [&str; 7] = ["failover", "detect", "reassign", "reconstruct", "redirect", "resume", "operation"];
     let known = |name: &&str| {
         scenario.budgets.contains_key(*name) || (scenario.budgets.is_empty() && scenario.quantiles(name).is_some())
     };
-    let shown: Vec<_> = ORDER.iter().filter(|name| known(name)).map(|name| (*name).to_owned()).collect();
+    let shown: Vec<_> = TIMINGS.iter().filter(|name| known(name)).map(|name| (*name).to_owned()).collect();
     if shown.is_empty() { vec![String::new()] } else { shown }
 }
 

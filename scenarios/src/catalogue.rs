@@ -13,6 +13,14 @@ pub const FILES: &[(&str, &str)] = &[
     ("lost-commit-ack", include_str!("../catalogue/lost-commit-ack.toml")),
     ("directory-no-quorum", include_str!("../catalogue/directory-no-quorum.toml")),
     ("core-unreachable", include_str!("../catalogue/core-unreachable.toml")),
+    ("gateway-crash", include_str!("../catalogue/gateway-crash.toml")),
+    ("gateway-drain", include_str!("../catalogue/gateway-drain.toml")),
+    ("two-gateways-one-player", include_str!("../catalogue/two-gateways-one-player.toml")),
+    ("region-cut", include_str!("../catalogue/region-cut.toml")),
+    ("region-loss", include_str!("../catalogue/region-loss.toml")),
+    ("core-region-loss", include_str!("../catalogue/core-region-loss.toml")),
+    ("orchestrator-crash-midplan", include_str!("../catalogue/orchestrator-crash-midplan.toml")),
+    ("ledger-failover", include_str!("../catalogue/ledger-failover.toml")),
 ];
 
 /// The names of all of them.

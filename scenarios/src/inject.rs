@@ -5,7 +5,7 @@ use crate::{
     nodes::{Kind, Nodes, Roles},
 };
 use worldline_proto::{LeaseId, NodeId};
-use worldline_sim::{ClockFault, Fault, Hold, directory, ledger};
+use worldline_sim::{ClockFault, Fault, Which, directory, ledger};
 
 /// What a fault of a scenario does now, and what ends it.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +62,10 @@ pub fn injection(index: usize, kind: &FaultKind, nodes: &Nodes, now: &impl Now) 
     Some(match kind {
         FaultKind::Crash(at) => each(all(at)?, |node| Fault::Crash { node }, Ending::StartIfDead),
         FaultKind::Kill(at) => each(all(at)?, |node| Fault::Kill { node }, Ending::StartIfDead),
+        // What it serves it gives back by itself: nothing is lost at once.
+        FaultKind::Stop(at) => {
+            Injection { lost: Vec::new(), ..each(all(at)?, |node| Fault::Stop { node }, Ending::StartIfDead) }
+        }
         FaultKind::Restart(at) => {
             Injection { end: Vec::new(), ..each(all(at)?, |node| Fault::Restart { node }, Ending::StartIfDead) }
         }
@@ -74,16 +78,17 @@ pub fn injection(index: usize, kind: &FaultKind, nodes: &Nodes, now: &impl Now) 
                 |node| fault(Fault::Slow { node, permille: 1_000 }),
             )
         },
-        FaultKind::CrashBetweenSubmissions(at, n) => Injection {
+        FaultKind::CrashBetweenSubmissions(at, n, which) => Injection {
             // It is lost when it crashes, and the history tells when that is.
             lost: Vec::new(),
-            ..each(all(at)?, |node| Fault::CrashAfterSubmissions { node, n: *n }, Ending::StartIfDead)
+            ..each(
+                all(at)?,
+                |node| Fault::CrashAfterSubmissions { node, which: these(*which), n: *n },
+                Ending::StartIfDead,
+            )
         },
         FaultKind::HoldOutbox(at, which) => {
-            let which = match which {
-                Outbox::Any => Hold::Any,
-                Outbox::LedgerCommit => Hold::LedgerCommit,
-            };
+            let which = these(*which);
             each(all(at)?, |node| Fault::HoldOutbox { node, which }, |node| fault(Fault::Resume { node }))
         }
         FaultKind::ClockStep(at, by) => Injection {
@@ -155,6 +160,14 @@ pub fn injection(index: usize, kind: &FaultKind, nodes: &Nodes, now: &impl Now) 
             }
         }
     })
+}
+
+const fn these(which: Outbox) -> Which {
+    match which {
+        Outbox::Any => Which::Any,
+        Outbox::LedgerCommit => Which::LedgerCommit,
+        Outbox::DirectoryTransaction => Which::DirectoryTransaction,
+    }
 }
 
 /// A fault at each node.

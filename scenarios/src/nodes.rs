@@ -74,9 +74,9 @@ impl Nodes {
         let mut nodes = Vec::new();
         let mut add = |kind, name, place| nodes.push(Node { kind, name, place });
         let core = &scenario.core;
-        (0..core.directory).for_each(|n| add(Kind::Directory(n), format!("directory:{n}"), core.place));
-        (0..core.ledger).for_each(|n| add(Kind::Ledger(n), format!("ledger:{n}"), core.place));
-        (0..core.orchestrators).for_each(|n| add(Kind::Orchestrator(n), format!("orchestrator:{n}"), core.place));
+        (0..core.directory).for_each(|n| add(Kind::Directory(n), format!("directory:{n}"), core.place(n)));
+        (0..core.ledger).for_each(|n| add(Kind::Ledger(n), format!("ledger:{n}"), core.place(n)));
+        (0..core.orchestrators).for_each(|n| add(Kind::Orchestrator(n), format!("orchestrator:{n}"), core.place(n)));
         for (at, region) in scenario.regions.iter().enumerate() {
             let (name, place) = (&region.name, region.place);
             (0..region.workers).for_each(|n| add(Kind::Worker(at, n), format!("worker:{name}:{n}"), place));
@@ -129,8 +129,10 @@ impl Nodes {
             Selector::Region(at) => {
                 self.those(|kind| matches!(kind, Kind::Worker(region, _) | Kind::Gateway(region, _) if region == at))
             }
-            Selector::Core => {
-                self.those(|kind| matches!(kind, Kind::Directory(_) | Kind::Ledger(_) | Kind::Orchestrator(_)))
+            Selector::Core => self.those(in_core),
+            Selector::CoreAt(place) => {
+                let there = self.iter().filter(|(_, node)| in_core(node.kind) && node.place == place);
+                there.map(|(id, _)| id).collect()
             }
             Selector::OrchestratorLeader => now.orchestrator_leader().into_iter().collect(),
             Selector::DirectoryLeader => now.directory_leader().into_iter().collect(),
@@ -138,6 +140,10 @@ impl Nodes {
             Selector::OwnerOf(entity) => now.owner(entity).into_iter().collect(),
         }
     }
+}
+
+const fn in_core(kind: Kind) -> bool {
+    matches!(kind, Kind::Directory(_) | Kind::Ledger(_) | Kind::Orchestrator(_))
 }
 
 /// Who leads and who owns, at a moment.

@@ -5,7 +5,7 @@
 
 use crate::format::Timing;
 use std::collections::{BTreeMap, BTreeSet};
-use worldline_proto::{CharacterId, EntityId, Epoch, LeaseId, NodeId, OpNumber};
+use worldline_proto::{CharacterId, EntityId, Epoch, Generation, LeaseId, NodeId, OpNumber};
 use worldline_system::{
     doors::directory::{Change, Key, Record, Value},
     history::{Acceptance, Entry, Note, What},
@@ -21,6 +21,16 @@ struct Served {
     node: NodeId,
     lease: LeaseId,
     epoch: Epoch,
+}
+
+/// A session that has lost its gateway.
+#[derive(Clone, Copy, Debug)]
+struct Adrift {
+    /// The session that was lost.
+    generation: Generation,
+    since: Instant,
+    /// Whether another gateway has welcomed it.
+    welcomed: bool,
 }
 
 /// How far the failover of one entity has come.
@@ -42,6 +52,11 @@ pub struct Stopwatch {
     displaced: BTreeSet<CharacterId>,
     served: BTreeMap<EntityId, Served>,
     failovers: BTreeMap<EntityId, Failover>,
+    /// At which gateway each player's session stands.
+    sessions: BTreeMap<CharacterId, (NodeId, Generation)>,
+    /// Gateways that were told to stop.
+    draining: BTreeSet<NodeId>,
+    adrift: BTreeMap<CharacterId, Adrift>,
     /// When each player last saw its own character, by authority.
     seen: BTreeMap<CharacterId, Instant>,
     /// Whose player waits since the end of a fault.
@@ -68,6 +83,26 @@ impl Stopwatch {
         }
     }
 
+    /// A gateway is gone: its players look for another one.
+    fn gateway_lost(&mut self, gateway: NodeId, at: Instant) {
+        self.draining.remove(&gateway);
+        for (&character, &(_, generation)) in self.sessions.iter().filter(|(_, (node, _))| *node == gateway) {
+            self.adrift.entry(character).or_insert(Adrift { generation, since: at, welcomed: false });
+        }
+        self.sessions.retain(|_, (node, _)| *node != gateway);
+    }
+
+    /// A session was closed by its gateway or its client. Only a drain makes a player look for another one at once.
+    fn session_closed(&mut self, gateway: NodeId, character: CharacterId, generation: Generation, at: Instant) {
+        if self.sessions.get(&character) != Some(&(gateway, generation)) {
+            return;
+        }
+        self.sessions.remove(&character);
+        if self.draining.contains(&gateway) {
+            self.adrift.entry(character).or_insert(Adrift { generation, since: at, welcomed: false });
+        }
+    }
+
     /// A fault is over: whoever has seen nothing for a while waits from now on.
     pub fn fault_ended(&mut self, at: Instant) {
         for (&character, &seen) in &self.seen {
@@ -81,7 +116,13 @@ impl Stopwatch {
     pub fn on_entry(&mut self, entry: &Entry) {
         match &entry.what {
             What::Noted(note) => self.on_note(entry.node, entry.at, note),
-            What::Crashed => self.lost(entry.node, entry.at),
+            What::Crashed => {
+                self.lost(entry.node, entry.at);
+                self.gateway_lost(entry.node, entry.at);
+            }
+            What::Stopped => {
+                self.draining.remove(&entry.node);
+            }
             // The record itself, and not the note of who wrote it: the answer that tells him may be lost.
             What::Accepted(Acceptance::DirectoryChanged { changes, .. }) => {
                 for change in changes.iter() {
@@ -124,6 +165,18 @@ impl Stopwatch {
                 });
                 self.spans.entry(Timing::Detect).or_default().extend(spans);
             }
+            Note::SessionOpened { character, generation } if !self.displaced.contains(&character) => {
+                self.sessions.insert(character, (node, generation));
+            }
+            Note::SessionClosed { character, generation } => self.session_closed(node, character, generation, at),
+            Note::Draining { .. } => {
+                self.draining.insert(node);
+            }
+            Note::Joined { character, generation } => {
+                if let Some(adrift) = self.adrift.get_mut(&character) {
+                    adrift.welcomed |= generation > adrift.generation;
+                }
+            }
             Note::Confirmed { character, epoch, .. } => self.confirmed(character, epoch, at),
             Note::Performed { character, number, .. } if !self.displaced.contains(&character) => {
                 self.performed.entry((character, number)).or_insert(at);
@@ -154,6 +207,12 @@ impl Stopwatch {
         self.seen.insert(character, at);
         if let Some(end) = self.waiting.remove(&character) {
             self.span(Timing::Resume, Some(end), at);
+        }
+        if let Some(adrift) = self.adrift.get(&character).copied()
+            && adrift.welcomed
+        {
+            self.adrift.remove(&character);
+            self.span(Timing::Reconnect, Some(adrift.since), at);
         }
         let entity = character.entity();
         if let Some(failover) = self.failovers.get(&entity).copied()
@@ -258,6 +317,34 @@ mod tests {
         ];
         let expected = expected.map(|(timing, seconds)| (timing, vec![Duration::from_secs(seconds)]));
         assert_eq!(*watch.spans(), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn a_lost_gateway_counts_until_another_one_shows_the_player_its_character() {
+        let (mut watch, gateway, other, player) = (Stopwatch::default(), NodeId(3), NodeId(4), NodeId(9));
+        let character = CharacterId::new(1).expect("small");
+        let generation = Generation;
+        let confirmed = Note::Confirmed { character, epoch: Epoch(1), sequence: 1 };
+        noted(&mut watch, 1, gateway, Note::SessionOpened { character, generation: generation(1) });
+        noted(&mut watch, 2, player, Note::Joined { character, generation: generation(1) });
+        watch.gateway_lost(gateway, at(10));
+        noted(&mut watch, 11, player, confirmed.clone()); // Still under way when the gateway died.
+        noted(&mut watch, 14, other, Note::SessionOpened { character, generation: generation(2) });
+        noted(&mut watch, 15, player, Note::Joined { character, generation: generation(2) });
+        noted(&mut watch, 17, player, confirmed.clone());
+        assert_eq!(watch.spans().get(&Timing::Reconnect), Some(&vec![Duration::from_secs(7)]));
+
+        // A session that ends at a gateway that stays is no loss; at one that drains it is a move.
+        noted(&mut watch, 20, other, Note::SessionClosed { character, generation: generation(2) });
+        noted(&mut watch, 21, gateway, Note::SessionOpened { character, generation: generation(3) });
+        noted(&mut watch, 22, player, Note::Joined { character, generation: generation(3) });
+        noted(&mut watch, 23, player, confirmed.clone());
+        noted(&mut watch, 30, gateway, Note::Draining { sessions: 1 });
+        noted(&mut watch, 32, gateway, Note::SessionClosed { character, generation: generation(3) });
+        noted(&mut watch, 33, player, Note::Joined { character, generation: generation(4) });
+        noted(&mut watch, 34, player, confirmed);
+        let spans = [7, 2].map(Duration::from_secs).to_vec();
+        assert_eq!(watch.spans().get(&Timing::Reconnect), Some(&spans));
     }
 
     #[test]

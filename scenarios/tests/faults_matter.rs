@@ -78,6 +78,60 @@ fn without_a_quorum_workers_fall_silent_and_resume_under_the_same_lease() {
 }
 
 #[test]
+fn players_of_a_lost_gateway_are_welcomed_by_another_one() {
+    for name in ["gateway-crash", "gateway-drain"] {
+        let (faulty, calm) = with_and_without(name, 1);
+        assert!(measured(&faulty, "reconnect") > 0 && measured(&calm, "reconnect") == 0, "{name}");
+    }
+    reached("gateway-drain", &["gateway.drained", "client.moved-gateway"]);
+}
+
+#[test]
+fn who_is_cut_off_from_its_owner_goes_on_at_a_gateway_elsewhere() {
+    reached("region-cut", &["gateway.owner-unreached", "client.moved-gateway"]);
+}
+
+#[test]
+fn the_entities_of_a_lost_region_go_to_another_one() {
+    reached("region-loss", &["orchestrator.region-down"]);
+    let (faulty, calm) = with_and_without("region-loss", 1);
+    assert!(measured(&faulty, "reconnect") > 0 && measured(&calm, "reconnect") == 0);
+}
+
+#[test]
+fn a_lost_core_region_is_replaced_by_members_elsewhere() {
+    reached("core-region-loss", &["worker.commit-unknown-resubmitted", "orchestrator.region-down"]);
+    let (faulty, calm) = with_and_without("core-region-loss", 1);
+    for timing in ["failover", "reconnect"] {
+        assert!(measured(&faulty, timing) > 0 && measured(&calm, timing) == 0, "{timing}");
+    }
+}
+
+#[test]
+fn a_plan_that_was_cut_short_is_finished_by_the_next_leader() {
+    reached("orchestrator-crash-midplan", &["orchestrator.succession"]);
+}
+
+#[test]
+fn commits_that_a_lost_primary_left_open_are_submitted_to_the_next_one() {
+    reached("ledger-failover", &["worker.commit-unknown-resubmitted"]);
+    let (faulty, calm) = with_and_without("ledger-failover", 1);
+    let longest = |run: &RunResult| run.timings["operation"].iter().max().copied().unwrap_or(0);
+    assert!(longest(&faulty) > 30_000_000_000 && longest(&calm) < 5_000_000_000, "a standby is promoted after 30 s");
+}
+
+#[test]
+fn what_a_stalled_gateway_held_for_a_superseded_session_is_refused() {
+    let runs = |faults: bool| {
+        let all = SEEDS.map(|seed| with_and_without("two-gateways-one-player", seed));
+        let one = all.map(|(faulty, calm)| if faults { faulty } else { calm });
+        one.map(|run| run.probes.get("worker.stale-session-refused").copied().unwrap_or(0)).sum::<u64>()
+    };
+    let (faulty, calm) = (runs(true), runs(false));
+    assert!(faulty > calm, "{faulty} with the stall, {calm} without");
+}
+
+#[test]
 fn a_region_that_loses_the_core_loses_its_leases_and_comes_back() {
     reached("core-unreachable", &["directory.lease-ended", "worker.fenced"]);
     let (faulty, calm) = with_and_without("core-unreachable", 1);

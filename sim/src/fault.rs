@@ -1,7 +1,6 @@
 //! What can be done to a world. Each fault is an event with an id of its own and no cause.
 
 use crate::{
-    bus, cache,
     core::Core,
     directory, ledger,
     network::link::{Disturbance, Effect},
@@ -54,6 +53,8 @@ pub enum Fault {
     CrashAfterSubmissions {
         /// Which.
         node: NodeId,
+        /// Which submissions count.
+        which: Which,
         /// How many still leave.
         n: u32,
     },
@@ -62,8 +63,8 @@ pub enum Fault {
     HoldOutbox {
         /// Which.
         node: NodeId,
-        /// Which outbox.
-        which: Hold,
+        /// By what it holds.
+        which: Which,
     },
     /// Something about a node's clocks.
     Clock {
@@ -111,10 +112,6 @@ pub enum Fault {
     Directory(directory::Fault),
     /// To the ledger.
     Ledger(ledger::Fault),
-    /// To the bus.
-    Bus(bus::Fault),
-    /// To the caches.
-    Cache(cache::Fault),
     /// Every fault ends. Cuts, degradations, slowness and pauses go, frozen clocks run, services recover, and faults that
     /// wait for an outbox are forgotten. Clocks keep their drift; dead nodes stay dead.
     Heal,
@@ -141,13 +138,15 @@ pub enum ClockFault {
     },
 }
 
-/// Which outbox a node is stopped before.
+/// Which submissions a fault of an outbox waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hold {
-    /// The next that holds a submission to the network or a service.
+pub enum Which {
+    /// Those to any door.
     Any,
-    /// The next that holds a commit.
+    /// Commits to the ledger.
     LedgerCommit,
+    /// Transactions of the directory: claims, registrations, campaigns, takeovers.
+    DirectoryTransaction,
 }
 
 impl Fault {

@@ -8,8 +8,6 @@
 //!
 //! Must never be here: a rule of the game, a scenario, a checker, the machine's own clock, a thread, or a hash map.
 
-pub mod bus;
-pub mod cache;
 pub mod clock;
 pub mod core;
 pub mod cost;
@@ -34,7 +32,7 @@ pub use crate::{
     core::Core,
     cost::{Charge, Cost},
     entropy::Purpose,
-    fault::{ClockFault, Fault, Hold},
+    fault::{ClockFault, Fault, Which},
     host::{Actor, Seat, Solo, host},
     item::ServiceItem,
     network::latency::{Access, City, LastMile, Place},

@@ -17,14 +17,9 @@ use crate::{core::Core, entropy::Purpose};
 use latency::Link;
 use link::Disturbance;
 use worldline_proto::NodeId;
+pub use worldline_system::limits::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE};
 use worldline_system::time::Duration;
 
-/// A connection that has heard nothing for so long is dead.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that has sent nothing for so long says that it lives.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
-/// A handshake that has not completed by then has failed.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first wait for the answer to a handshake; it doubles (RFC 9002, 6.2.2: three times the initial round trip).
 pub(crate) const HANDSHAKE_RETRY: Duration = Duration::from_secs(1);
 /// What a receiver may wait before it acknowledges (RFC 9000, 18.2).

@@ -7,6 +7,7 @@ use crate::{
     clock::{Clock, Timers},
     core::Core,
     cost::Cost,
+    fault::Which,
     item::{Item, Scheduled},
     network::{
         call::{Channel, Served},
@@ -111,9 +112,9 @@ pub(crate) struct Cold {
     pub news: usize,
     pub wake_pending: bool,
     /// Door submissions until it crashes, if that is a fault that waits.
-    pub crash_after: Option<u32>,
+    pub crash_after: Option<(Which, u32)>,
     /// Stop it before an outbox like this leaves.
-    pub hold: Option<crate::fault::Hold>,
+    pub hold: Option<Which>,
     /// What was held when it was stopped.
     pub held: Vec<doors::Submission>,
     /// Packets outside connections, by peer.
@@ -257,7 +258,7 @@ impl Core {
     }
 
     /// A fault that waits for the node's next outbox.
-    pub(crate) fn await_outbox(&mut self, node: NodeId, crash_after: Option<u32>, hold: Option<crate::fault::Hold>) {
+    pub(crate) fn await_outbox(&mut self, node: NodeId, crash_after: Option<(Which, u32)>, hold: Option<Which>) {
         let entry = &mut self.nodes[node.0 as usize];
         if entry.is_up() {
             entry.cold.crash_after = crash_after.or(entry.cold.crash_after);

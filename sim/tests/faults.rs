@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use worldline_proto::NodeId;
-use worldline_sim::{City, ClockFault, Fault, Hold, NodeState};
+use worldline_sim::{City, ClockFault, Fault, NodeState, Which};
 use worldline_system::{
     Outcome, Refusal,
     doors::{
@@ -45,7 +45,7 @@ fn a_crash_between_two_submissions_keeps_a_prefix_of_the_outbox() {
     for n in 0..5 {
         let mut world = pair([(ms(1_000), burst())]);
         world.run_until(at_ms(900));
-        world.inject(Fault::CrashAfterSubmissions { node: A, n });
+        world.inject(Fault::CrashAfterSubmissions { node: A, which: Which::Any, n });
         world.run_until(at_ms(1_500));
         assert_eq!(world.core().state(A), NodeState::Down);
         assert_eq!(received(&world, 1, StreamClass::Action), (0..n).collect::<Vec<_>>());
@@ -56,7 +56,7 @@ fn a_crash_between_two_submissions_keeps_a_prefix_of_the_outbox() {
 fn a_crash_waits_for_as_many_submissions_as_it_was_told() {
     let mut world = pair([(ms(1_000), repeat(10, ms(10), Act::Send(StreamClass::Action, 0)))]);
     world.run_until(at_ms(900));
-    world.inject(Fault::CrashAfterSubmissions { node: A, n: 7 });
+    world.inject(Fault::CrashAfterSubmissions { node: A, which: Which::Any, n: 7 });
     world.run_until(at_ms(2_000));
     assert_eq!(received(&world, 1, StreamClass::Action), (0..7).collect::<Vec<_>>());
 }
@@ -66,7 +66,7 @@ fn a_held_outbox_leaves_as_it_was_when_the_node_is_resumed() {
     let script = [(ms(1_000), burst()), (ms(1_010), Act::Send(StreamClass::Action, 5))];
     let mut world = pair(script);
     world.run_until(at_ms(900));
-    world.inject(Fault::HoldOutbox { node: A, which: Hold::Any });
+    world.inject(Fault::HoldOutbox { node: A, which: Which::Any });
     world.run_until(at_ms(4_000));
     assert_eq!(world.core().state(A), NodeState::Paused);
     assert_eq!(received(&world, 1, StreamClass::Action), [0; 0], "nothing has left");
@@ -79,7 +79,7 @@ fn a_held_outbox_leaves_as_it_was_when_the_node_is_resumed() {
 fn a_held_call_whose_deadline_has_passed_does_not_leave() {
     let mut world = pair([(ms(100), Act::Call(B, ms(2_000))), (ms(1_000), Act::Call(B, ms(500)))]);
     world.run_until(at_ms(900));
-    world.inject(Fault::HoldOutbox { node: A, which: Hold::Any });
+    world.inject(Fault::HoldOutbox { node: A, which: Which::Any });
     world.run_until(at_ms(3_000));
     let called = |world: &Stage| {
         let called = |event: &&doors::network::Event| matches!(event, doors::network::Event::Called { .. });

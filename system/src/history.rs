@@ -12,7 +12,7 @@ use crate::{
     doors::{
         bus::{self, MessageId, StreamSequence, Subject},
         cache,
-        directory::{self, Change},
+        directory::{self, Change, RegionId},
         ledger::{self, Authority, OpResult, Operation, Verdict},
     },
     rules::space::Position,
@@ -193,6 +193,11 @@ pub enum Note {
         /// Its generation.
         generation: Generation,
     },
+    /// Gateway: it was told to stop, and asks its clients to go on elsewhere.
+    Draining {
+        /// The sessions that it still serves.
+        sessions: u32,
+    },
     /// Gateway: as a sink of state it accepted an owner's state (and passed it on).
     StateAccepted {
         /// The entity.
@@ -254,6 +259,18 @@ pub enum Note {
         lease: LeaseId,
         /// How many records name it.
         orphans: u32,
+    },
+    /// Orchestrator: it has decided that a region is down.
+    RegionDown {
+        /// Which.
+        region: RegionId,
+        /// The region that serves its entities meanwhile.
+        stand_in: RegionId,
+    },
+    /// Orchestrator: it has decided that a region serves again.
+    RegionBack {
+        /// Which.
+        region: RegionId,
     },
     /// Orchestrator: a takeover has committed.
     TookOver {

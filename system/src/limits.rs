@@ -12,6 +12,13 @@ pub const CALL_BYTES: usize = 1024 * 1024;
 pub const STREAM_BACKLOG: usize = 1_024;
 /// Connections of one node.
 pub const CONNECTIONS: usize = 4_096;
+/// How long a connection may hear nothing of its peer before it is lost. A client whose gateway has died is at another one
+/// within 10 s.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(6);
+/// How often a connection that has nothing to say lets its peer hear something.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// How long a handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Operations of one node that wait for their answer, over all doors; one more is `Refused(Busy)` at once.
 pub const OPERATIONS_IN_FLIGHT: usize = 4_096;
 /// Unsolicited events that wait for a busy node; one more is dropped and counted.
@@ -21,8 +28,8 @@ pub const WATCH_CREDITS: usize = 1_024;
 
 /// Operations in one directory transaction (etcd's `--max-txn-ops`), compares and writes counted each.
 pub const DIRECTORY_OPERATIONS: usize = 128;
-/// Records in one takeover transaction: each takes a compare and a write, and three compares are the orchestrator's own.
-pub const TAKEOVER_RECORDS: usize = 125;
+/// Records in one takeover transaction: each takes a compare and a write, and four compares are the orchestrator's own.
+pub const TAKEOVER_RECORDS: usize = 124;
 /// Records in one page of the directory.
 pub const DIRECTORY_PAGE: u16 = 500;
 /// Entities in one claim.
@@ -74,6 +81,8 @@ pub const LEASE_RENEWAL: Duration = Duration::from_secs(2);
 pub const RENEWAL_PATIENCE: Duration = Duration::from_millis(1_500);
 /// How often an orchestrator looks for orphans.
 pub const SCAN_PERIOD: Duration = Duration::from_secs(1);
+/// How long a region may be without any worker before its entities go to another region. Its workers' leases have ended by then.
+pub const REGION_GRACE: Duration = Duration::from_secs(3);
 /// A worker's tick: 60 Hz.
 pub const TICK: Duration = Duration::from_nanos(16_666_667);
 /// How often every served entity is checkpointed, and so passes the fence.

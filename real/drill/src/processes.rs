@@ -152,6 +152,14 @@ impl Process {
         }
     }
 
+    /// Asks it to stop in order, and does not wait: it may end from now on. Whether there is anybody to ask.
+    pub fn ask_to_stop(&mut self) -> bool {
+        let asked = self.runs();
+        self.may_end |= asked;
+        self.send(Signal::TERM);
+        asked
+    }
+
     /// Stops or continues it. Whether that changes anything.
     pub fn signal(&mut self, signal: Signal) -> bool {
         let before = self.runs();

@@ -218,6 +218,14 @@ impl<'a> World<'a> {
                 let killed = self.kill(*target, folder).await;
                 Effect::of(killed, || dead(&self.nodes, target))
             }
+            Deed::Stop(target) => {
+                self.look_at(*target, folder);
+                let asked = match target {
+                    Target::Role(node) => self.processes.get_mut(node).is_some_and(Process::ask_to_stop),
+                    Target::Service(_) => self.kill(*target, folder).await,
+                };
+                Effect::of(asked, || dead(&self.nodes, target))
+            }
             Deed::Restart(target) => {
                 let killed = self.kill(*target, folder).await;
                 self.start_again(*target).await?;

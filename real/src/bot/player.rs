@@ -75,6 +75,7 @@ pub fn said(reason: DeniedReason) -> &'static str {
         }
         DeniedReason::TokenExpired => "the token has expired; `worldlined token` makes a new one",
         DeniedReason::Busy => "the gateway has as many players as it can take",
+        DeniedReason::Draining => "the gateway is about to stop",
         DeniedReason::Superseded => "another session plays this character now",
     }
 }

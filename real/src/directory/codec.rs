@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! /worldline/leader/orchestrator        {"node":3,"lease":"00c3…"}
+//! /worldline/regions/2                  {"stand_in":1}
 //! /worldline/workers/00ab4f0e1d2c3b4a   {"node":7,"region":0}
 //! /worldline/owners/boss-1              {"lease":"00ab4f0e1d2c3b4a","epoch":3,"nonce":"9f02…"}
 //! ```
@@ -18,7 +19,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 use worldline_proto::{Epoch, LeaseId, NodeId, Nonce, Revision};
-use worldline_system::doors::directory::{Change, Family, Key, Leader, Ownership, Record, RegionId, Value, Worker};
+use worldline_system::doors::directory::{
+    Change, Down, Family, Key, Leader, Ownership, Record, RegionId, Value, Worker,
+};
 
 /// Versions of keys of which the log has said that they cannot be read, before it may say so again.
 const TOLD_MAX: usize = 1_024;
@@ -49,6 +52,11 @@ struct LeaderJson {
 }
 
 #[derive(Serialize, Deserialize)]
+struct DownJson {
+    stand_in: RegionId,
+}
+
+#[derive(Serialize, Deserialize)]
 struct WorkerJson {
     node: NodeId,
     region: RegionId,
@@ -67,6 +75,7 @@ struct OwnershipJson {
 pub const fn range(family: Family) -> (&'static str, &'static str) {
     match family {
         Family::Leader => ("/worldline/leader/orchestrator", "/worldline/leader/orchestrator\0"),
+        Family::Regions => ("/worldline/regions/", "/worldline/regions0"),
         Family::Workers => ("/worldline/workers/", "/worldline/workers0"),
         Family::Owners => ("/worldline/owners/", "/worldline/owners0"),
     }
@@ -87,6 +96,7 @@ pub fn key(path: &[u8]) -> Result<Key, Unreadable> {
         let (family, name) = path.strip_prefix("/worldline/")?.split_once('/')?;
         let key = match family {
             "leader" => Some(Key::Leader),
+            "regions" => name.parse().ok().map(RegionId).map(Key::Region),
             "workers" => name.parse().ok().map(Key::Worker),
             "owners" => name.parse().ok().map(Key::Owner),
             _ => None,
@@ -102,6 +112,7 @@ pub fn key(path: &[u8]) -> Result<Key, Unreadable> {
 pub fn encode(value: Value) -> Vec<u8> {
     match value {
         Value::Leader(Leader { node, lease }) => serde_json::to_vec(&LeaderJson { node, lease }),
+        Value::Down(Down { stand_in }) => serde_json::to_vec(&DownJson { stand_in }),
         Value::Worker(Worker { node, region }) => serde_json::to_vec(&WorkerJson { node, region }),
         Value::Owner(Ownership { lease, epoch, nonce }) => {
             serde_json::to_vec(&OwnershipJson { lease, epoch, nonce: format!("{:016x}", nonce.0) })
@@ -121,6 +132,10 @@ pub fn value(key: Key, json: &[u8]) -> Result<Value, Unreadable> {
         Key::Leader => {
             let LeaderJson { node, lease } = serde_json::from_slice(json).map_err(unread)?;
             Value::Leader(Leader { node, lease })
+        }
+        Key::Region(_) => {
+            let DownJson { stand_in } = serde_json::from_slice(json).map_err(unread)?;
+            Value::Down(Down { stand_in })
         }
         Key::Worker(_) => {
             let WorkerJson { node, region } = serde_json::from_slice(json).map_err(unread)?;
@@ -225,7 +240,7 @@ mod tests {
         for (key, held) in values {
             assert_eq!(super::key(path(key).as_bytes()), Ok(key));
             assert_eq!(value(key, &encode(held)), Ok(held));
-            for family in [Family::Leader, Family::Workers, Family::Owners] {
+            for family in [Family::Leader, Family::Regions, Family::Workers, Family::Owners] {
                 let (first, end) = range(family);
                 assert_eq!((first..end).contains(&path(key).as_str()), family == key.family());
             }

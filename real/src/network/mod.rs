@@ -14,7 +14,7 @@ mod quic;
 mod tasks;
 pub mod tls;
 
-use crate::{Inbox, ready::Readiness};
+use crate::{Inbox, clock, ready::Readiness};
 use calls::{Callers, Listening, Served};
 use counters::Counters;
 use quic::Quic;
@@ -23,17 +23,17 @@ use tasks::Tasks;
 use tls::Identity;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use worldline_proto::NodeId;
-use worldline_system::doors::network::Submission;
+use worldline_system::{doors::network::Submission, limits};
 
 /// Who a client is to a gateway: no node of this world.
 pub const STRANGER: NodeId = NodeId(u32::MAX);
 
 /// A connection that has heard nothing for so long is dead.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const IDLE_TIMEOUT: Duration = clock::span(limits::IDLE_TIMEOUT);
 /// A connection that has sent nothing for so long says that it lives.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+pub const KEEP_ALIVE: Duration = clock::span(limits::KEEP_ALIVE);
 /// A handshake that has not completed by then has failed.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub const HANDSHAKE_TIMEOUT: Duration = clock::span(limits::HANDSHAKE_TIMEOUT);
 /// How long before its deadline a call is given up, so that its outcome is said in time.
 const ANSWER_MARGIN: Duration = Duration::from_millis(5);
 /// How long peers have to take notice that this process is stopping.

@@ -22,7 +22,7 @@ const REGIONS_MAX: usize = 16;
 const FAULTS_MAX: usize = 256;
 const PHASE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 60);
 
-const PLACES: &[(&str, Place)] = &[
+pub(super) const PLACES: &[(&str, Place)] = &[
     ("singapore", Place::Singapore),
     ("tokyo", Place::Tokyo),
     ("sydney", Place::Sydney),
@@ -37,6 +37,7 @@ const TIMINGS: &[(&str, Timing)] = &[
     ("reassign", Timing::Reassign),
     ("reconstruct", Timing::Reconstruct),
     ("redirect", Timing::Redirect),
+    ("reconnect", Timing::Reconnect),
     ("resume", Timing::Resume),
     ("operation", Timing::Operation),
 ];
@@ -238,23 +239,41 @@ fn boss_name(value: &Value<'_>, sink: &mut Sink) -> Option<EntityId> {
 }
 
 fn default_core() -> CoreGroup {
-    CoreGroup { place: Place::Frankfurt, directory: 3, ledger: 3, orchestrators: 2 }
+    CoreGroup { places: vec![Place::Frankfurt], directory: 3, ledger: 3, orchestrators: 2 }
 }
 
 fn core(value: &Value<'_>, sink: &mut Sink) -> Option<CoreGroup> {
     let default = default_core();
     let mut fields = Fields::of(value, "`[core]`", sink);
-    let place = fields.optional("place", sink, units::word(PLACES, "a place of the WAN matrix"));
+    let places = fields.optional("place", sink, core_places);
     let mut members =
         |key, default| fields.optional(key, sink, units::whole(1..=7, "a number of members")).unwrap_or(default);
     let core = CoreGroup {
-        place: place.unwrap_or(default.place),
+        places: places.unwrap_or(default.places),
         directory: members("directory", default.directory),
         ledger: members("ledger", default.ledger),
         orchestrators: members("orchestrators", default.orchestrators),
     };
     fields.finish(sink, |_| None);
     Some(core)
+}
+
+/// One place, or a list of them: no two the same.
+fn core_places(value: &Value<'_>, sink: &mut Sink) -> Option<Vec<Place>> {
+    let place = units::word(PLACES, "a place of the WAN matrix, or a list of places");
+    let DeValue::Array(list) = value.get_ref() else { return place(value, sink).map(|place| vec![place]) };
+    if list.is_empty() {
+        return sink.report(Problem::new(value.span(), "an empty list", "at least one place"));
+    }
+    let mut places = Vec::new();
+    for value in list {
+        let read = place(value, sink)?;
+        if places.contains(&read) {
+            return sink.report(Problem::new(value.span(), found(value), "a place that is not in the list yet"));
+        }
+        places.push(read);
+    }
+    Some(places)
 }
 
 fn lease(value: &Value<'_>, sink: &mut Sink) -> Option<LeaseTimes> {

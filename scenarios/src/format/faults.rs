@@ -23,10 +23,11 @@ pub(super) enum Ends {
 const KINDS: &[Kind] = &[
     ("crash", &["node"], Ends::Later),
     ("kill", &["node"], Ends::Later),
+    ("stop", &["node"], Ends::Later),
     ("restart", &["node"], Ends::AtOnce),
     ("pause", &["node"], Ends::Later),
     ("slow", &["node", "times"], Ends::Later),
-    ("crash-between-submissions", &["node", "after"], Ends::Later),
+    ("crash-between-submissions", &["node", "after", "which"], Ends::Later),
     ("hold-outbox", &["node", "which"], Ends::Later),
     ("clock-step", &["node", "by"], Ends::AtOnce),
     ("clock-drift", &["node", "rate"], Ends::Later),
@@ -34,6 +35,13 @@ const KINDS: &[Kind] = &[
     ("wall-step", &["node", "by"], Ends::AtOnce),
     ("cut", &["from", "to", "one_way"], Ends::Later),
     ("degrade", &["from", "to", "one_way", "loss", "duplicate", "delay", "jitter"], Ends::Later),
+];
+
+/// Which submissions a fault waits for.
+const WHICH: &[(&str, Outbox)] = &[
+    ("any", Outbox::Any),
+    ("ledger-commit", Outbox::LedgerCommit),
+    ("directory-transaction", Outbox::DirectoryTransaction),
 ];
 
 /// Every kind of fault, those of the services too.
@@ -138,6 +146,7 @@ fn parameters(kind: &str, fields: &mut Fields<'_, '_>, census: &Census<'_>, sink
     Some(match kind {
         "crash" => FaultKind::Crash(nodes?),
         "kill" => FaultKind::Kill(nodes?),
+        "stop" => FaultKind::Stop(nodes?),
         "restart" => FaultKind::Restart(nodes?),
         "pause" => FaultKind::Pause(nodes?),
         "slow" => {
@@ -147,10 +156,10 @@ fn parameters(kind: &str, fields: &mut Fields<'_, '_>, census: &Census<'_>, sink
         }
         "crash-between-submissions" => {
             let after = fields.required("after", sink, units::whole(0..=1_000_000, "a number of submissions"));
-            FaultKind::CrashBetweenSubmissions(nodes?, after?)
+            let which = fields.optional("which", sink, units::word(WHICH, "submissions")).unwrap_or(Outbox::Any);
+            FaultKind::CrashBetweenSubmissions(nodes?, after?, which)
         }
         "hold-outbox" => {
-            const WHICH: &[(&str, Outbox)] = &[("any", Outbox::Any), ("ledger-commit", Outbox::LedgerCommit)];
             let which = fields.required("which", sink, units::word(WHICH, "an outbox"));
             FaultKind::HoldOutbox(nodes?, which?)
         }

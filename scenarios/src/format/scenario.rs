@@ -96,14 +96,22 @@ pub struct Boss {
 /// The core: a group of its own, whichever region stands at the same place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoreGroup {
-    /// Where it stands.
-    pub place: Place,
+    /// Where it stands, at least one place; the members of each kind take turns.
+    pub places: Vec<Place>,
     /// Members of the directory.
     pub directory: u16,
     /// Members of the ledger: a primary and its standbys.
     pub ledger: u16,
     /// Orchestrators.
     pub orchestrators: u16,
+}
+
+impl CoreGroup {
+    /// Where the `n`th member of each kind stands.
+    #[must_use]
+    pub fn place(&self, n: u16) -> Place {
+        self.places[usize::from(n) % self.places.len()]
+    }
 }
 
 /// What the players do.
@@ -143,13 +151,15 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
-/// What stops between a node and its sockets.
+/// Which submissions a fault between a node and its sockets waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outbox {
-    /// The next outbox that holds anything.
+    /// All of them.
     Any,
-    /// The next outbox that holds a commit to the ledger.
+    /// Commits to the ledger.
     LedgerCommit,
+    /// Transactions of the directory.
+    DirectoryTransaction,
 }
 
 /// A kind of fault with its parameters. Selectors are resolved when the fault comes.
@@ -159,14 +169,16 @@ pub enum FaultKind {
     Crash(Vec<Selector>),
     /// The process dies: the peers are told at once.
     Kill(Vec<Selector>),
+    /// SIGTERM: the process stops in order, when it is ready to.
+    Stop(Vec<Selector>),
     /// The process is replaced by a new one at once.
     Restart(Vec<Selector>),
     /// SIGSTOP; the clocks go on.
     Pause(Vec<Selector>),
     /// Everything takes longer, by this factor in permille: 4000 is four times as long.
     Slow(Vec<Selector>, u32),
-    /// Dies after so many submissions more, in the middle of an event.
-    CrashBetweenSubmissions(Vec<Selector>, u32),
+    /// Dies after so many submissions of these more, in the middle of an event.
+    CrashBetweenSubmissions(Vec<Selector>, u32, Outbox),
     /// Stops between outbox and socket, holding what it was about to send.
     HoldOutbox(Vec<Selector>, Outbox),
     /// The monotonic clock jumps forward.
@@ -236,6 +248,8 @@ pub enum Selector {
     Region(usize),
     /// `core`: directory, ledger and orchestrators.
     Core,
+    /// `core:frankfurt`: those of them that stand there.
+    CoreAt(Place),
 }
 
 /// A span of time that a run measures, by the name that a budget calls it.
@@ -251,6 +265,9 @@ pub enum Timing {
     Reconstruct,
     /// Of it: until the player sees it.
     Redirect,
+    /// From the loss of a gateway (from a client's leaving, where it drains) until the player sees authoritative state through
+    /// another one.
+    Reconnect,
     /// From the end of the fault until a player whose owner had fallen silent sees authoritative state again.
     Resume,
     /// From an operation's first sending until its acknowledgement.
@@ -259,12 +276,13 @@ pub enum Timing {
 
 impl Timing {
     /// Every timing, in the order of the tables.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Failover,
         Self::Detect,
         Self::Reassign,
         Self::Reconstruct,
         Self::Redirect,
+        Self::Reconnect,
         Self::Resume,
         Self::Operation,
     ];
@@ -278,6 +296,7 @@ impl Timing {
             Self::Reassign => "reassign",
             Self::Reconstruct => "reconstruct",
             Self::Redirect => "redirect",
+            Self::Reconnect => "reconnect",
             Self::Resume => "resume",
             Self::Operation => "operation",
         }

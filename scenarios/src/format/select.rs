@@ -1,6 +1,7 @@
 //! Selectors: how a fault names its nodes.
 
 use super::{
+    decode::PLACES,
     fields::{Sink, Value, found},
     problem::{Problem, quoted},
     scenario::{Boss, CoreGroup, Region, Selector},
@@ -9,7 +10,7 @@ use toml::de::DeValue;
 use worldline_proto::{EntityId, EntityKind};
 
 const EXPECTED: &str = "a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, \
-                        `owner-of:character-N`, `player:N`, `core`, `orchestrator:N`, `orchestrator:leader`, \
+                        `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, \
                         `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`";
 
 /// The nodes that a file can name.
@@ -49,6 +50,7 @@ impl Census<'_> {
         }
         match (kind, second, third) {
             ("core", None, None) => Ok(Selector::Core),
+            ("core", Some(place), None) => self.core_at(place),
             ("orchestrator", Some("leader"), None) => Ok(Selector::OrchestratorLeader),
             ("directory", Some("leader"), None) => Ok(Selector::DirectoryLeader),
             ("ledger", Some("primary"), None) => Ok(Selector::LedgerPrimary),
@@ -71,6 +73,15 @@ impl Census<'_> {
             ("owner-of", Some(entity), None) => self.entity(entity).map(Selector::OwnerOf),
             _ => Err(EXPECTED.into()),
         }
+    }
+
+    fn core_at(&self, name: &str) -> Result<Selector, String> {
+        let place = PLACES.iter().find(|(known, place)| *known == name && self.core.places.contains(place));
+        place.map(|(_, place)| Selector::CoreAt(*place)).ok_or_else(|| {
+            let names = PLACES.iter().filter(|(_, place)| self.core.places.contains(place));
+            let names: Vec<_> = names.map(|(name, _)| format!("`core:{name}`")).collect();
+            format!("a place where this world's core stands: {}", names.join(", "))
+        })
     }
 
     fn region(&self, name: &str) -> Result<usize, String> {
@@ -116,7 +127,7 @@ impl Census<'_> {
     /// A selector of exactly one node.
     pub fn single(&self, value: &Value<'_>, sink: &mut Sink) -> Option<Selector> {
         match self.read(value, sink)? {
-            Selector::Region(_) | Selector::Core => {
+            Selector::Region(_) | Selector::Core | Selector::CoreAt(_) => {
                 sink.report(Problem::new(value.span(), found(value), "a selector of a single node"))
             }
             selector => Some(selector),

@@ -233,14 +233,14 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         24,
         r#"kind = "crsh""#,
         &[
-            r#"24:8: found `crsh`, expected a kind of fault: crash, kill, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie; did you mean `crash`?"#,
+            r#"24:8: found `crsh`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie; did you mean `crash`?"#,
         ],
     ),
     (
         24,
         r#"kind = "explode""#,
         &[
-            r#"24:8: found `explode`, expected a kind of fault: crash, kill, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie"#,
+            r#"24:8: found `explode`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie"#,
         ],
     ),
     (
@@ -280,7 +280,7 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         &[
             r#"22:1: found no `from`, expected `[[fault]]` to have one"#,
             r#"22:1: found no `to`, expected `[[fault]]` to have one"#,
-            r#"25:1: found the unknown key `node`, expected a key of a fault of kind `cut`: at, kind, from, to, one_way, for, until (`node` belongs to crash, kill, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, directory-revoke-early)"#,
+            r#"25:1: found the unknown key `node`, expected a key of a fault of kind `cut`: at, kind, from, to, one_way, for, until (`node` belongs to crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, directory-revoke-early)"#,
         ],
     ),
     (25, r#"# no node"#, &[r#"22:1: found no `node`, expected `[[fault]]` to have one"#]),
@@ -288,7 +288,7 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         25,
         r#"node = """#,
         &[
-            r#"25:8: found ``, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`"#,
+            r#"25:8: found ``, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`"#,
         ],
     ),
     (25, r#"node = []"#, &[r#"25:8: found an empty list, expected at least one node"#]),
@@ -317,14 +317,14 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         25,
         r#"node = "wroker:frankfurt:0""#,
         &[
-            r#"25:8: found `wroker:frankfurt:0`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`; did you mean `worker:frankfurt:0`?"#,
+            r#"25:8: found `wroker:frankfurt:0`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`; did you mean `worker:frankfurt:0`?"#,
         ],
     ),
     (
         25,
         r#"node = "worker:frankfurt""#,
         &[
-            r#"25:8: found `worker:frankfurt`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`; did you mean `worker:frankfurt:0`?"#,
+            r#"25:8: found `worker:frankfurt`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`; did you mean `worker:frankfurt:0`?"#,
         ],
     ),
     (
@@ -350,14 +350,14 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         25,
         r#"node = ["core", "regoin:singapore"]"#,
         &[
-            r#"25:17: found `regoin:singapore`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`; did you mean `region:singapore`?"#,
+            r#"25:17: found `regoin:singapore`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`; did you mean `region:singapore`?"#,
         ],
     ),
     (
         25,
         r#"node = 3"#,
         &[
-            r#"25:8: found the number 3, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`"#,
+            r#"25:8: found the number 3, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`"#,
         ],
     ),
     (
@@ -371,14 +371,14 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         25,
         "node = \"\u{202e}evil\\u0007\"",
         &[
-            r#"25:8: found `�evil�`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`"#,
+            r#"25:8: found `�evil�`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`"#,
         ],
     ),
     (
         24,
         r#"kind = "ledger-lose-answer""#,
         &[
-            r#"24:8: found `ledger-lose-answer`, expected a kind of fault: crash, kill, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie; did you mean `ledger-lose-answers`?"#,
+            r#"24:8: found `ledger-lose-answer`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie; did you mean `ledger-lose-answers`?"#,
         ],
     ),
     (
@@ -386,7 +386,7 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         "kind = \"ledger-lose-answers\"\nshare = \"150%\"",
         &[
             r#"25:9: found `150%`, expected a share from `0%` to `100%`, such as `2%` or `0.5%`"#,
-            r#"26:1: found the unknown key `node`, expected a key of a fault of kind `ledger-lose-answers`: at, kind, share, from, count, for, until (`node` belongs to crash, kill, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, directory-revoke-early)"#,
+            r#"26:1: found the unknown key `node`, expected a key of a fault of kind `ledger-lose-answers`: at, kind, share, from, count, for, until (`node` belongs to crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, directory-revoke-early)"#,
         ],
     ),
     (
@@ -395,7 +395,7 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         &[
             r#"25:6: found `20`, expected a duration such as `250ms`, `5s` or `2m`; did you mean `20s`?"#,
             r#"26:8: found `core`, expected a selector of a single node"#,
-            r#"27:1: found the unknown key `node`, expected a key of a fault of kind `ledger-delay-commits`: at, kind, by, from, for, until (`node` belongs to crash, kill, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, directory-revoke-early)"#,
+            r#"27:1: found the unknown key `node`, expected a key of a fault of kind `ledger-delay-commits`: at, kind, by, from, for, until (`node` belongs to crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, directory-revoke-early)"#,
         ],
     ),
     (
@@ -403,14 +403,14 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         r#"kind = "ledger-conflicts""#,
         &[
             r#"22:1: found no conflicts, expected `serialization` or `deadlock` to be above `0%`"#,
-            r#"25:1: found the unknown key `node`, expected a key of a fault of kind `ledger-conflicts`: at, kind, serialization, deadlock, for, until (`node` belongs to crash, kill, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, directory-revoke-early)"#,
+            r#"25:1: found the unknown key `node`, expected a key of a fault of kind `ledger-conflicts`: at, kind, serialization, deadlock, for, until (`node` belongs to crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, directory-revoke-early)"#,
         ],
     ),
     (
         27,
         r#"timing = "failovr""#,
         &[
-            r#"27:10: found `failovr`, expected a timing: failover, detect, reassign, reconstruct, redirect, resume, operation; did you mean `failover`?"#,
+            r#"27:10: found `failovr`, expected a timing: failover, detect, reassign, reconstruct, redirect, reconnect, resume, operation; did you mean `failover`?"#,
         ],
     ),
     (

@@ -81,7 +81,7 @@ struct Version {
 /// The store. See the module's documentation.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
-    families: [BTreeMap<Key, Vec<Version>>; 3],
+    families: [BTreeMap<Key, Vec<Version>>; 4],
     leases: BTreeMap<LeaseId, Lease>,
     revision: Revision,
     /// Below this revision nothing can be read.

@@ -162,7 +162,7 @@ fn a_full_database_refuses_what_would_grow_it() {
 fn going_back_leaves_what_there_was() {
     let mut fed = Fed::new();
     let state = |store: &Store| {
-        let records: Vec<Record> = [Family::Leader, Family::Workers, Family::Owners]
+        let records: Vec<Record> = [Family::Leader, Family::Regions, Family::Workers, Family::Owners]
             .into_iter()
             .flat_map(|family| store.records(family))
             .collect();

@@ -75,7 +75,7 @@ pub(super) fn attacks(n: u64, through: u64) -> Ask {
 fn within(ask: Ask, ms: u64) -> Ask {
     match ask {
         Ask::Ledger(submission, _) => Ask::Ledger(submission, Duration::from_millis(ms)),
-        other => panic!("{other:?}"),
+        Ask::Directory(..) => panic!("of the ledger"),
     }
 }
 
@@ -422,7 +422,7 @@ fn a_switchover_takes_a_second_and_loses_nothing() {
 fn what_was_held_before_the_socket_leaves_late_and_executes() {
     let mut bench = bench(16, vec![played(1, vec![(1_000, commit(1, 1))])]);
     let node = bench.callers[0];
-    bench.run_to(900).inject(WorldFault::HoldOutbox { node, which: crate::Hold::LedgerCommit });
+    bench.run_to(900).inject(WorldFault::HoldOutbox { node, which: crate::Which::LedgerCommit });
     bench.run_to(20_000);
     assert_eq!(accepted_at(&mut bench, 1), None);
     bench.inject(WorldFault::Resume { node }).run_to(21_000);

@@ -50,7 +50,7 @@ impl<A: Actor> World<A> {
             Fault::Pause { node } => self.pause(node),
             Fault::Resume { node } => self.resume(node),
             Fault::Slow { node, permille } => core.nodes[node.0 as usize].slow_permille = permille,
-            Fault::CrashAfterSubmissions { node, n } => core.await_outbox(node, Some(n), None),
+            Fault::CrashAfterSubmissions { node, which, n } => core.await_outbox(node, Some((which, n)), None),
             Fault::HoldOutbox { node, which } => core.await_outbox(node, None, Some(which)),
             Fault::Clock { node, fault } => core.clock_fault(node, fault),
             Fault::Cut { id, from, to, both } => core.disturb(id, &from, &to, both, Effect::Cut),
@@ -69,16 +69,6 @@ impl<A: Actor> World<A> {
                     model.inject(core, fault);
                 }
             }
-            Fault::Cache(fault) => {
-                if let Some(model) = &mut self.cache {
-                    model.inject(core, fault);
-                }
-            }
-            Fault::Bus(fault) => {
-                if let Some(model) = &mut self.bus {
-                    model.inject(core, fault);
-                }
-            }
             Fault::Heal => self.heal(),
         }
     }
@@ -93,12 +83,6 @@ impl<A: Actor> World<A> {
             model.heal(&mut self.core);
         }
         if let Some(model) = &mut self.ledger {
-            model.heal(&mut self.core);
-        }
-        if let Some(model) = &mut self.bus {
-            model.heal(&mut self.core);
-        }
-        if let Some(model) = &mut self.cache {
             model.heal(&mut self.core);
         }
     }
@@ -138,12 +122,6 @@ impl<A: Actor> World<A> {
             model.on_node(&mut self.core, node, change);
         }
         if let Some(model) = &mut self.ledger {
-            model.on_node(&mut self.core, node, change);
-        }
-        if let Some(model) = &mut self.bus {
-            model.on_node(&mut self.core, node, change);
-        }
-        if let Some(model) = &mut self.cache {
             model.on_node(&mut self.core, node, change);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::World;
 use crate::{
-    fault::Hold,
+    fault::Which,
     host::Actor,
     node::{NodeChange, NodeState},
     operations::Kind,
@@ -10,7 +10,7 @@ use crate::{
 use worldline_proto::NodeId;
 use worldline_system::{
     Refusal,
-    doors::{self, Asked, Submission, network},
+    doors::{self, Asked, Submission, directory, ledger, network},
     history::{Invocation, What},
     outcome::End,
     time::Instant,
@@ -40,12 +40,7 @@ impl<A: Actor> World<A> {
     #[cold]
     pub(super) fn flush_disturbed(&mut self, node: NodeId, outbox: &mut Vec<Submission>) {
         let cold = &mut self.core.nodes[node.0 as usize].cold;
-        let held = match cold.hold {
-            Some(Hold::Any) => outbox.iter().any(is_for_door),
-            Some(Hold::LedgerCommit) => outbox.iter().any(is_commit),
-            None => false,
-        };
-        if held {
+        if cold.hold.is_some_and(|which| outbox.iter().any(|submission| counts(which, submission))) {
             cold.hold = None;
             for submission in outbox.drain(..) {
                 if !is_for_door(&submission) {
@@ -59,8 +54,8 @@ impl<A: Actor> World<A> {
         }
         for submission in outbox.drain(..) {
             let cold = &mut self.core.nodes[node.0 as usize].cold;
-            if let Some(left) = &mut cold.crash_after
-                && is_for_door(&submission)
+            if let Some((which, left)) = &mut cold.crash_after
+                && counts(*which, &submission)
             {
                 if *left == 0 {
                     self.crash(node);
@@ -151,14 +146,8 @@ impl<A: Actor> World<A> {
                 Some(model) => model.submit(core, node, op, core.due(node, deadline), submission),
                 None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
             },
-            Submission::Bus(Asked { op, deadline, submission }) => match &mut self.bus {
-                Some(model) => model.submit(core, node, op, core.due(node, deadline), submission),
-                None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
-            },
-            Submission::Cache(Asked { op, submission, .. }) => match &mut self.cache {
-                Some(model) => model.submit(core, node, op, submission),
-                None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
-            },
+            Submission::Bus(Asked { op, .. }) => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
+            Submission::Cache(Asked { op, .. }) => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
         }
     }
 }
@@ -174,6 +163,14 @@ fn is_for_door(submission: &Submission) -> bool {
     }
 }
 
-fn is_commit(submission: &Submission) -> bool {
-    matches!(submission, Submission::Ledger(Asked { submission: doors::ledger::Submission::Commit(_), .. }))
+/// Whether a fault that waits for these submissions waits for this one.
+fn counts(which: Which, submission: &Submission) -> bool {
+    match (which, submission) {
+        (Which::Any, submission) => is_for_door(submission),
+        (Which::LedgerCommit, Submission::Ledger(asked)) => matches!(asked.submission, ledger::Submission::Commit(_)),
+        (Which::DirectoryTransaction, Submission::Directory(asked)) => {
+            matches!(asked.submission, directory::Submission::Transact(_))
+        }
+        _ => false,
+    }
 }

@@ -48,7 +48,7 @@ use prost::Message as _;
 use walk::Walk;
 use worldline_proto::{
     CharacterId, ConnectionId, EntityId, Epoch, Generation, NodeId, OpId, OpNumber, Version,
-    client::{ClientFrame, Denied, DeniedReason, GatewayFrame, Hello, client_frame, gateway_frame},
+    client::{ClientFrame, Denied, DeniedReason, GatewayFrame, Hello, Move, MoveReason, client_frame, gateway_frame},
     movement::Update,
 };
 
@@ -58,6 +58,8 @@ role_sums! {
 
 /// How long a client waits for its welcome before it turns to another gateway.
 const WELCOME_PATIENCE: Duration = Duration::from_secs(6);
+/// Clients that are asked to leave a gateway spread their leaving over so long.
+const MOVE_SPREAD: Duration = Duration::from_secs(2);
 /// How long a client stays away after another session has taken its place.
 const SUPERSEDED_PAUSE: Duration = Duration::from_secs(10);
 
@@ -96,6 +98,8 @@ enum Timer {
     Strike,
     /// Send again what is unanswered.
     Resend,
+    /// Leave this gateway, as it has asked.
+    Move,
 }
 
 impl From<Timer> for TimerKey {
@@ -106,7 +110,7 @@ impl From<Timer> for TimerKey {
 
 impl Timer {
     fn from_key(key: TimerKey) -> Option<Self> {
-        [Self::Connect, Self::Welcome, Self::Step, Self::Strike, Self::Resend]
+        [Self::Connect, Self::Welcome, Self::Step, Self::Strike, Self::Resend, Self::Move]
             .into_iter()
             .find(|timer| *timer as u8 == key.kind())
     }
@@ -195,6 +199,7 @@ impl Client {
         self.stage = Stage::Away;
         self.gateway += 1;
         turn.disarm(Timer::Welcome);
+        turn.disarm(Timer::Move);
         let wait = self.backoff.fail(self.config.knobs.retry, turn.entropy());
         turn.arm_in(Timer::Connect, pause.unwrap_or(wait));
     }
@@ -275,6 +280,33 @@ impl Client {
             gateway_frame::Frame::Answer(answer) => self.on_answer(&answer, turn),
             // A bot shows no banner.
             gateway_frame::Frame::Notice(_) => {}
+            gateway_frame::Frame::Move(asked) => self.on_move(&asked, turn),
+        }
+    }
+
+    /// The gateway asks it to go on elsewhere. It stays until its turn has come: what is under way may still be answered.
+    fn on_move(&mut self, asked: &Move, turn: &mut Turn<'_, Submission>) {
+        for &node in &asked.gateways {
+            self.learn_gateway(NodeId(node));
+        }
+        let known = |node: &u32| self.config.gateways.iter().position(|gateway| gateway.0 == *node);
+        if let Some(next) = asked.gateways.iter().find_map(known) {
+            // The next attempt goes there.
+            self.gateway = next + self.config.gateways.len() - 1;
+        }
+        let spread = match MoveReason::try_from(asked.reason) {
+            Ok(MoveReason::OwnerUnreachable) => Duration::ZERO,
+            _ => Duration::from_nanos(turn_phase(turn, MOVE_SPREAD)),
+        };
+        turn.arm_in(Timer::Move, spread);
+    }
+
+    /// Leaves the gateway and connects to the next one at once.
+    fn leave(&mut self, turn: &mut Turn<'_, Submission>) {
+        if let Stage::Greeting(connection) | Stage::Playing(connection) = self.stage {
+            reached!(turn, "client.moved-gateway");
+            turn.submit(network::Submission::Close { connection, reason: CloseReason::Closed });
+            self.turn_away(Some(Duration::ZERO), turn);
         }
     }
 
@@ -322,6 +354,7 @@ impl Client {
             Timer::Step => self.step(turn),
             Timer::Strike => self.strike(turn),
             Timer::Resend => self.resend(turn),
+            Timer::Move => self.leave(turn),
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct RegionId(pub u8);
 pub enum Key {
     /// `/worldline/leader/orchestrator`: who leads the orchestrators.
     Leader,
+    /// `/worldline/regions/{region}`: a region without workers, while it has none.
+    Region(RegionId),
     /// `/worldline/workers/{lease}`: a living worker; the key goes with its lease.
     Worker(LeaseId),
     /// `/worldline/owners/{entity}`: who owns an entity.
@@ -39,6 +41,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Leader => write!(f, "/worldline/leader/orchestrator"),
+            Self::Region(region) => write!(f, "/worldline/regions/{}", region.0),
             Self::Worker(lease) => write!(f, "/worldline/workers/{lease}"),
             Self::Owner(entity) => write!(f, "/worldline/owners/{entity}"),
         }
@@ -51,6 +54,8 @@ impl fmt::Display for Key {
 pub enum Family {
     /// Only [`Key::Leader`].
     Leader,
+    /// All of [`Key::Region`].
+    Regions,
     /// All of [`Key::Worker`].
     Workers,
     /// All of [`Key::Owner`].
@@ -63,6 +68,7 @@ impl Key {
     pub const fn family(self) -> Family {
         match self {
             Self::Leader => Family::Leader,
+            Self::Region(_) => Family::Regions,
             Self::Worker(_) => Family::Workers,
             Self::Owner(_) => Family::Owners,
         }
@@ -75,6 +81,8 @@ impl Key {
 pub enum Value {
     /// Under [`Key::Leader`].
     Leader(Leader),
+    /// Under [`Key::Region`].
+    Down(Down),
     /// Under [`Key::Worker`].
     Worker(Worker),
     /// Under [`Key::Owner`].
@@ -89,6 +97,14 @@ pub struct Leader {
     pub node: NodeId,
     /// Its identity.
     pub lease: LeaseId,
+}
+
+/// A region that has no worker left: the leader's decision where its entities go, which its successor carries on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Down {
+    /// The region that serves its entities meanwhile.
+    pub stand_in: RegionId,
 }
 
 /// A living worker.

@@ -21,10 +21,17 @@ pub const PROBES: &[&str] = &[
     "worker.speed-refused",
     "gateway.redirected",
     "gateway.session-superseded",
+    "gateway.owner-unreached",
+    "gateway.drained",
+    "gateway.drain-cut-off",
     "client.resumed",
     "client.resent",
+    "client.moved-gateway",
     "orchestrator.takeover",
     "orchestrator.takeover-lost-race",
+    "orchestrator.succession",
+    "orchestrator.region-down",
+    "orchestrator.region-back",
     "orchestrator.lost-leadership",
 ];
 

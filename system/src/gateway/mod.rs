@@ -1,11 +1,13 @@
 //! The gateway: where players come in. It checks tokens, begins sessions, finds the owner of each character, passes inputs
 //! to it and its states and answers back.
 //!
-//! It keeps nothing that a session would need again: a client that loses its gateway begins anew at another one.
+//! It keeps nothing that a session would need again: a client that loses its gateway begins anew at another one. One that
+//! is told to stop *drains*: it takes nobody in, asks its clients to go on elsewhere, and serves each until it has left.
 //!
 //! Deliberately absent: authority. An answer comes from an owner or it does not come; what a client cannot be told now, it
 //! asks for again.
 
+mod drain;
 mod links;
 mod players;
 mod session;
@@ -25,6 +27,7 @@ use crate::{
     time::Duration,
 };
 use alloc::{collections::BTreeMap, vec::Vec};
+use drain::Drain;
 use links::Links;
 use session::{Session, Stage};
 use worldline_proto::{CharacterId, ConnectionId, NodeId, OpId, OpNumber, token};
@@ -61,6 +64,8 @@ enum Timer {
     Retry(ConnectionId),
     /// The next attempt to watch the owners.
     Watch,
+    /// The drain has lasted long enough.
+    Drain,
 }
 
 impl From<Timer> for TimerKey {
@@ -69,6 +74,7 @@ impl From<Timer> for TimerKey {
             Timer::Greeting(connection) => Self::new(0, connection.0),
             Timer::Retry(connection) => Self::new(1, connection.0),
             Timer::Watch => Self::new(2, 0),
+            Timer::Drain => Self::new(3, 0),
         }
     }
 }
@@ -79,6 +85,7 @@ impl Timer {
             0 => Self::Greeting(ConnectionId(key.number())),
             1 => Self::Retry(ConnectionId(key.number())),
             2 => Self::Watch,
+            3 => Self::Drain,
             _ => return None,
         })
     }
@@ -104,6 +111,8 @@ pub struct Gateway {
     links: Links,
     routes: Routes,
     watching: Watching,
+    /// `None` until it is told to stop.
+    drain: Option<Drain>,
     logins: BTreeMap<OpId, ConnectionId>,
     attaches: BTreeMap<OpId, ConnectionId>,
     performs: BTreeMap<OpId, Performing>,
@@ -130,6 +139,7 @@ impl Gateway {
             links: Links::default(),
             routes: Routes::default(),
             watching: Watching::No,
+            drain: None,
             logins: BTreeMap::new(),
             attaches: BTreeMap::new(),
             performs: BTreeMap::new(),
@@ -221,6 +231,7 @@ impl Gateway {
             }
             Timer::Retry(connection) => self.go_on(connection, turn),
             Timer::Watch => self.watch(turn),
+            Timer::Drain => self.end_drain(turn),
         }
     }
 }
@@ -232,13 +243,7 @@ impl Role for Gateway {
     fn on_event(&mut self, event: Event, turn: &mut Turn<'_, Submission>) {
         match event {
             Event::Started => self.watch(turn),
-            Event::Stop => {
-                let clients: Vec<ConnectionId> = self.sessions.keys().chain(self.greeting.keys()).copied().collect();
-                for connection in clients {
-                    self.close(connection, network::CloseReason::Closed, turn);
-                }
-                turn.stopped();
-            }
+            Event::Stop => self.begin_drain(turn),
             Event::Timer(key) => {
                 if let Some(timer) = Timer::from_key(key) {
                     self.on_timer(timer, turn);

@@ -70,6 +70,9 @@ impl Gateway {
     }
 
     fn on_accepted(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
+        if self.drains() {
+            return self.deny(connection, DeniedReason::Draining, turn);
+        }
         if self.sessions.len() + self.greeting.len() >= limits::GATEWAY_SESSIONS {
             return self.deny(connection, DeniedReason::Busy, turn);
         }

@@ -10,15 +10,18 @@ use crate::{
     },
     history::Note,
     limits, reached,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use prost::Message as _;
 use worldline_proto::{
     CharacterId, ConnectionId, EntityId, Epoch, Generation, LeaseId, NodeId, Nonce, OpId, Version,
-    client::{Denied, DeniedReason, GatewayFrame, Notice, Welcome, gateway_frame::Frame},
+    client::{Denied, DeniedReason, GatewayFrame, MoveReason, Notice, Welcome, gateway_frame::Frame},
     server::{AttachReply, AttachRequest, AttachStatus, Detached, PeerMessage, Reply, Request, peer_message::Message},
 };
 
+/// How long the named owner may be out of reach before the client is asked to try another gateway. Longer than it takes to
+/// name another owner for a dead one's characters.
+const UNREACHED_MAX: Duration = Duration::from_secs(15);
 /// Frames a second that a client may send, and as many at once.
 const FRAMES_PER_SECOND: u64 = 100;
 
@@ -36,6 +39,8 @@ pub(super) struct Session {
     pub welcomed: bool,
     /// Whether the client was last told that its owner is silent.
     suspended: bool,
+    /// Which owner has not been reached, and since when, although the directory names it.
+    unreached: Option<(LeaseId, Instant)>,
     /// The newest state that was passed on: an older one is refused.
     pub seen: (Epoch, Version),
     /// The last movement input that was passed on: an older one was overtaken, or is doubled.
@@ -67,10 +72,23 @@ impl Session {
             backoff: Backoff::default(),
             welcomed: false,
             suspended: false,
+            unreached: None,
             seen: (Epoch(0), Version(0)),
             inputs_through: 0,
             budget: FRAMES_PER_SECOND,
             budget_at: now,
+        }
+    }
+
+    /// For how long this owner has been out of reach, counted from the first time it was found so.
+    fn unreached_for(&mut self, owner: Option<LeaseId>, now: Instant) -> Duration {
+        let Some(owner) = owner else { return Duration::ZERO };
+        match self.unreached {
+            Some((lease, since)) if lease == owner => now.since(since),
+            _ => {
+                self.unreached = Some((owner, now));
+                Duration::ZERO
+            }
         }
     }
 
@@ -157,11 +175,16 @@ impl Gateway {
             self.routes.look_up(entity, turn);
             return self.retry(connection, turn);
         };
+        let lease = self.routes.owner(entity).map(|owner| owner.lease);
         let Some(link) = self.links.get(node) else {
             self.links.connect(node, turn);
+            if session.unreached_for(lease, turn.now()) >= UNREACHED_MAX {
+                reached!(turn, "gateway.owner-unreached");
+                session.unreached = None;
+                self.ask_to_move(connection, MoveReason::OwnerUnreachable, turn);
+            }
             return self.retry(connection, turn);
         };
-        let lease = self.routes.owner(entity).map(|owner| owner.lease);
         let (generation, inputs_through) = (session.generation.0, session.inputs_through);
         let request = AttachRequest { character: entity.get(), generation, inputs_through };
         let op = turn.call(node, Request::Attach(request), limits::CALL_PATIENCE);
@@ -185,6 +208,7 @@ impl Gateway {
                 Ok(AttachStatus::Attached) => {
                     session.stage = Stage::Playing { node, lease };
                     session.backoff.reset();
+                    session.unreached = None;
                     session.seen = session.seen.max((Epoch(reply.epoch), Version(reply.version)));
                     self.welcome(connection, &reply, turn);
                 }
@@ -275,7 +299,7 @@ impl Gateway {
         if self.greeting.remove(&connection).is_some() {
             turn.disarm(Timer::Greeting(connection));
         }
-        let Some(session) = self.sessions.remove(&connection) else { return };
+        let Some(session) = self.sessions.remove(&connection) else { return self.go_on_draining(turn) };
         turn.disarm(Timer::Retry(connection));
         let Session { character, generation, stage, .. } = session;
         if self.characters.get(&character) == Some(&connection) {
@@ -290,6 +314,7 @@ impl Gateway {
             let payload = PeerMessage { message: Some(Message::Detached(detached)) }.into();
             turn.submit(network::Submission::Send { connection: link, class: StreamClass::Control, payload });
         }
+        self.go_on_draining(turn);
     }
 }
 

@@ -1,6 +1,10 @@
 //! The orchestrator: one of several leads, by a key in the directory that goes with its lease. The leader scans for
 //! entities without a living owner and assigns them to workers of their home region.
 //!
+//! A region without any worker is decided to be *down*: the decision is a record in the directory that names the region which
+//! serves its entities meanwhile, so that the next leader carries it on. It ends when the region has a worker again; what
+//! went elsewhere stays there until its owner there is gone.
+//!
 //! Everything it decides is one compare-and-set: each record unchanged, the old owner's key absent, the new owner's present,
 //! its own leader key unchanged. So two leaders, a late packet or a lost answer can do nothing that one would not.
 //!
@@ -13,7 +17,9 @@ use crate::{
     doors::{
         Asked,
         clock::TimerKey,
-        directory::{self, Answer, Compare, Consistency, Family, Key, Page, Transacted, Transaction, Value, Write},
+        directory::{
+            self, Answer, Compare, Consistency, Family, Key, Page, RegionId, Transacted, Transaction, Value, Write,
+        },
         ledger,
     },
     history::Note,
@@ -30,7 +36,7 @@ use alloc::{
     vec,
     vec::Vec,
 };
-use plan::{Assignment, Survey};
+use plan::{Assignment, Decision, Survey};
 use worldline_proto::{EntityId, LeaseId, OpId, Revision};
 
 role_sums! {
@@ -78,12 +84,17 @@ pub struct Orchestrator {
     holder: Option<Holder>,
     /// The revision of its own leader key, while it leads.
     leads: Option<Revision>,
+    /// Another one led when it last campaigned.
+    follows: bool,
     step: Step,
     survey: Survey,
     roster: BTreeMap<EntityId, ledger::RosterEntry>,
     roster_read_at: Option<Instant>,
     /// Dead leases that the history knows of already.
     found_dead: BTreeSet<LeaseId>,
+    /// Since when regions have been found without a worker.
+    lost_since: BTreeMap<RegionId, Instant>,
+    decisions: BTreeMap<OpId, (RegionId, Decision)>,
     takeovers: BTreeMap<OpId, Vec<Assignment>>,
     /// Records in a takeover: halved when one fails, whole again when one succeeds.
     chunk: usize,
@@ -95,6 +106,7 @@ enum Step {
     Idle,
     Campaign(OpId),
     Roster(OpId),
+    Regions(OpId),
     Workers(OpId),
     Owners(OpId),
 }
@@ -107,11 +119,14 @@ impl Orchestrator {
             config,
             holder: None,
             leads: None,
+            follows: false,
             step: Step::Idle,
             survey: Survey::default(),
             roster: BTreeMap::new(),
             roster_read_at: None,
             found_dead: BTreeSet::new(),
+            lost_since: BTreeMap::new(),
+            decisions: BTreeMap::new(),
             takeovers: BTreeMap::new(),
             chunk: limits::TAKEOVER_RECORDS,
         }
@@ -185,8 +200,14 @@ impl Orchestrator {
             self.leads = Some(revision);
             self.roster_read_at = None;
             self.found_dead.clear();
+            self.lost_since.clear();
             turn.note(Note::Elected { lease });
+            if core::mem::take(&mut self.follows) {
+                reached!(turn, "orchestrator.succession");
+            }
             self.read_roster(None, turn);
+        } else {
+            self.follows = true;
         }
     }
 
@@ -222,10 +243,10 @@ impl Orchestrator {
         self.survey(turn);
     }
 
-    /// Reads all workers, and then, at the same revision, all ownership records.
+    /// Reads which regions are down, and then, at the same revision, all workers and all ownership records.
     fn survey(&mut self, turn: &mut Turn<'_, Submission>) {
         self.survey = Survey::default();
-        self.step = Step::Workers(read(Family::Workers, None, None, turn));
+        self.step = Step::Regions(read(Family::Regions, None, None, turn));
     }
 
     fn on_page(&mut self, family: Family, outcome: Outcome<Page>, turn: &mut Turn<'_, Submission>) {
@@ -236,12 +257,17 @@ impl Orchestrator {
         self.survey.take_in(&page.records);
         let last = page.records.last().filter(|_| page.more).map(|record| record.key);
         let (next, after) = match (family, last) {
+            (Family::Regions, None) => (Family::Workers, None),
             (Family::Workers, None) => (Family::Owners, None),
             (family, Some(last)) => (family, Some(last)),
             (_, None) => return self.assign(turn),
         };
         let op = read(next, after, Some(at), turn);
-        self.step = if next == Family::Workers { Step::Workers(op) } else { Step::Owners(op) };
+        self.step = match next {
+            Family::Regions => Step::Regions(op),
+            Family::Workers => Step::Workers(op),
+            _ => Step::Owners(op),
+        };
     }
 
     /// Submits the takeovers that the survey calls for.
@@ -254,8 +280,9 @@ impl Orchestrator {
                 turn.note(Note::FoundDead { lease, orphans });
             }
         }
+        self.decide_regions(leader_revision, turn);
         let assignments = self.survey.assignments(&self.config.map, &self.roster);
-        for group in assignments.chunk_by(|a, b| a.leases() == b.leases()) {
+        for group in assignments.chunk_by(|a, b| a.kind() == b.kind()) {
             for chunk in group.chunks(self.chunk) {
                 if self.takeovers.len() >= TAKEOVERS {
                     return;
@@ -265,6 +292,47 @@ impl Orchestrator {
                 let op = turn.directory(submission, limits::DIRECTORY_PATIENCE);
                 self.takeovers.insert(op, chunk.to_vec());
             }
+        }
+    }
+
+    /// Submits what is to be decided about regions: one decision a region at a time. A region has no worker for a while before
+    /// it is down; that it has one again counts at once.
+    fn decide_regions(&mut self, leader: Revision, turn: &mut Turn<'_, Submission>) {
+        let (map, now) = (Arc::clone(&self.config.map), turn.now());
+        let lost = self.survey.lost_regions(&map, &self.roster);
+        self.lost_since.retain(|region, _| lost.contains(region));
+        for region in (0..map.regions()).map(RegionId) {
+            let long = lost.contains(&region)
+                && now.since(*self.lost_since.entry(region).or_insert(now)) >= limits::REGION_GRACE;
+            let under_way = self.decisions.values().any(|(of, _)| *of == region);
+            let Some(decision) = self.survey.decision(region, long, &map).filter(|_| !under_way) else { continue };
+            let submission = directory::Submission::Transact(Arc::new(plan::decide(region, decision, leader)));
+            let op = turn.directory(submission, limits::DIRECTORY_PATIENCE);
+            self.decisions.insert(op, (region, decision));
+        }
+    }
+
+    /// A decision stands, or does not, or may: the next survey reads what there is.
+    fn on_decided(
+        &mut self,
+        region: RegionId,
+        decision: Decision,
+        outcome: Outcome<Transacted>,
+        turn: &mut Turn<'_, Submission>,
+    ) {
+        match (outcome, decision) {
+            (Outcome::Done(Transacted { succeeded: true, .. }), Decision::StandIn(stand_in, _)) => {
+                reached!(turn, "orchestrator.region-down");
+                turn.note(Note::RegionDown { region, stand_in });
+                if self.step == Step::Idle {
+                    self.survey(turn);
+                }
+            }
+            (Outcome::Done(Transacted { succeeded: true, .. }), Decision::Back(_)) => {
+                reached!(turn, "orchestrator.region-back");
+                turn.note(Note::RegionBack { region });
+            }
+            (Outcome::Done(_) | Outcome::Unknown | Outcome::Refused(_), _) => {}
         }
     }
 
@@ -303,6 +371,7 @@ impl Orchestrator {
                     self.deposed(turn);
                     self.step = Step::Idle;
                     self.takeovers.clear();
+                    self.decisions.clear();
                     return self.join(turn);
                 }
             }
@@ -312,8 +381,11 @@ impl Orchestrator {
             Answer::Transacted(outcome) => {
                 if let Some(assigned) = self.takeovers.remove(&op) {
                     self.on_takeover(&assigned, outcome, turn);
+                } else if let Some((region, decision)) = self.decisions.remove(&op) {
+                    self.on_decided(region, decision, outcome, turn);
                 }
             }
+            Answer::Read(outcome) if self.step == Step::Regions(op) => self.on_page(Family::Regions, outcome, turn),
             Answer::Read(outcome) if self.step == Step::Workers(op) => self.on_page(Family::Workers, outcome, turn),
             Answer::Read(outcome) if self.step == Step::Owners(op) => self.on_page(Family::Owners, outcome, turn),
             _ => {}
@@ -367,5 +439,6 @@ impl Role for Orchestrator {
 
     fn queues(&self, report: &mut dyn FnMut(&'static str, usize, usize)) {
         report("orchestrator.takeovers", self.takeovers.len(), TAKEOVERS);
+        report("orchestrator.decisions", self.decisions.len(), usize::from(self.config.map.regions()));
     }
 }

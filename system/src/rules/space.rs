@@ -73,6 +73,12 @@ impl Map {
         RegionId((column * i64::from(self.regions) / COLUMNS) as u8)
     }
 
+    /// How many regions share the world.
+    #[must_use]
+    pub const fn regions(&self) -> u8 {
+        self.regions
+    }
+
     /// The middle of a region's band: a safe place to begin.
     #[must_use]
     pub fn middle(&self, region: RegionId) -> Position {

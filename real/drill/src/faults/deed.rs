@@ -53,6 +53,8 @@ pub enum Deed {
     Crash(Target),
     /// SIGKILL.
     Kill(Target),
+    /// SIGTERM: it stops when it is ready to. Of a service: it is ended in order.
+    Stop(Target),
     /// SIGKILL, and a new process.
     Restart(Target),
     /// A new process, if there is none.
@@ -123,6 +125,7 @@ impl Deed {
         match self {
             Self::Crash(at) => format!("{} loses its links and is killed", target(at)),
             Self::Kill(at) => format!("{} is killed", target(at)),
+            Self::Stop(at) => format!("{} is asked to stop (SIGTERM)", target(at)),
             Self::Restart(at) => format!("{} is replaced", target(at)),
             Self::StartIfDead(at) => format!("{} starts again", target(at)),
             Self::Pause(at) => format!("{} is stopped (SIGSTOP)", target(at)),

@@ -43,6 +43,7 @@ impl Come {
                 Effect::Nothing(why) => {
                     if let Deed::Crash(Target::Role(node))
                     | Deed::Kill(Target::Role(node))
+                    | Deed::Stop(Target::Role(node))
                     | Deed::Restart(Target::Role(node))
                     | Deed::Pause(Target::Role(node)) = deed
                     {

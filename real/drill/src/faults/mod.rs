@@ -120,6 +120,7 @@ impl Members {
             match fault {
                 Fault::Crash { node } => gather(&mut whole, Whole::Crash, *node),
                 Fault::Kill { node } => gather(&mut whole, Whole::Kill, *node),
+                Fault::Stop { node } => gather(&mut whole, Whole::Stop, *node),
                 Fault::Restart { node } => gather(&mut whole, Whole::Restart, *node),
                 Fault::Pause { node } => gather(&mut whole, Whole::Pause, *node),
                 other => self.other(nodes, other, &mut plan),
@@ -132,6 +133,7 @@ impl Members {
                 plan.begin.push(match how {
                     Whole::Crash => Deed::Crash(target),
                     Whole::Kill => Deed::Kill(target),
+                    Whole::Stop => Deed::Stop(target),
                     Whole::Restart => Deed::Restart(target),
                     Whole::Pause => Deed::Pause(target),
                 });
@@ -201,6 +203,7 @@ const DELAYED_REQUESTS: u32 = u32::MAX;
 enum Whole {
     Crash,
     Kill,
+    Stop,
     Restart,
     Pause,
 }
@@ -216,7 +219,7 @@ fn gather(whole: &mut Vec<(Whole, Vec<NodeId>)>, how: Whole, node: NodeId) {
 fn ending(deed: &Deed, end: &[Ending]) -> Option<Deed> {
     assert!(!end.is_empty(), "only a fault with an end is asked for it");
     Some(match deed {
-        Deed::Crash(target) | Deed::Kill(target) => Deed::StartIfDead(*target),
+        Deed::Crash(target) | Deed::Kill(target) | Deed::Stop(target) => Deed::StartIfDead(*target),
         Deed::Pause(target) => Deed::Resume(*target),
         Deed::Cut { id, .. } | Deed::Degrade { id, .. } => Deed::Mend(*id),
         Deed::LoseAnswers { from, .. } => Deed::LoseAnswers { from: *from, permille: 0, count: 0 },
@@ -338,6 +341,10 @@ mod tests {
                 "zombie-in-flight" => (&[1, 1, 1], &[0, 0, 0]),
                 "zombie-slow-clock" => (&[0, 1, 0], &[1, 0, 1]),
                 "zombie-outbox" => (&[0, 1], &[1, 0]),
+                "gateway-drain" => (&[1, 1], &[0, 0]),
+                "region-loss" => (&[4], &[0]),
+                "core-region-loss" => (&[6], &[1]),
+                "orchestrator-crash-midplan" => (&[1, 0], &[0, 1]),
                 _ => (&[1], &[0]),
             };
             assert_eq!((&provoked[..], &skipped[..]), (expected, left_out), "{name}");

@@ -5,7 +5,7 @@ use crate::checkers::{Check, Checker, Facts, Invariant, Setup, View, breach};
 use std::collections::BTreeSet;
 use worldline_proto::{EntityId, LeaseId, Revision};
 use worldline_system::{
-    doors::directory::{Change, Key, RegionId, Value},
+    doors::directory::{Change, Key, Value},
     history::{Acceptance, Entry, What},
     time::{Duration, Instant},
 };
@@ -16,8 +16,6 @@ const HEARD: Duration = Duration::from_secs(10);
 /// What is known of one entity.
 #[derive(Clone, Copy, Debug, Default)]
 struct Watched {
-    /// The region of the worker that served it last.
-    region: Option<RegionId>,
     /// When the ledger last accepted something under its current fence: the owner's only sign of life that needs no belief.
     passed_fence: Instant,
     /// The last sample at which it was served, or could not have been.
@@ -60,7 +58,7 @@ impl Records {
                     self.living.remove(lease);
                 }
                 Change::Deleted(Key::Owner(entity)) => *self.owners.slot(*entity) = None,
-                Change::Deleted(Key::Leader) => {}
+                Change::Deleted(Key::Leader | Key::Region(_)) => {}
             }
         }
         Ok(())
@@ -68,7 +66,7 @@ impl Records {
 }
 
 /// O5. An entity is served if a living worker that is able says so and the ledger has heard from it. It is excused while
-/// no worker of its region is able, or a service that a takeover needs is away.
+/// no worker of the world is able, or a service that a takeover needs is away.
 #[derive(Clone, Debug)]
 pub struct NoOrphans {
     entities: Vec<EntityId>,
@@ -124,17 +122,14 @@ impl Checker for NoOrphans {
     fn on_sample(&mut self, view: &View<'_>) -> Check {
         let Some(services) = view.services else { return Ok(()) };
         self.sampled = true;
-        let able = |wanted: Option<RegionId>| {
-            view.workers.iter().any(|worker| worker.able && wanted.is_none_or(|region| worker.region == region))
-        };
+        let able = view.workers.iter().any(|worker| worker.able);
         for &entity in &self.entities {
             let server = self.owners.server(entity).and_then(|(node, authority)| {
                 let worker = view.workers.iter().find(|worker| worker.node == node)?;
                 Some((worker, authority))
             });
             let watched = self.watched.slot(entity);
-            watched.region = server.map(|(worker, _)| worker.region).or(watched.region);
-            if !services.all() || !able(watched.region) {
+            if !services.all() || !able {
                 watched.excused = view.at;
                 watched.fine = view.at;
                 continue;
@@ -174,7 +169,7 @@ mod tests {
     use crate::checkers::{Services, WorkerState, story::*};
     use worldline_proto::{Epoch, NodeId, Nonce};
     use worldline_system::{
-        doors::directory::{Ownership, Record, Worker},
+        doors::directory::{Ownership, Record, RegionId, Worker},
         history::Note,
     };
 
