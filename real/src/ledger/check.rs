@@ -33,6 +33,8 @@ const FUNCTIONS: [&str; 4] = ["claim(text, jsonb)", "commit(jsonb)", "login(text
 pub(crate) struct Server {
     options: PgConnectOptions,
     pub place: Place,
+    /// Sessions of our name that it may have, those included that nobody hears any more. One more is not opened.
+    pub sessions_max: usize,
 }
 
 impl Server {
@@ -50,7 +52,7 @@ impl Server {
             port: options.get_port(),
             database: options.get_database().unwrap_or(options.get_username()).to_owned(),
         };
-        Ok(Self { options: session::options(options), place })
+        Ok(Self { options: session::options(options), place, sessions_max: usize::MAX })
     }
 
     /// The same, with what it shall call us in `pg_stat_activity`.

@@ -11,9 +11,13 @@
 //!   `ReadOnly`, `NotServing`: none could be made), or the server has said that it rolled back (`session` knows when that
 //!   is certain).
 //! * `Unknown`: the deadline has passed or the connection broke after something was sent, the server ended the session, or
-//!   it warned at the commit. The connection is closed; the transaction may still commit, within the server's own timeout.
+//!   it warned at the commit. The transaction may still commit, within the server's own timeout, or may wait for its standby.
 //!
-//! Whether the server is there is found out by a task of its own, which tells [`Readiness`]; calls do not wait for it.
+//! What is left behind at the server has a bound: a call keeps its place in the pool for as long as the server is at work on
+//! it, whether anybody waits for its answer or not, and a server that has many sessions of our name gets no other.
+//!
+//! Whether the server is there, and confirms commits, is found out by a task of its own, which tells [`Readiness`]; calls do
+//! not wait for it.
 //!
 //! Deliberately absent: retries (a role resubmits the same key), a cache, reads of a standby.
 
@@ -57,6 +61,9 @@ pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Connections of one process, unless it says otherwise.
 pub const CONNECTIONS: usize = 8;
+/// Sessions that the server may have of one process: twice its connections, for as many may be left behind by a network or a
+/// process that broke, and these for whoever looks after it, now and before.
+const SESSIONS_BESIDE: usize = 8;
 /// The adapter answers so long before the deadline, so that its answer is there when the host looks.
 const GUARD: Duration = Duration::from_millis(5);
 
@@ -66,7 +73,7 @@ pub struct Config {
     pub(crate) server: Server,
     /// What the server calls us in `pg_stat_activity`.
     pub name: String,
-    /// At most so many connections at a time for calls; one more looks after the server. At least one.
+    /// At most so many connections at a time for calls; two more look after the server. At least one.
     pub connections: usize,
 }
 
@@ -106,7 +113,8 @@ impl Ledger {
     #[must_use]
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
         let Config { server, name, connections } = config;
-        let server = server.named(&name);
+        let mut server = server.named(&name);
+        server.sessions_max = 2 * connections + SESSIONS_BESIDE;
         ready.missing("ledger", format_args!("PostgreSQL at {} has not answered yet", server.place));
         let problem = Arc::new(Mutex::new(None));
         let pool = Arc::new(Pool::new(server.clone(), connections));
@@ -225,7 +233,7 @@ async fn call(pool: &Pool, until: Instant, submission: &Submission) -> Result<St
         Ok(None) => return Err(refused(Refusal::NotServing)),
         Ok(Some(slot)) => slot,
     };
-    let mut session = match timeout(clock::until(until), slot.session()).await {
+    let session = match timeout(clock::until(until), slot.session()).await {
         Err(_) => return Err(refused(Refusal::Unreachable)),
         Ok(session) => session.map_err(|problem| refused(unsent(&problem)))?,
     };
@@ -234,19 +242,32 @@ async fn call(pool: &Pool, until: Instant, submission: &Submission) -> Result<St
         return Err(refused(Refusal::PoolExhausted));
     }
     // From here on something may have been sent. A session whose call does not end well is dropped, and so closed.
-    match timeout(clock::until(until), session.call(&request)).await {
-        Ok(Ok(given)) => {
+    let backend = session.backend.clone();
+    let mut calling = Box::pin(called(session, request));
+    match timeout(clock::until(until), &mut calling).await {
+        Ok((Ok(given), session)) => {
             slot.keep(session);
             Ok(given)
         }
-        Ok(Err(End::Refused(refusal))) => Err(refused(refusal)),
-        Ok(Err(End::Unknown)) => {
+        Ok((Err(End::Refused(refusal)), _)) => Err(refused(refusal)),
+        Ok((Err(End::Unknown), _)) => {
             // What broke this connection has probably broken the others.
             pool.flush();
             Err(End::Unknown)
         }
-        Err(_) => Err(End::Unknown),
+        Err(_) => {
+            slot.leave(backend, async {
+                let (ended, session) = calling.await;
+                ended.is_ok().then_some(session)
+            });
+            Err(End::Unknown)
+        }
     }
+}
+
+async fn called(mut session: Session, request: Request) -> (Result<String, End>, Session) {
+    let ended = session.call(&request).await;
+    (ended, session)
 }
 
 /// The refusal of a call for which there is no connection.

@@ -2,14 +2,25 @@
 //!
 //! A session takes some round trips to open: over a long way that may be more time than a call has. So it is opened by a task of
 //! its own, which goes on when the call that asked for it has given up; the next call finds it.
+//!
+//! A call that its caller has given up keeps its place for as long as the server is at work on it: it may wait there for a
+//! lock, or for a synchronous standby that is missing, and then nobody ends it. So what we leave at the server is never more
+//! than there are places (`reports/decisions/0009-a-call-given-up-keeps-its-place.md`).
 
-use super::{Problem, check::Server, session::Session};
+use super::{
+    Problem,
+    check::Server,
+    session::{Backend, Session},
+};
 use crate::clock;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    task::AbortHandle,
+};
 use worldline_system::time::Duration;
 
 /// A session that has rested for so long is asked whether it is still there before it is trusted with a call.
@@ -24,6 +35,20 @@ pub(super) struct Pool {
     /// Sessions that are being opened.
     openings: Arc<Semaphore>,
     idle: Idle,
+    /// Calls that their callers have given up.
+    left: Mutex<Vec<Left>>,
+}
+
+/// A call that nobody waits for any more. It ends with this.
+struct Left {
+    backend: Backend,
+    call: AbortHandle,
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.call.abort();
+    }
 }
 
 /// The sessions that nobody uses.
@@ -38,20 +63,20 @@ impl fmt::Debug for Pool {
 /// The right to use a session.
 pub(super) struct Slot<'a> {
     pool: &'a Pool,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 impl Pool {
     pub fn new(server: Server, size: usize) -> Self {
         let size = size.max(1);
         let room = || Arc::new(Semaphore::new(size));
-        Self { server, room: room(), size, openings: room(), idle: Idle::default() }
+        Self { server, room: room(), size, openings: room(), idle: Idle::default(), left: Mutex::default() }
     }
 
     /// Waits for the right to use a session. `None` once the pool is closed.
     pub async fn slot(&self) -> Option<Slot<'_>> {
         let room = self.room.clone().acquire_owned().await.ok()?;
-        Some(Slot { pool: self, _room: room })
+        Some(Slot { pool: self, room })
     }
 
     /// Drops the idle sessions: their server was lost or replaced.
@@ -63,6 +88,7 @@ impl Pool {
     pub async fn close(&self) {
         self.room.close();
         self.openings.close();
+        self.left().clear();
         let idle = std::mem::take(&mut *self.idle());
         for session in idle {
             session.close().await;
@@ -71,6 +97,22 @@ impl Pool {
 
     fn idle(&self) -> MutexGuard<'_, Vec<Session>> {
         lock(&self.idle)
+    }
+
+    fn left(&self) -> MutexGuard<'_, Vec<Left>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The backends of the calls that nobody waits for and that have not ended.
+    pub fn left_behind(&self) -> Vec<Backend> {
+        let mut left = self.left();
+        left.retain(|left| !left.call.is_finished());
+        left.iter().map(|left| left.backend.clone()).collect()
+    }
+
+    /// Gives up those of `asked` that the server is not at work on any more: their answers were lost on the way.
+    pub fn let_go(&self, asked: &[Backend], at_work: &[Backend]) {
+        self.left().retain(|left| !asked.contains(&left.backend) || at_work.contains(&left.backend));
     }
 
     /// Opens a session. If nobody waits for it any more when it is there, it is kept for the next call.
@@ -118,6 +160,23 @@ impl Slot<'_> {
             // It was closed behind our back, and so probably were the others.
             self.pool.flush();
         }
+    }
+
+    /// Leaves a call to itself: it keeps this place until it ends, and its session if it gives that back.
+    pub fn leave(self, backend: Backend, call: impl Future<Output = Option<Session>> + Send + 'static) {
+        let Slot { pool, room } = self;
+        let (idle, all) = (pool.idle.clone(), pool.room.clone());
+        let call = tokio::spawn(async move {
+            if let Some(session) = call.await
+                && !all.is_closed()
+            {
+                lock(&idle).push(session);
+            }
+            drop(room);
+        });
+        let mut left = pool.left();
+        left.retain(|left| !left.call.is_finished());
+        left.push(Left { backend, call: call.abort_handle() });
     }
 
     /// Keeps a session for the next call. One whose call did not end well is not brought back.

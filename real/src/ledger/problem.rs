@@ -43,6 +43,9 @@ pub enum Problem {
     /// It has no connection left, or is starting or stopping.
     #[error("PostgreSQL at {0} takes no connection now: {1}")]
     Busy(Place, String),
+    /// A commit waits, and nobody answers.
+    #[error("commits have not been confirmed for {1} (synchronous standby missing?) at {0}")]
+    Unconfirmed(Place, worldline_system::time::Duration),
     /// The server is too old.
     #[error("PostgreSQL at {0} is version {1}; needed is 17 or newer")]
     OldServer(Place, String),

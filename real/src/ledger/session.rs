@@ -7,6 +7,8 @@
 //!   says so only in a warning. sqlx hands warnings to `tracing` alone, so each call listens there: a call during which the
 //!   server warned is `Unknown`. The functions themselves warn of nothing.
 //! * A connection whose call did not end well is closed, never used again.
+//! * A backend that waits for its standby does not look whether its client is still there: one that is left alone stays. So the
+//!   server is asked how many of ours it has before another is used.
 
 use super::{
     Problem,
@@ -26,17 +28,31 @@ use worldline_system::{
     time::{Duration, Instant},
 };
 
-/// The server gives up a call that has not ended after so long: far behind every caller's deadline, and a bound on how late
-/// a call may land whose caller has gone.
+/// The server gives up a call that has not come to its commit after so long: far behind every caller's deadline, and a bound on
+/// how late a call may land whose caller has gone. A commit that waits for its standby is not given up; it has landed.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A session's backend, and how many the server has of its name.
+const WHO: &str = "select max(pid || ' ' || backend_start) filter (where pid = pg_backend_pid()), \
+                   count(*) filter (where application_name = current_setting('application_name') \
+                                    and usename = current_user and datname = current_database()) \
+                   from pg_stat_activity";
+const AT_WORK: &str = "select pid || ' ' || backend_start from pg_stat_activity \
+                       where state = 'active' and pid || ' ' || backend_start = any ($1)";
+const CONFIRM: &str = "select pg_logical_emit_message(true, 'worldline', 'confirm')";
 
 /// A connection whose server and schema were found good.
 pub(super) struct Session {
     connection: PgConnection,
     ear: Ear,
+    pub backend: Backend,
     /// When it was last known to be alive.
     pub alive_at: Instant,
 }
+
+/// What serves a session at the server: its process and when that was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Backend(String);
 
 /// What every connection of ours asks of the server.
 pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
@@ -56,7 +72,34 @@ impl Session {
     pub async fn open(server: &Server) -> Result<Self, Problem> {
         let mut connection = server.connect().await?;
         check::schema(server, &mut connection).await?;
-        Ok(Self { connection, ear: Ear::default(), alive_at: clock::now() })
+        let row = server.within(sqlx::raw_sql(WHO).fetch_one(&mut connection)).await?;
+        let (backend, ours): (String, i64) = (row.get(0), row.get(1));
+        if usize::try_from(ours).unwrap_or(0) > server.sessions_max {
+            let message = format!("it still has {ours} sessions of this name, which may wait for a lock or a standby");
+            return Err(Problem::Busy(server.place.clone(), message));
+        }
+        let backend = Backend(backend);
+        Ok(Self { connection, ear: Ear::default(), backend, alive_at: clock::now() })
+    }
+
+    /// Which of these the server still has at work. One that rests has answered, whether anybody has heard it or not.
+    pub async fn at_work(&mut self, server: &Server, of: &[Backend]) -> Result<Vec<Backend>, Problem> {
+        let names: Vec<&str> = of.iter().map(|Backend(name)| name.as_str()).collect();
+        let working = sqlx::query(AT_WORK).bind(names).fetch_all(&mut self.connection);
+        let rows = server.within(working).await?;
+        Ok(rows.iter().map(|row| Backend(row.get(0))).collect())
+    }
+
+    /// Commits something that changes nothing: whether a commit is confirmed. It waits for as long as the server does.
+    pub async fn confirm(&mut self, server: &Server) -> Result<(), Problem> {
+        let dispatch = self.ear.dispatch.clone();
+        let rows = sqlx::raw_sql(CONFIRM).fetch_all(&mut self.connection).with_subscriber(dispatch).await;
+        rows.map_err(|error| server.said(&error))?;
+        self.alive_at = clock::now();
+        match self.ear.take() {
+            Some(warning) => Err(Problem::Other(server.place.clone(), warning)),
+            None => Ok(()),
+        }
     }
 
     /// Looks at server and schema again.

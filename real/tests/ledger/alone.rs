@@ -111,6 +111,37 @@ async fn an_answer_that_changes_nothing_waits_for_the_standby_too() {
 }
 
 #[tokio::test]
+async fn while_the_standby_is_missing_few_sessions_wait_and_readiness_says_what_for() {
+    let server = Server::start();
+    let url = world_on(&server.url).await;
+    drop(begun(&url).await);
+    let connections = 2;
+    let (ledger, ready) = adapter(&url, connections);
+    commit(&ledger, vec![hit(1, 1)]).await;
+    until(async || ready.problems().is_empty()).await;
+    server.wait_for("a_standby_that_is_not_there").await;
+    let mut ends = vec![];
+    for _ in 0..20 {
+        ends.push(commit_within(&ledger, vec![hit(2, 1)], SHORT).await);
+    }
+    let (unknown, refused): (Vec<_>, Vec<_>) = ends.into_iter().partition(|end| *end == Outcome::Unknown);
+    assert_eq!(unknown.len(), connections, "one for each connection, which waits on");
+    assert!(refused.iter().all(|end| *end == Outcome::Refused(Refusal::PoolExhausted)), "{refused:?}");
+    until(async || matches!(ledger.problem(), Some(Problem::Unconfirmed(..)))).await;
+    let told = &ready.problems()["ledger"];
+    assert!(told.contains("commits have not been confirmed for") && told.contains("standby missing?"), "{told}");
+    assert!(told.contains(url.split_once('@').unwrap().1), "{told}");
+    // Calls wait for their rows and at their commit; who looks after the server has one commit of its own.
+    let ours = "select count(*) from pg_stat_activity where application_name = 'worldlined' and state = 'active'";
+    assert_eq!(number(&url, ours).await, connections as i64 + 1);
+    server.wait_for("").await;
+    until(async || ready.problems().is_empty()).await;
+    assert!(matches!(commit(&ledger, vec![hit(2, 1)]).await[0], Verdict::Stored(_)), "it stood all the time");
+    assert!(matches!(commit(&ledger, vec![hit(3, 1)]).await[0], Verdict::Applied(_)));
+    until(async || number(&url, ours).await == 0).await;
+}
+
+#[tokio::test]
 async fn a_server_that_crashes_is_not_ready_and_goes_on_where_it_was() {
     let mut server = Server::start();
     let url = world_on(&server.url).await;

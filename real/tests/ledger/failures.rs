@@ -4,7 +4,7 @@ use super::{
     impostor::{self, Line},
     support::*,
 };
-use sqlx::Executor as _;
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use std::time::Duration;
 use worldline_proto::{Incarnation, OpId, OpNumber};
 use worldline_real::{
@@ -91,6 +91,23 @@ async fn a_swallowed_answer_is_unknown_and_its_repetition_is_answered_from_what_
     line.mute(false);
     assert!(matches!(resolved(&ledger).await, Verdict::Stored(_)), "the connection was not used again");
     assert_eq!(blows(&url).await, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_has_many_sessions_of_ours_gets_no_other() {
+    let url = world().await;
+    drop(begun(&url).await);
+    // As networks that break, or processes that were killed, leave them while they wait for a standby.
+    let mut left = vec![];
+    for _ in 0..10 {
+        left.push(PgConnection::connect(&format!("{url}?application_name=worldlined")).await.unwrap());
+    }
+    let (ledger, ready) = adapter(&url, 1);
+    assert_eq!(commit_within(&ledger, vec![hit(1, 1)], PATIENCE).await, Outcome::Refused(Refusal::Busy));
+    until(async || ready.problems().get("ledger").is_some_and(|told| told.contains("sessions of this name"))).await;
+    drop(left);
+    until(async || ready.problems().is_empty()).await;
+    assert!(matches!(resolved(&ledger).await, Verdict::Applied(_)));
 }
 
 #[tokio::test]
