@@ -5,7 +5,8 @@ use prost::Message as _;
 use prost_build::{Method, Service, ServiceGenerator};
 use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
-const FILES: [&str; 2] = ["worldline/client/v1/client.proto", "worldline/server/v1/server.proto"];
+const FILES: [&str; 3] =
+    ["worldline/client/v1/client.proto", "worldline/server/v1/fact.proto", "worldline/server/v1/server.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {

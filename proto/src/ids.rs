@@ -50,6 +50,8 @@ counters! {
     Revision;
     /// A version of an entity's volatile state within one epoch.
     Version;
+    /// A fact's number among those of its aggregate, counted from 1 without gaps. Zero stands before the first.
+    FactSequence;
     /// Written with every ownership record, so that a writer whose answer was lost can recognise its own write.
     Nonce;
     /// A connection as its host numbers it; both ends of one connection see different numbers.

@@ -18,8 +18,8 @@ mod generated {
 
 /// What a client and a gateway say to each other. Generated from `worldline/client/v1/client.proto`.
 pub use generated::worldline::client::v1 as client;
-/// What servers say to each other. Generated from `worldline/server/v1/server.proto`, with the sums [`server::Request`] and
-/// [`server::Reply`] of all unary calls.
+/// What servers say to each other. Generated from `worldline/server/v1/`: `server.proto`, with the sums [`server::Request`] and
+/// [`server::Reply`] of all unary calls, and `fact.proto`, what the bus carries.
 pub use generated::worldline::server::v1 as server;
 
 /// The compiled descriptors of every `.proto` file: a `google.protobuf.FileDescriptorSet`.

@@ -13,14 +13,15 @@ use crate::{
         bus::{self, MessageId, StreamSequence, Subject},
         cache,
         directory::{self, Change, RegionId},
-        ledger::{self, Authority, OpResult, Operation, Verdict},
+        ledger::{self, Authority, FactRow, OpResult, Operation, Verdict},
     },
     rules::space::Position,
     time::{Duration, Instant},
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use worldline_proto::{
-    CharacterId, Digest, EntityId, Epoch, Generation, Incarnation, LeaseId, NodeId, OpId, OpNumber, Revision, Version,
+    CharacterId, Digest, EntityId, Epoch, FactSequence, Generation, Incarnation, LeaseId, NodeId, OpId, OpNumber,
+    Revision, Version,
 };
 
 /// An event of a run: its place in the order of all events. Zero is the beginning itself.
@@ -272,6 +273,27 @@ pub enum Note {
         /// Which.
         region: RegionId,
     },
+    /// Replica: it has the state of an aggregate as the ledger stands, and takes in the facts behind it.
+    FactSnapshot {
+        /// Whose.
+        aggregate: EntityId,
+        /// The last fact that the state contains.
+        sequence: FactSequence,
+    },
+    /// Replica: it has taken in a fact.
+    FactApplied {
+        /// Whose.
+        aggregate: EntityId,
+        /// Its number.
+        sequence: FactSequence,
+    },
+    /// Replica: it has seen that it misses facts, and asks the ledger.
+    FactGap {
+        /// Whose.
+        aggregate: EntityId,
+        /// The first that it misses.
+        missing: FactSequence,
+    },
     /// Orchestrator: a takeover has committed.
     TookOver {
         /// Which.
@@ -333,6 +355,8 @@ pub enum Acceptance {
         verdict: Verdict,
         /// Every row it wrote, as it stands after it.
         rows: Vec<Row>,
+        /// What it wrote to the outbox. Boxed: most acceptances have none.
+        fact: Option<Box<FactRow>>,
     },
     /// The ledger answered an operation without writing: stored, conflict, or refused.
     OperationPassed {

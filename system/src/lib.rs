@@ -13,6 +13,7 @@ pub mod backoff;
 pub mod client;
 pub mod digest;
 pub mod doors;
+pub mod facts;
 pub mod gateway;
 pub mod history;
 pub mod knobs;

@@ -40,6 +40,12 @@ pub const ROSTER_PAGE: u16 = 500;
 pub const BATCH_OPERATIONS: usize = 256;
 /// Checkpoints in one batch.
 pub const BATCH_CHECKPOINTS: usize = 256;
+/// Flags of published facts in one batch.
+pub const BATCH_FLAGS: usize = 256;
+/// Facts in one page, and flags in one call.
+pub const FACTS_PAGE: u16 = 500;
+/// Entities in one snapshot.
+pub const SNAPSHOT_ENTITIES: usize = 256;
 /// Operations that wait for a worker's next batch; one more is refused with `Busy`.
 pub const WORKER_QUEUE: usize = 4_096;
 /// Results that the ledger and the owner keep for each character.

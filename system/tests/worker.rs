@@ -112,7 +112,7 @@ impl Bench<Worker> {
     /// The ledger executes the batch in flight with this verdict on each of its operations.
     fn commit(&mut self, op: OpId, batch: &Batch, verdict: Verdict) {
         let checkpoints = batch.checkpoints.iter().map(|_| Ok(())).collect();
-        let committed = Committed { verdicts: vec![verdict; batch.operations.len()], checkpoints };
+        let committed = Committed { verdicts: vec![verdict; batch.operations.len()], checkpoints, facts: vec![] };
         self.ledger(op, Answer::Committed(Outcome::Done(committed)));
     }
 
@@ -229,7 +229,7 @@ fn an_answer_leaves_after_its_commit_and_a_resend_gets_the_stored_one() {
     assert_eq!(batch.operations.len(), 1);
     assert_eq!(batch.operations[0].authority.len(), 2, "over the character and over the boss");
     let checkpoints = batch.checkpoints.iter().map(|_| Ok(())).collect();
-    let committed = Committed { verdicts: vec![Verdict::Applied(hit())], checkpoints };
+    let committed = Committed { verdicts: vec![Verdict::Applied(hit())], checkpoints, facts: vec![] };
     bench.ledger(op, Answer::Committed(Outcome::Done(committed)));
     assert_eq!(
         bench.replies().iter().map(|(call, r)| (call.0, status(r))).collect::<Vec<_>>(),
@@ -253,7 +253,7 @@ fn an_operation_that_overtook_the_one_before_it_waits_for_it() {
     let (op, batch) = bench.tick_to_commit();
     assert_eq!(batch.operations[0].number, OpNumber(1));
     let checkpoints = batch.checkpoints.iter().map(|_| Ok(())).collect();
-    let committed = Committed { verdicts: vec![Verdict::Applied(hit())], checkpoints };
+    let committed = Committed { verdicts: vec![Verdict::Applied(hit())], checkpoints, facts: vec![] };
     bench.ledger(op, Answer::Committed(Outcome::Done(committed)));
     let (_, batch) = bench.tick_to_commit();
     assert_eq!(batch.operations[0].number, OpNumber(2));
@@ -336,7 +336,8 @@ fn a_refusal_by_the_fence_is_no_answer_and_ends_the_holding() {
     let (op, batch) = bench.tick_to_commit();
     let fenced = Verdict::Fenced { entity: character().entity(), highest: Epoch(9) };
     let checkpoints = batch.checkpoints.iter().map(|_| Ok(())).collect();
-    bench.ledger(op, Answer::Committed(Outcome::Done(Committed { verdicts: vec![fenced], checkpoints })));
+    bench
+        .ledger(op, Answer::Committed(Outcome::Done(Committed { verdicts: vec![fenced], checkpoints, facts: vec![] })));
     assert!(bench.replies().is_empty(), "the old owner stays silent");
     assert!(bench.role.served().all(|served| served.authority().entity == boss()));
 }

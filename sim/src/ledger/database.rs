@@ -1,4 +1,5 @@
-//! The ledger's tables as a pure value: one row an entity, the results of its operations, and what undoes a transaction.
+//! The ledger's tables as a pure value: one row an entity, the results of its operations, its facts, and what undoes a
+//! transaction.
 //!
 //! The stored functions of [`super::functions`] write through here. Every write leaves an [`Undo`], because a transaction
 //! that is visible on the primary is lost when a standby without it takes over.
@@ -6,16 +7,20 @@
 //! Deliberately absent: locks, time, replication. Money is moved and never made: [`Database::minted`] is fixed by the seed.
 
 use crate::ledger::Seed;
-use std::{collections::VecDeque, sync::Arc};
-use worldline_proto::{EntityId, Epoch, Generation, LeaseId, Nonce, OpNumber, Version};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
+use worldline_proto::{CharacterId, EntityId, Epoch, FactSequence, Generation, LeaseId, Nonce, OpNumber, Version};
 use worldline_system::{
     doors::{
         directory::RegionId,
-        ledger::{Checkpointed, Durable, StoredResult},
+        ledger::{Checkpointed, Durable, FactBody, FactRow, FactSnapshot, StoredResult},
     },
     history::Row,
     limits::RESULTS_KEPT,
     rules::space::Position,
+    time::Instant,
 };
 
 /// The place of an entity's row in the table. Rows are in id order and none is ever added or removed.
@@ -40,6 +45,18 @@ pub struct Columns {
     pub balance: i64,
     /// The last checkpoint that was accepted.
     pub checkpoint: Option<(Epoch, Version, Checkpointed)>,
+    /// The last fact.
+    pub facts: FactSequence,
+}
+
+/// A row of the outbox. Aggregate and sequence follow from its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fact {
+    character: CharacterId,
+    number: OpNumber,
+    body: FactBody,
+    written: Instant,
+    published: bool,
 }
 
 /// One entity.
@@ -55,9 +72,25 @@ pub struct Entity {
     pub columns: Columns,
     /// The latest results, oldest first. Shared between forks of a world until one of them writes.
     results: Arc<VecDeque<StoredResult>>,
+    /// Its facts, from number 1 on. Shared likewise.
+    facts: Arc<Vec<Fact>>,
 }
 
 impl Entity {
+    /// A fact of its outbox, and whether it is flagged as published.
+    #[must_use]
+    pub fn fact(&self, sequence: FactSequence) -> Option<(FactRow, bool)> {
+        let fact = self.facts.get(place(sequence)?)?;
+        let &Fact { character, number, body, published, .. } = fact;
+        Some((FactRow { aggregate: self.id, sequence, character, number, body }, published))
+    }
+
+    /// How it stands, with the last of its facts.
+    pub(super) fn snapshot(&self) -> FactSnapshot {
+        let Columns { hit_points, facts: sequence, .. } = self.columns;
+        FactSnapshot { entity: self.id, hit_points, sequence }
+    }
+
     /// Where it was last known to stand.
     #[must_use]
     pub fn position(&self) -> Position {
@@ -94,12 +127,16 @@ pub(super) enum Undo {
     Columns(Slot, Columns),
     /// A result was stored, and pushed this one out of the window.
     Result(Slot, Option<StoredResult>),
+    /// A fact was written.
+    Fact(Slot),
+    /// A fact was flagged.
+    Flag(Slot, FactSequence),
 }
 
 impl Undo {
     pub fn slot(&self) -> Slot {
         match *self {
-            Self::Columns(slot, _) | Self::Result(slot, _) => slot,
+            Self::Columns(slot, _) | Self::Result(slot, _) | Self::Fact(slot) | Self::Flag(slot, _) => slot,
         }
     }
 }
@@ -108,6 +145,8 @@ impl Undo {
 #[derive(Clone, Debug)]
 pub struct Database {
     entities: Vec<Entity>,
+    /// Facts that are not flagged, the oldest first.
+    unpublished: BTreeSet<(Instant, Slot, FactSequence)>,
     minted: i128,
 }
 
@@ -120,7 +159,7 @@ impl Database {
         entities.sort_unstable_by_key(|entity| entity.id);
         assert!(entities.windows(2).all(|pair| pair[0].id < pair[1].id), "one seed an entity");
         let minted = seeds.iter().map(|seed| i128::from(seed.balance)).sum();
-        Self { entities, minted }
+        Self { entities, unpublished: BTreeSet::new(), minted }
     }
 
     /// What was minted when the world was made; nothing is minted or burned after that.
@@ -168,6 +207,52 @@ impl Database {
         undo.push(Undo::Result(slot, dropped));
     }
 
+    /// Writes the next fact of an aggregate to the outbox.
+    pub(super) fn tell(
+        &mut self,
+        slot: Slot,
+        undo: &mut Vec<Undo>,
+        now: Instant,
+        (character, number): (CharacterId, OpNumber),
+        body: FactBody,
+    ) -> FactRow {
+        let sequence = self.at(slot).columns.facts.next();
+        self.write(slot, undo, |columns| columns.facts = sequence);
+        let entity = &mut self.entities[slot as usize];
+        let fact = Fact { character, number, body, written: now, published: false };
+        Arc::make_mut(&mut entity.facts).push(fact);
+        self.unpublished.insert((now, slot, sequence));
+        undo.push(Undo::Fact(slot));
+        FactRow { aggregate: entity.id, sequence, character, number, body }
+    }
+
+    /// Flags a fact as published. One that does not exist is passed over.
+    pub(super) fn flag(&mut self, slot: Slot, undo: &mut Vec<Undo>, sequence: FactSequence) {
+        if self.set_published(slot, sequence, true) {
+            undo.push(Undo::Flag(slot, sequence));
+        }
+    }
+
+    /// Facts that are not flagged and were written at this moment or before, the oldest first.
+    pub(super) fn unpublished(&self, through: Instant) -> impl Iterator<Item = FactRow> + '_ {
+        let old = self.unpublished.iter().take_while(move |(written, ..)| *written <= through);
+        old.map(|&(_, slot, sequence)| {
+            self.at(slot).fact(sequence).expect("what is not flagged stands in the outbox").0
+        })
+    }
+
+    /// Whether that changed anything.
+    fn set_published(&mut self, slot: Slot, sequence: FactSequence, published: bool) -> bool {
+        let facts = &mut self.entities[slot as usize].facts;
+        let Some(place) = place(sequence) else { return false };
+        let Some(written) = facts.get(place).filter(|fact| fact.published != published).map(|fact| fact.written) else {
+            return false;
+        };
+        Arc::make_mut(facts)[place].published = published;
+        let key = (written, slot, sequence);
+        if published { self.unpublished.remove(&key) } else { self.unpublished.insert(key) }
+    }
+
     /// Takes a transaction's writes back, the last one first.
     pub(super) fn undo(&mut self, writes: &[Undo]) {
         for write in writes.iter().rev() {
@@ -180,6 +265,15 @@ impl Database {
                     if let Some(dropped) = dropped {
                         results.push_front(dropped);
                     }
+                }
+                Undo::Fact(slot) => {
+                    let facts = Arc::make_mut(&mut entity.facts);
+                    let fact = facts.pop().expect("it was written, and what came behind it is taken back");
+                    let sequence = FactSequence(facts.len() as u64 + 1);
+                    self.unpublished.remove(&(fact.written, slot, sequence));
+                }
+                Undo::Flag(slot, sequence) => {
+                    self.set_published(slot, sequence, false);
                 }
             }
         }
@@ -201,7 +295,14 @@ fn born(seed: &Seed) -> Entity {
             experience: 0,
             balance: seed.balance,
             checkpoint: None,
+            facts: FactSequence(0),
         },
         results: Arc::default(),
+        facts: Arc::default(),
     }
+}
+
+/// Where a fact stands among those of its aggregate.
+fn place(sequence: FactSequence) -> Option<usize> {
+    usize::try_from(sequence.0.checked_sub(1)?).ok()
 }

@@ -1,4 +1,4 @@
-//! The stored functions: `login`, `claim`, `commit`, `roster`. Each is pure: tables in, answer, undo and history out.
+//! The stored functions: `login`, `claim`, `commit`, `roster`, and those of the outbox. Each is pure: tables in, answer, undo and history out.
 //!
 //! The caller holds the locks of every row that [`rows_of`] names. The order inside `commit` is load-bearing: a stored
 //! result is returned before the session, the gap and the fence are looked at, so that a new owner can answer for an old
@@ -8,23 +8,26 @@
 //! at most what the purse holds, and what was really paid stands in the result. Negative amounts count as zero.
 
 use super::database::{Database, Slot, Undo};
-use worldline_proto::{EntityId, Epoch, LeaseId};
+use worldline_proto::{EntityId, Epoch, FactSequence, LeaseId};
 use worldline_system::{
     Outcome, Refusal,
     doors::ledger::{
-        Answer, Authority, Batch, Checkpoint, Committed, Durable, Effect, Login, OpResult, Operation, Roster,
-        RosterEntry, RuleRefusal, StoredResult, Submission, Verdict,
+        Answer, Authority, Batch, Checkpoint, Committed, Durable, Effect, FactBody, FactRow, FactSnapshot, FactsPage,
+        Login, OpResult, Operation, Roster, RosterEntry, RuleRefusal, StoredResult, Submission, Verdict,
     },
     history::Acceptance,
-    limits::{BATCH_CHECKPOINTS, BATCH_OPERATIONS, CLAIM_ENTITIES, ROSTER_PAGE},
+    limits::{
+        BATCH_CHECKPOINTS, BATCH_FLAGS, BATCH_OPERATIONS, CLAIM_ENTITIES, FACTS_PAGE, ROSTER_PAGE, SNAPSHOT_ENTITIES,
+    },
     rules::attack::Blow,
+    time::{Duration, Instant},
 };
 
 impl Database {
-    /// Executes one submission alone, and returns its answer with what the sink accepted: what the stored functions of a real
-    /// server are compared with.
-    pub fn execute(&mut self, submission: &Submission) -> (Answer, Vec<Acceptance>) {
-        let Executed { answer, acceptances, .. } = execute(self, submission);
+    /// Executes one submission alone at this moment of the ledger's clock, and returns its answer with what the sink accepted:
+    /// what the stored functions of a real server are compared with.
+    pub fn execute(&mut self, now: Instant, submission: &Submission) -> (Answer, Vec<Acceptance>) {
+        let Executed { answer, acceptances, .. } = execute(self, now, submission);
         (answer, acceptances)
     }
 }
@@ -38,13 +41,17 @@ pub(super) struct Executed {
 }
 
 /// Executes a submission. The caller holds its locks.
-pub(super) fn execute(database: &mut Database, submission: &Submission) -> Executed {
-    let mut call = Call { database, undo: vec![], acceptances: vec![] };
+pub(super) fn execute(database: &mut Database, now: Instant, submission: &Submission) -> Executed {
+    let mut call = Call { database, now, undo: vec![], acceptances: vec![], facts: vec![] };
     let answer = match submission {
         &Submission::Login { character, nonce } => Answer::LoggedIn(call.login(character, nonce)),
         Submission::Claim { lease, entities } => Answer::Claimed(call.claim(*lease, entities)),
         Submission::Commit(batch) => Answer::Committed(call.commit(batch)),
         &Submission::Roster { after, limit } => Answer::Roster(call.roster(after, limit)),
+        &Submission::Facts { aggregate, after, limit } => Answer::Facts(call.facts_of(aggregate, after, limit)),
+        &Submission::Unpublished { older_than, limit } => Answer::Unpublished(call.unpublished(older_than, limit)),
+        Submission::Flag(facts) => Answer::Flagged(call.flag(facts)),
+        Submission::Snapshot { entities } => Answer::Snapshot(call.snapshot(entities)),
     };
     Executed { answer, undo: call.undo, acceptances: call.acceptances }
 }
@@ -56,7 +63,12 @@ pub(super) fn rows_of(database: &Database, submission: &Submission) -> Vec<Slot>
         Submission::Login { character, .. } => database.slot(character.entity()).into_iter().collect(),
         Submission::Claim { entities, .. } => entities.iter().filter_map(|&(id, _)| database.slot(id)).collect(),
         Submission::Commit(batch) => entities_of(batch).filter_map(|id| database.slot(id)).collect(),
-        Submission::Roster { .. } => vec![],
+        // A flag locks its fact alone, and whoever else sets it does the same.
+        Submission::Flag(_) => vec![],
+        Submission::Roster { .. }
+        | Submission::Facts { .. }
+        | Submission::Unpublished { .. }
+        | Submission::Snapshot { .. } => vec![],
     };
     rows.sort_unstable();
     rows.dedup();
@@ -73,8 +85,11 @@ fn entities_of(batch: &Batch) -> impl Iterator<Item = EntityId> + '_ {
 
 struct Call<'a> {
     database: &'a mut Database,
+    now: Instant,
     undo: Vec<Undo>,
     acceptances: Vec<Acceptance>,
+    /// What it wrote to the outbox.
+    facts: Vec<FactRow>,
 }
 
 impl Call<'_> {
@@ -116,12 +131,15 @@ impl Call<'_> {
     }
 
     fn commit(&mut self, batch: &Batch) -> Outcome<Committed> {
-        if batch.operations.len() > BATCH_OPERATIONS || batch.checkpoints.len() > BATCH_CHECKPOINTS {
+        let Batch { operations, checkpoints, published } = batch;
+        if operations.len() > BATCH_OPERATIONS || checkpoints.len() > BATCH_CHECKPOINTS || published.len() > BATCH_FLAGS
+        {
             return Outcome::Refused(Refusal::Malformed);
         }
-        let verdicts = batch.operations.iter().map(|operation| self.operate(operation)).collect();
-        let checkpoints = batch.checkpoints.iter().map(|checkpoint| self.checkpoint(checkpoint)).collect();
-        Outcome::Done(Committed { verdicts, checkpoints })
+        let verdicts = operations.iter().map(|operation| self.operate(operation)).collect();
+        let checkpoints = checkpoints.iter().map(|checkpoint| self.checkpoint(checkpoint)).collect();
+        self.flag_each(published);
+        Outcome::Done(Committed { verdicts, checkpoints, facts: std::mem::take(&mut self.facts) })
     }
 
     fn operate(&mut self, operation: &Operation) -> Verdict {
@@ -201,10 +219,21 @@ impl Call<'_> {
         self.database.write(slot, &mut self.undo, |columns| columns.applied_through = number);
         self.database.store(slot, &mut self.undo, StoredResult { number, digest, result });
         let verdict = Verdict::Applied(result);
+        let fact = target.and_then(|target| self.tell(target, operation, result)).map(Box::new);
         let rows = [Some(slot), target].into_iter().flatten().map(|slot| self.database.at(slot).row()).collect();
         let operation = Box::new(operation.clone());
-        self.acceptances.push(Acceptance::OperationApplied { operation, verdict, rows });
+        self.acceptances.push(Acceptance::OperationApplied { operation, verdict, rows, fact });
         verdict
+    }
+
+    /// Writes the fact of a result to the outbox of who was hit.
+    fn tell(&mut self, target: Slot, operation: &Operation, result: OpResult) -> Option<FactRow> {
+        let OpResult::Hit { dealt, remaining, experience, bounty, .. } = result else { return None };
+        let key = (operation.character, operation.number);
+        let body = FactBody::Hit { dealt, remaining, experience, bounty };
+        let fact = self.database.tell(target, &mut self.undo, self.now, key, body);
+        self.facts.push(fact);
+        Some(fact)
     }
 
     /// A blow: what it takes from the target and gives to the attacker. Returns the target's row if it was written.
@@ -263,6 +292,60 @@ impl Call<'_> {
         });
         Outcome::Done(Roster { entries: entries.collect(), more: end < entities.len() })
     }
+
+    fn facts_of(&self, aggregate: EntityId, after: FactSequence, limit: u16) -> Outcome<FactsPage> {
+        let Some(entity) = self.database.entity(aggregate).filter(|_| is_page(limit)) else {
+            return Outcome::Refused(Refusal::Malformed);
+        };
+        let next = |sequence: &FactSequence| Some(sequence.next());
+        let behind = (after < entity.columns.facts).then(|| after.next());
+        let facts = std::iter::successors(behind, next).map_while(|sequence| entity.fact(sequence)).map(|(row, _)| row);
+        Outcome::Done(page(facts, limit))
+    }
+
+    fn unpublished(&self, older_than: Duration, limit: u16) -> Outcome<FactsPage> {
+        if !is_page(limit) {
+            return Outcome::Refused(Refusal::Malformed);
+        }
+        let age = self.now.as_nanos().checked_sub(older_than.as_nanos()).map(Instant::from_nanos);
+        Outcome::Done(page(age.into_iter().flat_map(|age| self.database.unpublished(age)), limit))
+    }
+
+    fn flag(&mut self, facts: &[(EntityId, FactSequence)]) -> Outcome<()> {
+        if facts.len() > usize::from(FACTS_PAGE) {
+            return Outcome::Refused(Refusal::Malformed);
+        }
+        self.flag_each(facts);
+        Outcome::Done(())
+    }
+
+    fn flag_each(&mut self, facts: &[(EntityId, FactSequence)]) {
+        for &(aggregate, sequence) in facts {
+            if let Some(slot) = self.database.slot(aggregate) {
+                self.database.flag(slot, &mut self.undo, sequence);
+            }
+        }
+    }
+
+    fn snapshot(&self, entities: &[EntityId]) -> Outcome<Vec<FactSnapshot>> {
+        if entities.len() > SNAPSHOT_ENTITIES {
+            return Outcome::Refused(Refusal::Malformed);
+        }
+        let mut slots: Vec<Slot> = entities.iter().filter_map(|&entity| self.database.slot(entity)).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        Outcome::Done(slots.into_iter().map(|slot| self.database.at(slot).snapshot()).collect())
+    }
+}
+
+fn is_page(limit: u16) -> bool {
+    (1..=FACTS_PAGE).contains(&limit)
+}
+
+/// As many as fit, and whether there are more.
+fn page(mut facts: impl Iterator<Item = FactRow>, limit: u16) -> FactsPage {
+    let taken = facts.by_ref().take(usize::from(limit)).collect();
+    FactsPage { facts: taken, more: facts.next().is_some() }
 }
 
 #[cfg(test)]

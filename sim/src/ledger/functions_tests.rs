@@ -34,14 +34,14 @@ fn begun() -> Database {
 
 fn claim(database: &mut Database, by: u64, entities: &[(EntityId, u64)]) -> Result<Vec<Durable>, Refusal> {
     let entities = entities.iter().map(|&(entity, epoch)| (entity, Epoch(epoch))).collect();
-    match execute(database, &Submission::Claim { lease: lease(by), entities }).answer {
+    match execute(database, Instant::default(), &Submission::Claim { lease: lease(by), entities }).answer {
         Answer::Claimed(Outcome::Done(each)) => each.into_iter().map(|one| one.map(|durable| *durable)).collect(),
         other => panic!("{other:?}"),
     }
 }
 
 fn login(database: &mut Database, nonce: u64) -> Login {
-    match execute(database, &Submission::Login { character: hero(), nonce: Nonce(nonce) }).answer {
+    match execute(database, Instant::default(), &Submission::Login { character: hero(), nonce: Nonce(nonce) }).answer {
         Answer::LoggedIn(Outcome::Done(login)) => login,
         other => panic!("{other:?}"),
     }
@@ -63,8 +63,8 @@ fn hit(number: u64, damage: u32) -> Operation {
 }
 
 fn commit(database: &mut Database, operation: Operation) -> Verdict {
-    let batch = Batch { operations: vec![operation], checkpoints: vec![] };
-    match execute(database, &Submission::Commit(Arc::new(batch))).answer {
+    let batch = Batch { operations: vec![operation], checkpoints: vec![], published: vec![] };
+    match execute(database, Instant::default(), &Submission::Commit(Arc::new(batch))).answer {
         Answer::Committed(Outcome::Done(committed)) => committed.verdicts[0],
         other => panic!("{other:?}"),
     }
@@ -74,8 +74,11 @@ fn checkpoint(database: &mut Database, epoch: u64, by: u64, version: u64, x_mm: 
     let state = Checkpointed { position: Position { x_mm, y_mm: 0 }, cooldown_end: UnixTime::default() };
     let authority = authority(hero().entity(), epoch, by);
     let checkpoint = Checkpoint { authority, version: Version(version), state };
-    let executed =
-        execute(database, &Submission::Commit(Arc::new(Batch { operations: vec![], checkpoints: vec![checkpoint] })));
+    let executed = execute(
+        database,
+        Instant::default(),
+        &Submission::Commit(Arc::new(Batch { operations: vec![], checkpoints: vec![checkpoint], published: vec![] })),
+    );
     match executed.answer {
         Answer::Committed(Outcome::Done(committed)) => (committed.checkpoints[0], executed.acceptances.len()),
         other => panic!("{other:?}"),
@@ -171,7 +174,7 @@ fn a_login_counts_up_unless_it_is_the_same_login_again() {
     assert_eq!(login(&mut database, 8).generation, Generation(1));
     assert_eq!(login(&mut database, 9).generation, Generation(2));
     let character = CharacterId::new(77).unwrap();
-    let answer = execute(&mut database, &Submission::Login { character, nonce: Nonce(1) }).answer;
+    let answer = execute(&mut database, Instant::default(), &Submission::Login { character, nonce: Nonce(1) }).answer;
     assert_eq!(answer, Answer::LoggedIn(Outcome::Refused(Refusal::Malformed)));
 }
 
@@ -206,8 +209,8 @@ fn undoing_a_transaction_leaves_no_trace() {
         commit(&mut database, hit(number, 1));
     }
     let before = database.entities().to_vec();
-    let batch = Batch { operations: vec![hit(65, 1), hit(66, 90), hit(67, 1)], checkpoints: vec![] };
-    let executed = execute(&mut database, &Submission::Commit(Arc::new(batch)));
+    let batch = Batch { operations: vec![hit(65, 1), hit(66, 90), hit(67, 1)], checkpoints: vec![], published: vec![] };
+    let executed = execute(&mut database, Instant::default(), &Submission::Commit(Arc::new(batch)));
     assert_ne!(database.entities(), before);
     database.undo(&executed.undo);
     assert_eq!(database.entities(), before);
@@ -216,13 +219,124 @@ fn undoing_a_transaction_leaves_no_trace() {
 #[test]
 fn a_roster_is_paged_in_id_order() {
     let mut database = world();
-    let mut page = |after| match execute(&mut database, &Submission::Roster { after, limit: 1 }).answer {
-        Answer::Roster(Outcome::Done(roster)) => {
-            (roster.entries.iter().map(|e| e.entity).collect::<Vec<_>>(), roster.more)
-        }
-        other => panic!("{other:?}"),
-    };
+    let mut page =
+        |after| match execute(&mut database, Instant::default(), &Submission::Roster { after, limit: 1 }).answer {
+            Answer::Roster(Outcome::Done(roster)) => {
+                (roster.entries.iter().map(|e| e.entity).collect::<Vec<_>>(), roster.more)
+            }
+            other => panic!("{other:?}"),
+        };
     assert_eq!(page(None), (vec![hero().entity()], true));
     assert_eq!(page(Some(hero().entity())), (vec![boss()], false));
     assert_eq!(page(Some(boss())), (vec![], false));
+}
+
+/// The facts of the boss, and of everybody what is not flagged, written before so many milliseconds.
+fn outbox(database: &mut Database, now_ms: u64, older_than_ms: u64) -> (Vec<FactRow>, Vec<FactRow>) {
+    let now = Instant::from_nanos(now_ms * 1_000_000);
+    let mut page = |submission| match execute(database, now, &submission).answer {
+        Answer::Facts(Outcome::Done(page)) | Answer::Unpublished(Outcome::Done(page)) => page.facts,
+        other => panic!("{other:?}"),
+    };
+    let facts = page(Submission::Facts { aggregate: boss(), after: FactSequence(0), limit: 500 });
+    let older_than = Duration::from_millis(older_than_ms);
+    (facts, page(Submission::Unpublished { older_than, limit: 500 }))
+}
+
+fn fact(sequence: u64, number: u64, dealt: u32, remaining: u32, bounty: i64) -> FactRow {
+    let body = FactBody::Hit { dealt, remaining, experience: 7, bounty };
+    FactRow { aggregate: boss(), sequence: FactSequence(sequence), character: hero(), number: OpNumber(number), body }
+}
+
+#[test]
+fn every_hit_writes_the_next_fact_of_its_target_and_nothing_else_writes_one() {
+    let mut database = begun();
+    let refused = |number| Operation { effect: Effect::Refuse(RuleRefusal::Cooldown), ..hit(number, 0) };
+    let stale = Operation { generation: Generation(0), ..hit(5, 1) };
+    let operations = vec![hit(1, 60), refused(2), hit(3, 60), hit(3, 60), hit(4, 60), stale, hit(9, 1)];
+    let batch = Batch { operations, checkpoints: vec![], published: vec![] };
+    let executed = execute(&mut database, Instant::default(), &Submission::Commit(Arc::new(batch)));
+    let expected = [fact(1, 1, 60, 40, 20), fact(2, 3, 40, 0, 10)];
+    let Answer::Committed(Outcome::Done(committed)) = executed.answer else { panic!() };
+    assert_eq!(committed.facts, expected, "a refusal is no news, nor is a stored result or a blow at the dead");
+    let told: Vec<_> = executed
+        .acceptances
+        .iter()
+        .filter_map(|acceptance| match acceptance {
+            Acceptance::OperationApplied { fact, .. } => fact.as_deref().copied(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, expected);
+    assert_eq!(outbox(&mut database, 0, 0), (expected.to_vec(), expected.to_vec()));
+    database.undo(&executed.undo);
+    assert_eq!(outbox(&mut database, 0, 0), (vec![], vec![]), "a fact goes with its effect");
+    assert_eq!(commit(&mut database, hit(1, 1)), commit_of_one(1));
+    assert_eq!(outbox(&mut database, 0, 0).0, [fact(1, 1, 1, 99, 20)], "and its number is given out again");
+}
+
+fn commit_of_one(dealt: u32) -> Verdict {
+    let remaining = 100 - dealt;
+    Verdict::Applied(OpResult::Hit { target: boss(), dealt, remaining, experience: 7, bounty: 20 })
+}
+
+#[test]
+fn what_is_not_flagged_is_told_oldest_first_once_it_is_old_enough() {
+    let mut database = begun();
+    let at = |database: &mut Database, ms: u64, submission: &Submission| {
+        execute(database, Instant::from_nanos(ms * 1_000_000), submission)
+    };
+    let strike = |number| {
+        let batch = Batch { operations: vec![hit(number, 1)], checkpoints: vec![], published: vec![] };
+        Submission::Commit(Arc::new(batch))
+    };
+    at(&mut database, 1_000, &strike(1));
+    at(&mut database, 2_000, &strike(2));
+    at(&mut database, 3_000, &strike(3));
+    let old = |database: &mut Database, now| {
+        outbox(database, now, 2_000).1.into_iter().map(|fact| fact.sequence.0).collect::<Vec<_>>()
+    };
+    assert_eq!(old(&mut database, 1_500), [0_u64; 0]);
+    assert_eq!(old(&mut database, 4_000), [1, 2]);
+    let flags = vec![(boss(), FactSequence(1)), (boss(), FactSequence(9)), (boss(), FactSequence(0))];
+    let flagged = at(&mut database, 4_000, &Submission::Flag(flags.clone()));
+    assert_eq!(flagged.answer, Answer::Flagged(Outcome::Done(())));
+    assert_eq!(old(&mut database, 5_000), [2, 3]);
+    assert!(at(&mut database, 4_000, &Submission::Flag(flags)).undo.is_empty(), "a flag is set once");
+    database.undo(&flagged.undo);
+    assert_eq!(old(&mut database, 5_000), [1, 2, 3], "a flag that a failover loses is set again");
+    let batch = Batch { operations: vec![], checkpoints: vec![], published: vec![(boss(), FactSequence(2))] };
+    at(&mut database, 5_000, &Submission::Commit(Arc::new(batch)));
+    assert_eq!(old(&mut database, 5_000), [1, 3], "flags ride in a batch");
+    assert_eq!(outbox(&mut database, 5_000, 0).0.len(), 3, "and what is flagged can still be read");
+}
+
+#[test]
+fn facts_come_in_pages_and_a_snapshot_says_where_to_begin() {
+    let mut database = begun();
+    for number in 1..=5 {
+        commit(&mut database, hit(number, 1));
+    }
+    let now = Instant::default();
+    let mut page = |after, limit| {
+        let submission = Submission::Facts { aggregate: boss(), after: FactSequence(after), limit };
+        match execute(&mut database, now, &submission).answer {
+            Answer::Facts(Outcome::Done(page)) => {
+                Ok((page.facts.iter().map(|fact| fact.sequence.0).collect::<Vec<_>>(), page.more))
+            }
+            Answer::Facts(Outcome::Refused(refusal)) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(page(0, 2), Ok((vec![1, 2], true)));
+    assert_eq!(page(3, 2), Ok((vec![4, 5], false)));
+    assert_eq!(page(5, 2), Ok((vec![], false)));
+    assert_eq!(page(u64::MAX, 2), Ok((vec![], false)), "what it has not had is not behind it");
+    assert_eq!((page(0, 0), page(0, 501)), (Err(Refusal::Malformed), Err(Refusal::Malformed)));
+    let nobody = EntityId::new(EntityKind::Npc, 9).unwrap();
+    let entities = vec![boss(), nobody, hero().entity(), boss()];
+    let snapshot = execute(&mut database, now, &Submission::Snapshot { entities }).answer;
+    let stands = |entity, hit_points, sequence| FactSnapshot { entity, hit_points, sequence: FactSequence(sequence) };
+    let expected = vec![stands(hero().entity(), 50, 0), stands(boss(), 95, 5)];
+    assert_eq!(snapshot, Answer::Snapshot(Outcome::Done(expected)));
 }

@@ -6,8 +6,8 @@
 //!   survives the loss of any one member, unless disks lie.
 //! * The stored functions lock every row they touch, in id order, before they read: calls are serializable and never
 //!   deadlock among themselves. Conflicts beyond that are drawn ([`Fault::Conflicts`]).
-//! * `login`, `claim` and `commit` always write (at least a log row), and a `roster` waits for what it has read: so no
-//!   answer tells of a state that a failover could take back.
+//! * `login`, `claim`, `commit` and `flag` always write (at least a log row), and whatever only reads waits for what it has
+//!   read: so no answer tells of a state that a failover could take back.
 //! * The history is told at the moment a commit stands on primary and standby. A commit that the primary had flushed
 //!   alone, and that a failover loses, was never told; one that the primary recovers after a crash is told when a standby
 //!   has it, with nobody left to answer.
@@ -40,11 +40,11 @@ use pool::Pool;
 use server::{Lock, Transaction};
 use std::collections::{BTreeMap, VecDeque};
 use wal::{Record, Reply};
-use worldline_proto::{CharacterId, EntityId, NodeId, OpId, OpNumber};
+use worldline_proto::{CharacterId, EntityId, FactSequence, NodeId, OpId, OpNumber};
 use worldline_system::{
     doors::{
         directory::RegionId,
-        ledger::{Answer, StoredResult, Submission},
+        ledger::{Answer, FactRow, StoredResult, Submission},
     },
     history::Row,
     rules::space::Position,
@@ -305,6 +305,15 @@ impl Model {
     pub fn stored_result(&self, character: CharacterId, number: OpNumber) -> Option<StoredResult> {
         let through = self.columns(character.entity())?.applied_through;
         self.database.entity(character.entity())?.result(number).filter(|_| number <= through).copied()
+    }
+
+    /// The outbox as it is committed: every fact, in the order of (aggregate, sequence).
+    pub fn facts(&self) -> impl Iterator<Item = FactRow> + '_ {
+        let uncommitted = self.uncommitted();
+        self.database.entities().iter().zip(0..).flat_map(move |(entity, slot)| {
+            let last = uncommitted.get(&slot).unwrap_or(&entity.columns).facts;
+            (1..=last.0).filter_map(|sequence| entity.fact(FactSequence(sequence))).map(|(row, _)| row)
+        })
     }
 
     /// Minor units that the world began with. Nothing is minted or burned later.

@@ -12,8 +12,9 @@ use crate::{
 use std::collections::{BTreeMap, VecDeque};
 use worldline_proto::{Incarnation, NodeId, OpId};
 use worldline_system::{
-    Outcome, Refusal,
-    doors::ledger::Submission,
+    Refusal,
+    doors::ledger::{Ask, Submission},
+    outcome::End,
     time::{Duration, Instant},
 };
 
@@ -233,20 +234,10 @@ impl Model {
 
 /// The answer that refuses a submission.
 pub(super) fn refused(submission: &Submission, refusal: Refusal) -> Answer {
-    match submission {
-        Submission::Login { .. } => Answer::LoggedIn(Outcome::Refused(refusal)),
-        Submission::Claim { .. } => Answer::Claimed(Outcome::Refused(refusal)),
-        Submission::Commit(_) => Answer::Committed(Outcome::Refused(refusal)),
-        Submission::Roster { .. } => Answer::Roster(Outcome::Refused(refusal)),
-    }
+    Ask::from(submission).ended(End::Refused(refusal))
 }
 
 /// The answer to a submission whose connection broke.
 pub(super) fn lost(submission: &Submission) -> Answer {
-    match submission {
-        Submission::Login { .. } => Answer::LoggedIn(Outcome::Unknown),
-        Submission::Claim { .. } => Answer::Claimed(Outcome::Unknown),
-        Submission::Commit(_) => Answer::Committed(Outcome::Unknown),
-        Submission::Roster { .. } => Answer::Roster(Outcome::Unknown),
-    }
+    Ask::from(submission).ended(End::Unknown)
 }

@@ -109,9 +109,10 @@ impl Model {
             let at = core.now() + after;
             return self.reply_at(core, at, &statement, refused(&statement.submission, refusal), false);
         }
-        let Executed { answer, undo, acceptances } = execute(&mut self.database, &transaction.statement.submission);
+        let Executed { answer, undo, acceptances } =
+            execute(&mut self.database, core.now(), &transaction.statement.submission);
         let Statement { client, op, deadline, .. } = *transaction.statement;
-        if !matches!(transaction.statement.submission, Submission::Roster { .. }) {
+        if !transaction.statement.submission.is_read() {
             self.end += 1;
             self.wal.push_back(Record { number: self.end, undo, acceptances });
         }
@@ -124,7 +125,7 @@ impl Model {
     fn abort(&self, core: &Core, number: u64, transaction: &Transaction) -> Option<(Refusal, Duration)> {
         let faults = &self.faults;
         let hit = |what, permille| permille > 0 && happens(draw(core, what, 0, number), permille);
-        let writes = !matches!(transaction.statement.submission, Submission::Roster { .. });
+        let writes = !transaction.statement.submission.is_read();
         let now = Duration::ZERO;
         match () {
             () if writes && faults.read_only => Some((Refusal::ReadOnly, now)),

@@ -54,9 +54,10 @@ fn every_operation_happens_once_and_none_that_was_acknowledged_is_lost() {
             let total: i128 = model.rows().iter().map(|row| i128::from(row.balance)).sum();
             assert_eq!(total, model.minted(), "seed {seed}");
         }
-        let mut through = BTreeMap::new();
+        let (mut through, mut told) = (BTreeMap::new(), vec![]);
         for (_, acceptance) in bench.accepted() {
-            if let Acceptance::OperationApplied { operation, .. } = acceptance {
+            if let Acceptance::OperationApplied { operation, fact, .. } = acceptance {
+                told.extend(fact.map(|fact| *fact));
                 let last = through.insert(operation.character, operation.number).unwrap_or(OpNumber(0));
                 assert_eq!(operation.number, last.next(), "seed {seed}: {}", operation.character);
                 applied += 1;
@@ -64,6 +65,8 @@ fn every_operation_happens_once_and_none_that_was_acknowledged_is_lost() {
         }
         let model = bench.world.ledger().unwrap();
         failovers += u64::from(model.primary() != bench.members[0]);
+        assert!(told.iter().zip(1..).all(|(fact, place)| fact.sequence.0 == place), "seed {seed}: facts without gaps");
+        assert_eq!(model.facts().collect::<Vec<_>>(), told, "seed {seed}: the outbox has what was committed");
         for n in 0..4 {
             let hero = hero(n as u64 + 1);
             let columns = model.columns(hero.entity()).unwrap();

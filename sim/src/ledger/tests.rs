@@ -56,7 +56,12 @@ fn operation(n: u64, number: u64) -> Operation {
 }
 
 fn commit(n: u64, number: u64) -> Ask {
-    Submission::Commit(Arc::new(Batch { operations: vec![operation(n, number)], checkpoints: vec![] })).into()
+    Submission::Commit(Arc::new(Batch {
+        operations: vec![operation(n, number)],
+        checkpoints: vec![],
+        published: vec![],
+    }))
+    .into()
 }
 
 /// Hero `n` hits the boss with every operation up to this number, under a claim of both at epoch 1.
@@ -69,7 +74,7 @@ pub(super) fn attacks(n: u64, through: u64) -> Ask {
         ..operation(n, number)
     };
     let operations = (1..=through).map(hit).collect();
-    Submission::Commit(Arc::new(Batch { operations, checkpoints: vec![] })).into()
+    Submission::Commit(Arc::new(Batch { operations, checkpoints: vec![], published: vec![] })).into()
 }
 
 fn within(ask: Ask, ms: u64) -> Ask {
@@ -404,6 +409,35 @@ fn a_killed_primary_resets_its_connections_and_recovers() {
     assert_eq!(answer, &Answer::Committed(Outcome::Unknown));
     assert!(at < 1_200, "the reset is heard at once: {at}");
     assert_eq!(verdict(&bench, 0, 3), applied(), "it had not been flushed");
+}
+
+/// The facts of the boss that the outbox has.
+fn facts(bench: &Bench) -> Vec<u64> {
+    bench.world.ledger().unwrap().facts().map(|fact| fact.sequence.0).collect()
+}
+
+#[test]
+fn a_fact_that_no_standby_has_is_told_to_nobody_and_lost_with_its_effect() {
+    let read: Ask = Submission::Facts { aggregate: boss(), after: FactSequence(0), limit: 500 }.into();
+    let snapshot: Ask = Submission::Snapshot { entities: vec![boss()] }.into();
+    let unpublished: Ask = Submission::Unpublished { older_than: Duration::ZERO, limit: 500 }.into();
+    let reads = [(1_100, read.clone()), (1_100, snapshot), (1_100, unpublished), (60_000, read)];
+    let script = [(500, attacks(1, 2)), (1_000, attacks(1, 5))].into_iter().chain(reads).collect();
+    let mut bench = bench(18, vec![played(1, script)]);
+    bench.run_to(900);
+    let cut = isolate_primary(&mut bench);
+    bench.run_to(1_500);
+    assert_eq!(facts(&bench), [1, 2], "the others are on the primary alone");
+    let node = bench.members[0];
+    bench.inject(WorldFault::Crash { node }).inject(WorldFault::Uncut { id: cut });
+    bench.run_to(62_000);
+    assert_ne!(primary(&bench), 0);
+    let caller = bench.caller(0);
+    assert_eq!(caller.ledger(4).unwrap().1, &Answer::Facts(Outcome::Unknown));
+    assert_eq!(caller.ledger(5).unwrap().1, &Answer::Snapshot(Outcome::Unknown));
+    assert_eq!(caller.ledger(6).unwrap().1, &Answer::Unpublished(Outcome::Unknown));
+    let Answer::Facts(Outcome::Done(page)) = caller.ledger(7).unwrap().1 else { panic!() };
+    assert_eq!((page.facts.len(), facts(&bench)), (2, vec![1, 2]));
 }
 
 #[test]

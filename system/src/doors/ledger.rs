@@ -5,16 +5,24 @@
 //! * One key, one result: (character, number) with its payload's digest is stored in the same transaction as the effect.
 //!   A stored result is returned before anything else is looked at.
 //! * A refusal by the fence, for a gap, or for an ended session writes nothing and advances nothing.
+//! * An effect that is news to others writes a fact in its own transaction. The facts of an aggregate are numbered from 1
+//!   without gaps, in the order of their commits; each is flagged once it is known to be published.
 //!
 //! Deliberately absent: a worker's absolute values. Durable fields change by keyed increments and transfers only.
+
+mod outbox;
+
+pub use outbox::{FactBody, FactRow, FactSnapshot, FactsPage};
 
 use crate::{
     outcome::{End, Outcome, Refusal},
     rules::{attack::Blow, space::Position},
-    time::UnixTime,
+    time::{Duration, UnixTime},
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use worldline_proto::{CharacterId, Digest, EntityId, Epoch, Generation, LeaseId, Nonce, OpId, OpNumber, Version};
+use worldline_proto::{
+    CharacterId, Digest, EntityId, Epoch, FactSequence, Generation, LeaseId, Nonce, OpId, OpNumber, Version,
+};
 
 /// The right to write an entity: who claims to own it, since which epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,6 +116,9 @@ pub struct Batch {
     pub operations: Vec<Operation>,
     /// After the operations.
     pub checkpoints: Vec<Checkpoint>,
+    /// Facts, of whomever, that are known to be published: their flags ride along. At most
+    /// [`crate::limits::BATCH_FLAGS`]; one that does not exist is passed over.
+    pub published: Vec<(EntityId, FactSequence)>,
 }
 
 /// The stored result of an operation.
@@ -170,6 +181,9 @@ pub struct Committed {
     pub verdicts: Vec<Verdict>,
     /// One for each checkpoint: accepted, or the epoch of the fence that refused it.
     pub checkpoints: Vec<Result<(), Epoch>>,
+    /// What this batch wrote to the outbox, in the order of its operations. What an operation wrote that was applied
+    /// before is not here again.
+    pub facts: Vec<FactRow>,
 }
 
 /// The durable state of an entity, as its claim returns it.
@@ -245,6 +259,41 @@ pub enum Submission {
         /// At most so many.
         limit: u16,
     },
+    /// A page of an aggregate's facts, in their order. Refused as `Malformed` for an unknown entity.
+    Facts {
+        /// Whose.
+        aggregate: EntityId,
+        /// Only those behind this one.
+        after: FactSequence,
+        /// At most so many; at most [`crate::limits::FACTS_PAGE`].
+        limit: u16,
+    },
+    /// The oldest facts that are not flagged, of all aggregates; those of one aggregate in their order.
+    Unpublished {
+        /// Only those that were written before so much time, by the ledger's clock: whoever wrote a younger one may still be
+        /// about to publish it.
+        older_than: Duration,
+        /// At most so many; at most [`crate::limits::FACTS_PAGE`].
+        limit: u16,
+    },
+    /// Flag facts as published. At most [`crate::limits::FACTS_PAGE`]; one that does not exist is passed over.
+    Flag(Vec<(EntityId, FactSequence)>),
+    /// How entities stand, each with the last of its facts: where a reader begins that was not there from the first.
+    Snapshot {
+        /// Which. At most [`crate::limits::SNAPSHOT_ENTITIES`].
+        entities: Vec<EntityId>,
+    },
+}
+
+impl Submission {
+    /// Whether it writes nothing.
+    #[must_use]
+    pub const fn is_read(&self) -> bool {
+        match self {
+            Self::Roster { .. } | Self::Facts { .. } | Self::Unpublished { .. } | Self::Snapshot { .. } => true,
+            Self::Login { .. } | Self::Claim { .. } | Self::Commit(_) | Self::Flag(_) => false,
+        }
+    }
 }
 
 /// What an entity is pinned or drawn to, for whoever assigns owners.
@@ -281,6 +330,14 @@ pub enum Answer {
     Committed(Outcome<Committed>),
     /// Of [`Submission::Roster`].
     Roster(Outcome<Roster>),
+    /// Of [`Submission::Facts`].
+    Facts(Outcome<FactsPage>),
+    /// Of [`Submission::Unpublished`].
+    Unpublished(Outcome<FactsPage>),
+    /// Of [`Submission::Flag`].
+    Flagged(Outcome<()>),
+    /// Of [`Submission::Snapshot`]: those that exist, each once, in id order.
+    Snapshot(Outcome<Vec<FactSnapshot>>),
 }
 
 /// Which kind of submission an operation is, and so which answer it has.
@@ -294,6 +351,14 @@ pub enum Ask {
     Commit,
     /// [`Submission::Roster`].
     Roster,
+    /// [`Submission::Facts`].
+    Facts,
+    /// [`Submission::Unpublished`].
+    Unpublished,
+    /// [`Submission::Flag`].
+    Flag,
+    /// [`Submission::Snapshot`].
+    Snapshot,
 }
 
 impl From<&Submission> for Ask {
@@ -303,6 +368,10 @@ impl From<&Submission> for Ask {
             Submission::Claim { .. } => Self::Claim,
             Submission::Commit(_) => Self::Commit,
             Submission::Roster { .. } => Self::Roster,
+            Submission::Facts { .. } => Self::Facts,
+            Submission::Unpublished { .. } => Self::Unpublished,
+            Submission::Flag(_) => Self::Flag,
+            Submission::Snapshot { .. } => Self::Snapshot,
         }
     }
 }
@@ -316,6 +385,10 @@ impl Ask {
             Self::Claim => Answer::Claimed(end.into()),
             Self::Commit => Answer::Committed(end.into()),
             Self::Roster => Answer::Roster(end.into()),
+            Self::Facts => Answer::Facts(end.into()),
+            Self::Unpublished => Answer::Unpublished(end.into()),
+            Self::Flag => Answer::Flagged(end.into()),
+            Self::Snapshot => Answer::Snapshot(end.into()),
         }
     }
 }

@@ -64,7 +64,7 @@ impl Worker {
             return;
         }
         let (operations, requesters) = self.queue.drain(..taken).map(|q| (q.operation, q.requester)).unzip();
-        let batch = Arc::new(Batch { operations, checkpoints });
+        let batch = Arc::new(Batch { operations, checkpoints, published: Vec::new() });
         let op = turn.ledger(ledger::Submission::Commit(Arc::clone(&batch)), limits::LEDGER_PATIENCE);
         self.flight = Some(Flight { op: Some(op), batch, requesters, backoff: Backoff::default() });
     }

@@ -357,8 +357,13 @@ impl Worker {
         match *event.answer {
             ledger::Answer::Committed(outcome) => self.on_committed(event.op, outcome, turn),
             ledger::Answer::Claimed(outcome) => self.on_claimed(event.op, outcome, turn),
-            // A worker asks for neither.
-            ledger::Answer::LoggedIn(_) | ledger::Answer::Roster(_) => {}
+            // A worker asks for nothing else.
+            ledger::Answer::LoggedIn(_)
+            | ledger::Answer::Roster(_)
+            | ledger::Answer::Facts(_)
+            | ledger::Answer::Unpublished(_)
+            | ledger::Answer::Flagged(_)
+            | ledger::Answer::Snapshot(_) => {}
         }
     }
 
