@@ -175,7 +175,7 @@ impl World {
                 effect: Effect::Attack { target: boss(lane), blow: Blow { damage: 1, experience: 1, bounty: 0 } },
             }
         });
-        Batch { operations: operations.collect(), checkpoints: vec![] }
+        Batch { operations: operations.collect(), checkpoints: vec![], published: vec![] }
     }
 
     async fn plain(&self, lanes: Vec<Vec<String>>) -> Turn {

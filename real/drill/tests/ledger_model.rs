@@ -13,7 +13,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 use worldline_proto::{
-    CharacterId, Digest, EntityId, EntityKind, Epoch, Generation, Incarnation, LeaseId, Nonce, OpId, OpNumber, Version,
+    CharacterId, Digest, EntityId, EntityKind, Epoch, FactSequence, Generation, Incarnation, LeaseId, Nonce, OpId,
+    OpNumber, Version,
 };
 use worldline_real::{
     Inbox, clock,
@@ -33,7 +34,7 @@ use worldline_system::{
     },
     history::{Acceptance, Row},
     rules::{attack::Blow, space::Position},
-    time::{Duration, UnixTime},
+    time::{Duration, Instant, UnixTime},
 };
 
 const CASES: u32 = 64;
@@ -56,6 +57,7 @@ enum Step {
     Commit {
         operations: Vec<Deed>,
         checkpoints: Vec<(Right, Version, Checkpointed)>,
+        flags: Vec<(EntityId, FactSequence)>,
     },
     /// So many operations of one character as push the oldest results out.
     Burst {
@@ -65,6 +67,8 @@ enum Step {
         after: Option<EntityId>,
         limit: u16,
     },
+    /// What needs nothing of what happened before it: the outbox is read or flagged.
+    Outbox(Submission),
 }
 
 /// An epoch to claim.
@@ -159,6 +163,25 @@ fn checkpoint() -> impl Strategy<Value = (Right, Version, Checkpointed)> {
     })
 }
 
+/// A fact that may be there.
+fn fact() -> impl Strategy<Value = (EntityId, FactSequence)> {
+    let whose = prop_oneof![5 => Just(boss(1)), 1 => entity()];
+    let sequence = prop_oneof![8 => 0..12_u64, 1 => any_u64()];
+    (whose, sequence.prop_map(FactSequence))
+}
+
+fn outbox() -> impl Strategy<Value = Submission> {
+    let limit = || prop_oneof![6 => 0..6_u16, 2 => Just(500), 1 => Just(501)];
+    let age = prop_oneof![4 => Just(Duration::ZERO), 1 => Just(Duration::from_secs(3_600)),
+        1 => Just(Duration::from_nanos(u64::MAX))];
+    prop_oneof![
+        (fact(), limit()).prop_map(|((aggregate, after), limit)| Submission::Facts { aggregate, after, limit }),
+        (age, limit()).prop_map(|(older_than, limit)| Submission::Unpublished { older_than, limit }),
+        prop::collection::vec(fact(), 0..5).prop_map(Submission::Flag),
+        prop::collection::vec(entity(), 0..5).prop_map(|entities| Submission::Snapshot { entities }),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let wanted =
         prop_oneof![4 => Just(Wanted::Next), 2 => Just(Wanted::Same), 2 => any_u64().prop_map(Wanted::Exactly)];
@@ -166,8 +189,13 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (who(), any_u64()).prop_map(|(who, nonce)| Step::Login { who, nonce }),
         3 => (lease(), prop::collection::vec((entity(), wanted), 0..4))
             .prop_map(|(lease, entities)| Step::Claim { lease, entities }),
-        8 => (prop::collection::vec(deed(), 0..6), prop::collection::vec(checkpoint(), 0..3))
-            .prop_map(|(operations, checkpoints)| Step::Commit { operations, checkpoints }),
+        8 => (
+            prop::collection::vec(deed(), 0..6),
+            prop::collection::vec(checkpoint(), 0..3),
+            prop::collection::vec(fact(), 0..3),
+        )
+            .prop_map(|(operations, checkpoints, flags)| Step::Commit { operations, checkpoints, flags }),
+        4 => outbox().prop_map(Step::Outbox),
         1 => who().prop_map(|who| Step::Burst { who }),
         1 => (prop::option::of(entity()), prop_oneof![0..4_u16, Just(500), Just(501)])
             .prop_map(|(after, limit)| Step::Roster { after, limit }),
@@ -224,11 +252,12 @@ fn operation(model: &Database, next: &mut BTreeMap<u64, u64>, deed: &Deed) -> Op
 }
 
 fn submission(model: &Database, step: &Step) -> Submission {
-    let commit = |deeds: &[Deed], checkpoints: &[(Right, Version, Checkpointed)]| {
+    let commit = |deeds: &[Deed], checkpoints: &[(Right, Version, Checkpointed)], flags: &[_]| {
         let mut next = BTreeMap::new();
         let operations = deeds.iter().map(|deed| operation(model, &mut next, deed)).collect();
         let kept = |&(right, version, state)| Checkpoint { authority: authority(model, right), version, state };
-        Submission::Commit(Batch { operations, checkpoints: checkpoints.iter().map(kept).collect() }.into())
+        let checkpoints = checkpoints.iter().map(kept).collect();
+        Submission::Commit(Batch { operations, checkpoints, published: flags.to_vec() }.into())
     };
     match step {
         &Step::Login { who, nonce } => Submission::Login { character: character(who), nonce: Nonce(nonce) },
@@ -244,14 +273,15 @@ fn submission(model: &Database, step: &Step) -> Submission {
             });
             Submission::Claim { lease: LeaseId::from_bits(*lease), entities: entities.collect() }
         }
-        Step::Commit { operations, checkpoints } => commit(operations, checkpoints),
+        Step::Commit { operations, checkpoints, flags } => commit(operations, checkpoints, flags),
         &Step::Burst { who } => {
             let blow = Blow { damage: 0, experience: 1, bounty: 0 };
             let effect = Effect::Attack { target: boss(1), blow };
             let deed = Deed { who, generation: None, number: Ok(0), digest: 1, rights: Ok(vec![]), effect };
-            commit(&vec![deed; 67], &[])
+            commit(&vec![deed; 67], &[], &[])
         }
         &Step::Roster { after, limit } => Submission::Roster { after, limit },
+        Step::Outbox(submission) => submission.clone(),
     }
 }
 
@@ -297,7 +327,11 @@ impl Real {
     }
 
     async fn begin(&self) {
-        sql(&self.url, "truncate worldline.entities, worldline.results, worldline.journal restart identity").await;
+        sql(
+            &self.url,
+            "truncate worldline.entities, worldline.results, worldline.outbox, worldline.journal restart identity",
+        )
+        .await;
         let seeds = seeds().into_iter().map(|seed| ledger::Seed {
             entity: seed.entity,
             position: seed.position,
@@ -335,7 +369,7 @@ fn said(answer: &Answer, reached: &mut BTreeSet<String>) {
 }
 
 /// What must have been said at least once, or the comparison is worth little.
-const SAID: [&str; 15] = [
+const SAID: [&str; 20] = [
     "Applied Hit",
     "Applied Refused",
     "Claim Fenced",
@@ -343,25 +377,30 @@ const SAID: [&str; 15] = [
     "Claimed",
     "Conflict",
     "Err Epoch",
+    "Facts Done",
+    "Facts Refused",
     "Fenced Epoch",
+    "Flagged Done",
     "Forgotten",
     "Gap OpNumber",
     "LoggedIn Done",
     "LoggedIn Refused",
     "Ok",
+    "Snapshot Done",
     "StaleSession Generation",
     "Stored Hit",
+    "Unpublished Done",
 ];
 
 async fn compare(real: &Real, steps: &[Step], reached: &RefCell<BTreeSet<String>>) -> Result<(), TestCaseError> {
     real.begin().await;
     let mut model = Database::new(&seeds());
     let mut accepted: Vec<Acceptance> = Vec::new();
-    for step in steps {
+    for (n, step) in (1..).zip(steps) {
         let submission = submission(&model, step);
         let (op, deadline) = (OpId { incarnation: Incarnation(1), counter: 1 }, clock::now() + Duration::from_secs(20));
         let answer = real.ledger.ask(Asked { op, deadline, submission: submission.clone() }).await;
-        let (expected, acceptances) = model.execute(&submission);
+        let (expected, acceptances) = model.execute(Instant::from_nanos(n), &submission);
         said(&answer, &mut reached.borrow_mut());
         prop_assert_eq!(answer, expected, "{:?}", submission);
         accepted.extend(acceptances);
@@ -373,6 +412,10 @@ async fn compare(real: &Real, steps: &[Step], reached: &RefCell<BTreeSet<String>
     let rows: Vec<Row> = model.entities().iter().map(|entity| entity.row()).collect();
     prop_assert_eq!(tables.rows, rows);
     prop_assert_eq!(tables.minted, model.minted());
+    let facts = model.entities().iter().flat_map(|entity| {
+        (1..=entity.columns.facts.0).filter_map(|sequence| entity.fact(FactSequence(sequence))).map(|(fact, _)| fact)
+    });
+    prop_assert_eq!(tables.facts, facts.collect::<Vec<_>>());
     for (hero, through) in tables.applied_through {
         prop_assert_eq!(through, model.entity(hero.entity()).unwrap().columns.applied_through);
         let mine = tables.results.iter().filter(|(whose, _)| *whose == hero).map(|(_, stored)| *stored);

@@ -15,18 +15,32 @@ const OLDEST: u32 = 170_000;
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What our schema consists of: tables with their columns, functions with their arguments.
-const LAYOUT: [(&str, &str); 3] = [
+const LAYOUT: [(&str, &str); 4] = [
     (
         "entities",
         "name text, id bigint, generation bigint, login_nonce numeric(20,0), fence_epoch numeric(20,0), fence_lease text, \
          fence_since timestamp with time zone, applied_through bigint, hit_points bigint, experience bigint, balance bigint, \
          checkpoint_epoch numeric(20,0), checkpoint_version numeric(20,0), x_mm bigint, y_mm bigint, \
-         cooldown_end_unix_ns numeric(20,0), born_x_mm bigint, born_y_mm bigint, pinned_region smallint, minted bigint",
+         cooldown_end_unix_ns numeric(20,0), born_x_mm bigint, born_y_mm bigint, pinned_region smallint, minted bigint, facts bigint",
     ),
     ("journal", "id bigint, at timestamp with time zone, kind text, what jsonb"),
+    (
+        "outbox",
+        "aggregate bigint, sequence bigint, character bigint, number bigint, body jsonb, written timestamp with time zone, \
+         published timestamp with time zone",
+    ),
     ("results", "entity bigint, slot smallint, number bigint, digest text, result jsonb"),
 ];
-const FUNCTIONS: [&str; 4] = ["claim(text, jsonb)", "commit(jsonb)", "login(text, numeric)", "roster(bigint, integer)"];
+const FUNCTIONS: [&str; 8] = [
+    "claim(text, jsonb)",
+    "commit(jsonb)",
+    "facts_of(text, bigint, integer)",
+    "flag(jsonb)",
+    "login(text, numeric)",
+    "roster(bigint, integer)",
+    "snapshot(jsonb)",
+    "unpublished(bigint, integer)",
+];
 
 /// A server as its address names it.
 #[derive(Clone, Debug)]

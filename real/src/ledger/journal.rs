@@ -8,7 +8,7 @@ use serde::Deserialize;
 use sqlx::{PgConnection, Row as _};
 use worldline_proto::{CharacterId, EntityId, OpNumber};
 use worldline_system::{
-    doors::ledger::StoredResult,
+    doors::ledger::{FactRow, StoredResult},
     history::{Acceptance, Row},
     time::UnixTime,
 };
@@ -22,6 +22,8 @@ pub struct Tables {
     pub applied_through: Vec<(CharacterId, OpNumber)>,
     /// The results that are kept, in the order of (character, number).
     pub results: Vec<(CharacterId, StoredResult)>,
+    /// The outbox, in the order of (aggregate, sequence).
+    pub facts: Vec<FactRow>,
     /// Minor units that were minted.
     pub minted: i128,
 }
@@ -34,10 +36,17 @@ pub struct Tables {
 pub fn journal(url: &str) -> Boxed<'_, Result<Vec<(UnixTime, Acceptance)>, Problem>> {
     Box::pin(async move {
         let (server, mut connection) = reader(url).await?;
+        // An operation is told with what it really wrote to the outbox, and with all of it.
         let select = "select (extract(epoch from time) * 1000000)::bigint, accepted from ( \
-                      select id, jsonb_build_object(kind, what)::text as accepted, coalesce( \
-                      case when current_setting('track_commit_timestamp') = 'on' then pg_xact_commit_timestamp(xmin) end, at \
-                      ) as time from worldline.journal) entries order by time, id";
+                      select id, jsonb_build_object(kind, case when kind = 'OperationApplied' then what || jsonb_build_object( \
+                      'fact', case when o.sequence is not null then worldline.fact_shown(o) end) else what end)::text \
+                      as accepted, coalesce( \
+                      case when current_setting('track_commit_timestamp') = 'on' then pg_xact_commit_timestamp(j.xmin) end, at \
+                      ) as time, o.aggregate, o.sequence \
+                      from worldline.journal j left join worldline.outbox o on kind = 'OperationApplied' \
+                      and what #>> '{operation,character}' = worldline.name_of(o.character) \
+                      and (what #> '{operation,number}')::numeric = o.number::numeric) entries \
+                      order by time, id, aggregate, sequence";
         let rows = sqlx::query(select).fetch_all(&mut connection).await.map_err(|error| server.said(&error))?;
         rows.iter()
             .map(|row| {
@@ -62,13 +71,16 @@ pub fn tables(url: &str) -> Boxed<'_, Result<Tables, Problem>> {
             (select coalesce(jsonb_agg(jsonb_build_array(name, jsonb_build_object( \
              'number', number, 'digest', digest, 'result', result)) order by id, number), '[]') \
              from worldline.results join worldline.entities on id = entity)::text, \
+            (select coalesce(jsonb_agg(worldline.fact_shown(o) order by aggregate, sequence), '[]') \
+             from worldline.outbox o)::text, \
             (select coalesce(sum(minted), 0) from worldline.entities)::text";
         let row = sqlx::query(select).fetch_one(&mut connection).await.map_err(|error| server.said(&error))?;
-        let minted: String = row.get(3);
+        let minted: String = row.get(4);
         Ok(Tables {
             rows: read(&server, row.get(0))?,
             applied_through: read(&server, row.get(1))?,
             results: read(&server, row.get(2))?,
+            facts: read(&server, row.get(3))?,
             minted: minted.parse().unwrap_or_default(),
         })
     })

@@ -6,7 +6,9 @@ use worldline_proto::EntityId;
 use worldline_system::{
     Outcome, Refusal,
     doors::ledger::{Answer, Ask, Submission},
-    limits::{BATCH_CHECKPOINTS, BATCH_OPERATIONS, CLAIM_ENTITIES, ROSTER_PAGE},
+    limits::{
+        BATCH_CHECKPOINTS, BATCH_FLAGS, BATCH_OPERATIONS, CLAIM_ENTITIES, FACTS_PAGE, ROSTER_PAGE, SNAPSHOT_ENTITIES,
+    },
     outcome::End,
 };
 
@@ -14,6 +16,13 @@ const LOGIN: &str = "select worldline.login($1, $2::text::numeric)::text";
 const CLAIM: &str = "select worldline.claim($1, $2::text::jsonb)::text";
 const COMMIT: &str = "select worldline.commit($1::text::jsonb)::text";
 const ROSTER: &str = "select worldline.roster($1, $2)::text";
+const FACTS: &str = "select worldline.facts_of($1, $2, $3)::text";
+const UNPUBLISHED: &str = "select worldline.unpublished($1, $2)::text";
+const FLAG: &str = "select worldline.flag($1::text::jsonb)::text";
+const SNAPSHOT: &str = "select worldline.snapshot($1::text::jsonb)::text";
+
+/// No fact is older than this, in microseconds: a longer age would be before what the server can reckon with.
+const AGE_MAX_US: i64 = 1_000 * 365 * 24 * 3_600 * 1_000_000;
 
 /// A call, ready to be sent.
 pub(super) enum Request {
@@ -21,6 +30,10 @@ pub(super) enum Request {
     Claim { lease: String, entities: String },
     Commit { batch: String },
     Roster { after: Option<i64>, page: i32 },
+    Facts { aggregate: String, after: i64, page: i32 },
+    Unpublished { older_than_us: i64, page: i32 },
+    Flag { facts: String },
+    Snapshot { entities: String },
 }
 
 impl Request {
@@ -41,11 +54,31 @@ impl Request {
             }
             Submission::Commit(batch) => {
                 fits(batch.operations.len() <= BATCH_OPERATIONS && batch.checkpoints.len() <= BATCH_CHECKPOINTS)?;
+                fits(batch.published.len() <= BATCH_FLAGS)?;
                 Self::Commit { batch: written(serde_json::to_string(batch))? }
             }
             &Submission::Roster { after, limit } => {
                 fits((1..=ROSTER_PAGE).contains(&limit))?;
                 Self::Roster { after: after.map(row_id), page: i32::from(limit) }
+            }
+            &Submission::Facts { aggregate, after, limit } => {
+                fits((1..=FACTS_PAGE).contains(&limit))?;
+                let after = i64::try_from(after.0).unwrap_or(i64::MAX);
+                Self::Facts { aggregate: aggregate.to_string(), after, page: i32::from(limit) }
+            }
+            &Submission::Unpublished { older_than, limit } => {
+                fits((1..=FACTS_PAGE).contains(&limit))?;
+                // Rounded up: the server reckons in microseconds.
+                let age = i64::try_from(older_than.as_nanos().div_ceil(1_000)).unwrap_or(AGE_MAX_US);
+                Self::Unpublished { older_than_us: age.min(AGE_MAX_US), page: i32::from(limit) }
+            }
+            Submission::Flag(facts) => {
+                fits(facts.len() <= usize::from(FACTS_PAGE))?;
+                Self::Flag { facts: written(serde_json::to_string(facts))? }
+            }
+            Submission::Snapshot { entities } => {
+                fits(entities.len() <= SNAPSHOT_ENTITIES)?;
+                Self::Snapshot { entities: written(serde_json::to_string(entities))? }
             }
         })
     }
@@ -57,6 +90,10 @@ impl Request {
             Self::Claim { lease, entities } => sqlx::query(CLAIM).bind(lease).bind(entities),
             Self::Commit { batch } => sqlx::query(COMMIT).bind(batch),
             Self::Roster { after, page } => sqlx::query(ROSTER).bind(after).bind(page),
+            Self::Facts { aggregate, after, page } => sqlx::query(FACTS).bind(aggregate).bind(after).bind(page),
+            Self::Unpublished { older_than_us, page } => sqlx::query(UNPUBLISHED).bind(older_than_us).bind(page),
+            Self::Flag { facts } => sqlx::query(FLAG).bind(facts),
+            Self::Snapshot { entities } => sqlx::query(SNAPSHOT).bind(entities),
         }
     }
 }
@@ -79,5 +116,9 @@ pub(super) fn answer(ask: Ask, given: &str) -> Answer {
         Ask::Claim => Answer::Claimed(read(given)),
         Ask::Commit => Answer::Committed(read(given)),
         Ask::Roster => Answer::Roster(read(given)),
+        Ask::Facts => Answer::Facts(read(given)),
+        Ask::Unpublished => Answer::Unpublished(read(given)),
+        Ask::Flag => Answer::Flagged(read(given)),
+        Ask::Snapshot => Answer::Snapshot(read(given)),
     }
 }

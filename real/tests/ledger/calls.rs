@@ -187,7 +187,7 @@ async fn the_journal_tells_each_thing_once_in_the_order_of_the_commits() {
     assert!(journal.is_sorted_by_key(|(at, _)| *at));
     let (at, last) = journal.last().unwrap();
     assert!(at.as_nanos() / 1_000 >= before.as_nanos() / 1_000, "{at:?} is the time of the commit");
-    let Acceptance::OperationApplied { operation, verdict: told, rows } = last else { panic!("{last:?}") };
+    let Acceptance::OperationApplied { operation, verdict: told, rows, .. } = last else { panic!("{last:?}") };
     assert_eq!((&**operation, *told), (&hit(1, 60), verdict));
     let tables = ledger::tables(&url).await.unwrap();
     assert_eq!(rows[..], [tables.rows[0], *tables.rows.last().unwrap()], "hero and boss as they stand");

@@ -5,6 +5,7 @@
 mod alone;
 mod calls;
 mod concurrency;
+mod facts;
 mod failures;
 mod impostor;
 mod readiness;

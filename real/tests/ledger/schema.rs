@@ -1,9 +1,13 @@
 //! Migrations may be repeated and run at once; what is not ours is named and left alone.
 
 use super::support::*;
+use sqlx::Connection as _;
 use worldline_proto::{EntityId, EntityKind};
 use worldline_real::ledger::{self, Problem, Report, Seed};
-use worldline_system::{doors::directory::RegionId, rules::space::Position};
+use worldline_system::{
+    doors::{directory::RegionId, ledger::Verdict},
+    rules::space::Position,
+};
 
 #[tokio::test]
 async fn a_migration_may_be_repeated() {
@@ -57,6 +61,36 @@ async fn seeding_again_creates_what_is_new_and_changes_nothing_else() {
     assert!(matches!(debt, Err(Problem::Other(..))), "{debt:?}");
 }
 
+/// A database as the program of an earlier version has left it.
+async fn earlier(version: i64) -> String {
+    let url = database().await;
+    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"));
+    let mut migrator = sqlx::migrate::Migrator::new(folder).await.unwrap();
+    migrator.dangerous_set_table_name("worldline.migrations");
+    migrator.create_schema("worldline");
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    migrator.run_direct(Some(version), &mut connection, false).await.unwrap();
+    url
+}
+
+#[tokio::test]
+async fn a_world_of_an_earlier_version_goes_on_after_its_migration() {
+    let url = earlier(3).await;
+    let born = "insert into worldline.entities (id, hit_points, experience, balance, minted, applied_through, generation, \
+                born_x_mm, born_y_mm) select kind << 56 | 1, 100, 0, 50, 50, 1, kind % 2, 0, 0 from generate_series(1::bigint, 2) kind";
+    sql(&url, born).await;
+    sql(&url, "insert into worldline.results values (1::bigint << 56 | 1, 1, 1, repeat('01', 16), '{\"Refused\": \"Cooldown\"}')")
+        .await;
+    assert!(matches!(ledger::check(&url).await, Err(Problem::SchemaOlder { found: 3, .. })));
+    assert_eq!(ledger::migrate(&url).await.unwrap(), Report { applied: vec![4], version: 4 });
+    let (ledger, _) = adapter(&url, 1);
+    claim(&ledger, 1, &[(hero().entity(), 1), (boss(), 1)]).await.into_iter().for_each(|one| drop(one.unwrap()));
+    let verdicts = commit(&ledger, vec![hit(1, 60), hit(2, 60)]).await;
+    assert!(matches!(verdicts[..], [Verdict::Stored(_), Verdict::Applied(_)]), "{verdicts:?}");
+    let facts = ledger::tables(&url).await.unwrap().facts;
+    assert_eq!(facts.iter().map(|fact| fact.sequence.0).collect::<Vec<_>>(), [1], "its news begin with the first now");
+}
+
 #[tokio::test]
 async fn a_schema_of_another_version_says_both_versions_and_what_to_run() {
     let url = database().await;
@@ -98,6 +132,7 @@ async fn a_schema_that_somebody_has_changed_says_what_is_different() {
     for (change, told) in [
         ("alter table worldline.entities alter balance type numeric", "`entities`"),
         ("drop table worldline.results", "`results`"),
+        ("alter table worldline.outbox drop column published cascade", "`outbox`"),
         ("alter table worldline.journal add note text", "`journal`"),
         ("drop function worldline.commit(jsonb)", "`commit(jsonb)`"),
         ("update worldline.migrations set checksum = '\\x00' where version = 2", "migration 2"),

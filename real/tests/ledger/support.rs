@@ -170,7 +170,7 @@ pub async fn login(ledger: &Ledger, nonce: u64) -> Login {
 }
 
 pub fn batch(operations: Vec<Operation>, checkpoints: Vec<Checkpoint>) -> Submission {
-    Submission::Commit(Batch { operations, checkpoints }.into())
+    Submission::Commit(Batch { operations, checkpoints, published: vec![] }.into())
 }
 
 pub async fn commit_within(ledger: &Ledger, operations: Vec<Operation>, patience: Duration) -> Outcome<Committed> {

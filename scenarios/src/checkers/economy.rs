@@ -210,7 +210,7 @@ impl Checker for NoOverdraft {
     }
 
     fn on_entry(&mut self, entry: &Entry, _: &Facts<'_>) -> Check {
-        let What::Accepted(Acceptance::OperationApplied { operation, verdict: Verdict::Applied(result), rows }) =
+        let What::Accepted(Acceptance::OperationApplied { operation, verdict: Verdict::Applied(result), rows, .. }) =
             &entry.what
         else {
             return Ok(());

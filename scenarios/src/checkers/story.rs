@@ -99,6 +99,7 @@ pub fn applied_with(operation: Operation, result: OpResult, rows: Vec<Row>) -> W
         operation: Box::new(operation),
         verdict: Verdict::Applied(result),
         rows,
+        fact: None,
     })
 }
 
@@ -175,7 +176,7 @@ pub fn hears(counter: u64, answer: directory::Answer) -> What {
 
 /// A worker commits a batch of one operation.
 pub fn commits(counter: u64, operation: Operation) -> What {
-    let batch = Batch { operations: vec![operation], checkpoints: Vec::new() };
+    let batch = Batch { operations: vec![operation], checkpoints: Vec::new(), published: Vec::new() };
     What::Invoked(op(counter), Invocation::Ledger(ledger::Submission::Commit(Arc::new(batch))))
 }
 
