@@ -61,6 +61,8 @@ counts! {
     TcpEvicted = "tcp_handshakes_evicted",
     /// TCP connections refused because the node has as many as it may.
     TcpTooMany = "tcp_connections_refused",
+    /// TCP connections of strangers that were closed because they asked nothing for long, or had stayed for long.
+    TcpOverstayed = "tcp_connections_overstayed",
     /// Calls that were handed to the role.
     Called = "calls_served",
     /// Calls refused because the node has as many in flight as it may.

@@ -1,15 +1,26 @@
 //! Unary calls: what a caller may conclude from what it is told.
 
-use crate::node::{Node, PATIENCE, World, attach, attached, call_of};
-use std::{net::SocketAddr, time::Duration};
+use crate::{
+    node::{Node, PATIENCE, World, attach, attached, call_of},
+    raw,
+};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
+    time::Instant,
 };
 use worldline_proto::NodeId;
-use worldline_real::network::{Config, Part};
+use worldline_real::network::{Config, Part, tls::Holder};
 use worldline_system::{
     Outcome, Refusal,
     doors::network::{Event, Submission},
@@ -89,6 +100,48 @@ async fn a_callee_that_is_not_there_certainly_did_nothing() {
     assert_eq!(gateway.ask(3, attach(1), PATIENCE).await, unreachable, "and it was tried just now");
     assert_eq!(gateway.ask(4, attach(1), PATIENCE).await, unreachable, "an unknown node");
     assert_eq!(gateway.ask(3, attach(1), Duration::ZERO).await, unreachable, "no time to send it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_whose_time_is_up_does_not_leave_though_a_channel_is_at_hand() {
+    let world = World::new();
+    let (mut gateway, worker) = pair(&world).await;
+    for n in 0..10 {
+        let op = gateway.call(3, attach(n), PATIENCE);
+        worker.serve(&attach(n), Outcome::Done(attached(n))).await;
+        assert_eq!(gateway.answer(op).await, Outcome::Done(attached(n)));
+        let late = gateway.ask(3, attach(99), Duration::ZERO).await;
+        assert_eq!(late, Outcome::Refused(Refusal::Unreachable), "it certainly did not happen");
+    }
+    assert_eq!(worker.count("calls_served"), 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_is_refused_after_its_handshake_is_made_again_after_a_pause() {
+    const ASKED: u32 = 100;
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let shown = raw::from_files(world.files(&Holder::Node(NodeId(3))));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(raw::server_tls(b"h2", shown)));
+    let accepted = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&accepted);
+    // As who does not trust the caller: that shows only when its side of the handshake is done.
+    let accepting = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(acceptor.accept(stream).await.expect("a caller that trusts it"));
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let mut gateway = world.node(2, Part::Gateway, &[(3, address)]).await;
+    let begun = Instant::now();
+    for n in 0..ASKED {
+        assert!(!matches!(gateway.ask(3, attach(n.into()), PATIENCE).await, Outcome::Done(_)));
+    }
+    let (accepted, most) = (accepted.load(Ordering::Relaxed), 1 + begun.elapsed().as_millis() / 25);
+    assert!(u128::from(accepted) <= most, "{accepted} channels, where pauses allow {most}");
+    gateway.counted("channels_failed", accepted.into()).await;
+    accepting.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -64,8 +64,7 @@ pub async fn connect(endpoint: &Endpoint, address: SocketAddr, name: &str) -> Co
     endpoint.connect(address, name).expect("a name").await.expect("a peer that listens")
 }
 
-/// An endpoint that serves with whatever certificate.
-pub fn server(alpn: &[u8], (chain, key): Shown) -> Endpoint {
+pub fn server_tls(alpn: &[u8], (chain, key): Shown) -> rustls::ServerConfig {
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&TLS13])
         .expect("known")
@@ -73,7 +72,12 @@ pub fn server(alpn: &[u8], (chain, key): Shown) -> Endpoint {
         .with_single_cert(chain, key)
         .expect("a pair");
     config.alpn_protocols = vec![alpn.to_vec()];
-    let crypto = QuicServerConfig::try_from(config).expect("TLS 1.3");
+    config
+}
+
+/// An endpoint that serves with whatever certificate.
+pub fn server(alpn: &[u8], shown: Shown) -> Endpoint {
+    let crypto = QuicServerConfig::try_from(server_tls(alpn, shown)).expect("TLS 1.3");
     let config = ServerConfig::with_crypto(Arc::new(crypto));
     Endpoint::server(config, "127.0.0.1:0".parse().expect("an address")).expect("a free port")
 }

@@ -2,9 +2,11 @@
 //!
 //! * A call that finds no channel and cannot wait for one any longer has never left: `Refused(Unreachable)`.
 //! * A refusal that the callee has named is that refusal. Whatever else happens after the call left is `Unknown`.
-//! * A channel that did not come to stand is tried again with a growing pause; calls in that pause are refused at once.
+//! * A call whose time is up does not leave, by the clock that goes on while the machine sleeps.
+//! * A channel that did not come to stand, or on which nothing was ever heard, is tried again with a growing pause; calls in
+//!   that pause are refused at once.
 
-use super::{ALPN, CALL_WINDOW, CALLS_PER_CHANNEL, CHANNEL_WINDOW, codec::Raw, refusal};
+use super::{ALPN, CALL_WINDOW, CALLS_PER_CHANNEL, CHANNEL_WINDOW, codec::Raw, heard::Heard, refusal};
 use crate::{
     Inbox, clock, entropy,
     network::{
@@ -36,7 +38,7 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, timeout, timeout_at},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     body::Body,
     client::Grpc,
@@ -81,6 +83,7 @@ enum State {
     /// No channel, and none is being made.
     Idle,
     Connecting,
+    /// It stands, or has ended just now.
     Open(SendRequest<Body>),
     /// It did not come to stand, so often in a row; not tried again before `until`.
     Failed {
@@ -152,8 +155,12 @@ impl Channel {
         let deadline = Instant::now() + patience;
         for _ in 0..ATTEMPTS {
             let Ok(Some(sender)) = timeout_at(deadline, self.sender()).await else { break };
+            // A channel was at hand, or the machine has slept.
+            if clock::until(call.deadline) <= ANSWER_MARGIN {
+                break;
+            }
             promise.change(Event::Answered { op: call.op, outcome: Box::new(Outcome::Unknown) });
-            match timeout_at(deadline, self.send(sender, path, bytes.clone(), deadline)).await {
+            match timeout_at(deadline, self.send(sender, path, bytes.clone(), call.deadline)).await {
                 Err(_) => return Outcome::Unknown,
                 Ok(Some(outcome)) => return outcome,
                 // It came back: the channel has ended just now.
@@ -169,13 +176,13 @@ impl Channel {
         sender: SendRequest<Body>,
         path: &'static str,
         bytes: Bytes,
-        deadline: Instant,
+        deadline: worldline_system::time::Instant,
     ) -> Option<Outcome<Reply>> {
         let unsent = Arc::new(AtomicBool::new(false));
         let once = Once { sender, unsent: Arc::clone(&unsent) };
         let mut grpc = Grpc::with_origin(once, self.origin.clone()).max_decoding_message_size(limits::CALL_BYTES);
         let mut request = tonic::Request::new(bytes);
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        request.set_timeout(clock::until(deadline).saturating_sub(ANSWER_MARGIN));
         let status = match grpc.unary(request, http::uri::PathAndQuery::from_static(path), Raw).await {
             Ok(response) => {
                 let reply = Reply::decode(path, response.get_ref());
@@ -206,14 +213,15 @@ impl Channel {
             match current {
                 State::Open(sender) if !sender.is_closed() => return Some(sender),
                 State::Failed { until, .. } if until > now => return None,
-                State::Connecting => {
+                // Its task is about to say what becomes of it.
+                State::Connecting | State::Open(_) => {
                     state.changed().await.ok()?;
                     // It is tried again by whoever calls next.
                     if let State::Failed { .. } = *state.borrow() {
                         return None;
                     }
                 }
-                State::Idle | State::Open(_) | State::Failed { .. } => self.begin(),
+                State::Idle | State::Failed { .. } => self.begin(),
             }
         }
     }
@@ -223,10 +231,9 @@ impl Channel {
         let mut failures = 0;
         let begun = self.state.send_if_modified(|state| {
             failures = match state {
-                State::Connecting => return false,
-                State::Open(sender) if !sender.is_closed() => return false,
+                State::Connecting | State::Open(_) => return false,
                 State::Failed { failures, .. } => *failures,
-                State::Idle | State::Open(_) => 0,
+                State::Idle => 0,
             };
             *state = State::Connecting;
             true
@@ -236,26 +243,47 @@ impl Channel {
         }
         let channel = Arc::clone(self);
         let spawned = self.tasks.spawn(async move {
-            let connected = timeout(HANDSHAKE_TIMEOUT, channel.connect()).await;
-            let connected = connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
-            let next = match connected {
-                Ok(sender) => State::Open(sender),
-                Err(error) => {
-                    channel.counters.add(Count::ChannelFailed);
-                    let (to, address) = (channel.to, channel.address);
-                    tracing::warn!(%to, %address, %error, "no channel");
-                    State::Failed { until: Instant::now() + pause(failures), failures: failures.saturating_add(1) }
-                }
-            };
+            let stood = channel.stand().await;
+            let next = if stood { State::Idle } else { State::failed(failures) };
             channel.state.send_replace(next);
         });
         if spawned.is_none() {
-            let until = Instant::now() + RETRY_MAX;
-            self.state.send_replace(State::Failed { until, failures });
+            self.state.send_replace(State::failed(failures));
         }
     }
 
-    async fn connect(self: &Arc<Self>) -> io::Result<SendRequest<Body>> {
+    /// Connects, and serves the channel until it has ended. Whether anything was heard on it.
+    async fn stand(self: &Arc<Self>) -> bool {
+        let (to, address) = (self.to, self.address);
+        let heard = Arc::new(AtomicBool::new(false));
+        let connected = timeout(HANDSHAKE_TIMEOUT, self.connect(&heard)).await;
+        let connected = connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
+        let (requests, connection) = match connected {
+            Ok(connected) => connected,
+            Err(error) => {
+                self.counters.add(Count::ChannelFailed);
+                tracing::warn!(%to, %address, %error, "no channel");
+                return false;
+            }
+        };
+        self.state.send_replace(State::Open(requests));
+        let mut closing = self.closing.clone();
+        let ended = tokio::select! {
+            ended = connection => ended,
+            // Nobody needs another.
+            _ = closing.wait_for(|closing| *closing) => return false,
+        };
+        let (stood, error) = (heard.load(Ordering::Relaxed), ended.err());
+        if stood {
+            tracing::info!(%to, ?error, "a channel has ended");
+        } else {
+            self.counters.add(Count::ChannelFailed);
+            tracing::warn!(%to, %address, ?error, "a channel has ended before a word: is this certificate accepted there?");
+        }
+        stood
+    }
+
+    async fn connect(&self, heard: &Arc<AtomicBool>) -> io::Result<(SendRequest<Body>, Connection)> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         let stream = self.tls.connect(tls::server_name(self.to), stream).await?;
@@ -266,19 +294,13 @@ impl Channel {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(CALL_WINDOW)
             .initial_connection_window_size(CHANNEL_WINDOW);
-        let (sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        let mut closing = self.closing.clone();
-        let to = self.to;
-        self.tasks.spawn(async move {
-            let ended = tokio::select! {
-                ended = connection => ended,
-                _ = closing.wait_for(|closing| *closing) => return,
-            };
-            if let Err(error) = ended {
-                tracing::info!(%to, %error, "a channel has ended");
-            }
-        });
-        Ok(sender)
+        http.handshake(TokioIo::new(Heard::new(stream, Arc::clone(heard)))).await.map_err(io::Error::other)
+    }
+}
+
+impl State {
+    fn failed(failures: u32) -> Self {
+        Self::Failed { until: Instant::now() + pause(failures), failures: failures.saturating_add(1) }
     }
 }
 
@@ -289,6 +311,8 @@ fn pause(failures: u32) -> Duration {
     let drawn = entropy::fresh().map_or(0, |mut entropy| entropy.below(half.as_nanos() as u64));
     half + Duration::from_nanos(drawn)
 }
+
+type Connection = hyper::client::conn::http2::Connection<TokioIo<Heard<TlsStream<TcpStream>>>, Body, Tasks>;
 
 /// Sends one request, and knows whether it left.
 struct Once {

@@ -1,6 +1,7 @@
 //! The TCP side: accepts, completes TLS and the beginning of HTTP/2 within a bound, and serves each connection.
 //!
-//! Beside the contract's service stand the standard health service and reflection, for anybody who trusts the authority.
+//! Beside the contract's service stand the standard health service and reflection, for anybody who trusts the authority. There
+//! are few places for those, so none is kept for long ([`Stay`]).
 
 use super::{
     ALPN, CALL_WINDOW, CALLS_PER_CHANNEL, CHANNEL_WINDOW,
@@ -44,6 +45,10 @@ const HALF_OPEN_MAX: usize = 256;
 const ROLES_MAX: usize = 1_024;
 /// TCP connections of others: they can ask for health and reflection only, and never take a role's place.
 const STRANGERS_MAX: usize = 64;
+/// How long one of others may stay: who asks now and then finds a place whoever else has come.
+const STRANGERS_STAY: Stay = Stay { idle: Duration::from_secs(60), whole: Duration::from_secs(600) };
+/// What a connection that must go has for the answers that are under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How often the health service looks whether the process is ready.
 const HEALTH_PERIOD: Duration = Duration::from_millis(250);
 /// The wait after the system had no connection to give: it is out of files.
@@ -62,11 +67,24 @@ pub(in crate::network) struct Listening {
     pub closing: watch::Receiver<bool>,
 }
 
+/// How long a connection may stay.
+#[derive(Clone, Copy)]
+struct Stay {
+    /// After it was opened, or has last asked something.
+    idle: Duration,
+    /// After it was opened.
+    whole: Duration,
+}
+
 /// Begins to serve `listener`.
 ///
 /// # Errors
 /// The identity cannot serve.
 pub(in crate::network) fn listen(listener: TcpListener, what: Listening) -> Result<(), rustls::Error> {
+    listen_with(listener, what, STRANGERS_STAY)
+}
+
+fn listen_with(listener: TcpListener, what: Listening, stay: Stay) -> Result<(), rustls::Error> {
     let acceptor = TlsAcceptor::from(Arc::new(what.identity.server(&[ALPN])?));
     let (reporter, health) = tonic_health::server::health_reporter();
     let descriptors = || {
@@ -88,6 +106,7 @@ pub(in crate::network) fn listen(listener: TcpListener, what: Listening) -> Resu
         closing: what.closing,
         roles: Arc::new(Semaphore::new(ROLES_MAX)),
         strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+        stay,
     });
     what.tasks.spawn(accept(listener, door));
     Ok(())
@@ -115,6 +134,8 @@ struct Door {
     closing: watch::Receiver<bool>,
     roles: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
+    /// Of strangers; roles stay.
+    stay: Stay,
 }
 
 async fn accept(listener: TcpListener, door: Arc<Door>) {
@@ -170,7 +191,9 @@ async fn handshake(door: Arc<Door>, stream: TcpStream) {
 }
 
 async fn serve(door: Arc<Door>, stream: TlsStream<TcpStream>, caller: Caller, place: OwnedSemaphorePermit) {
+    let (asked, asks) = watch::channel(());
     let service = hyper::service::service_fn(|mut request: http::Request<hyper::body::Incoming>| {
+        asked.send_replace(());
         request.extensions_mut().insert(caller);
         door.routes.clone().call(request)
     });
@@ -183,21 +206,39 @@ async fn serve(door: Arc<Door>, stream: TlsStream<TcpStream>, caller: Caller, pl
         .initial_connection_window_size(CHANNEL_WINDOW);
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(Begun { read: 0, stream }), service));
     let mut closing = door.closing.clone();
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        _ = closing.wait_for(|closing| *closing) => None,
+    let overstays = async {
+        match caller.0 {
+            Some(_) => std::future::pending().await,
+            None => door.stay.over(asks).await,
+        }
+    };
+    let (ended, last_answers) = tokio::select! {
+        ended = connection.as_mut() => (Some(ended), Duration::ZERO),
+        _ = closing.wait_for(|closing| *closing) => (None, Duration::MAX),
+        () = overstays => {
+            door.counters.add(Count::TcpOverstayed);
+            (None, LAST_ANSWERS)
+        }
     };
     let ended = match ended {
         Some(ended) => ended,
         None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            timeout(last_answers, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a TCP connection has ended");
     }
     drop(place);
+}
+
+impl Stay {
+    /// Waits until it is over.
+    async fn over(self, mut asks: watch::Receiver<()>) {
+        let idle = async { while let Ok(Ok(())) = timeout(self.idle, asks.changed()).await {} };
+        drop(timeout(self.whole, idle).await);
+    }
 }
 
 /// A stream whose preface was read, and is read again.
@@ -246,5 +287,92 @@ impl AsyncWrite for Begun {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Inbox,
+        network::tls::{Authority, Holder},
+    };
+    use tokio::io::AsyncWriteExt as _;
+    use worldline_proto::NodeId;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    /// Longer than any test.
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    /// What a caller begins HTTP/2 with: its preface, and that its settings are the standard's.
+    async fn greet(stream: &mut (impl AsyncWrite + Unpin)) {
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        stream.write_all(&[&PREFACE[..], &settings].concat()).await.expect("open");
+    }
+
+    /// Whether a ping comes back.
+    async fn answered(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> bool {
+        const PING: u8 = 6;
+        const GO_AWAY: u8 = 7;
+        const ACKNOWLEDGED: u8 = 1;
+        let ping = [&[0, 0, 8, PING, 0, 0, 0, 0, 0][..], b"whoever!"].concat();
+        stream.write_all(&ping).await.expect("open");
+        loop {
+            let mut header = [0; 9];
+            stream.read_exact(&mut header).await.expect("open");
+            let [a, b, c, kind, flags, ..] = header;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            stream.read_exact(&mut payload).await.expect("open");
+            match kind {
+                PING if flags == ACKNOWLEDGED && payload == b"whoever!" => return true,
+                GO_AWAY => return false,
+                _ => {}
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_strangers_place_is_free_again_and_a_role_stays() {
+        let folder = std::env::temp_dir().join(format!("worldline-listener-{}", std::process::id()));
+        let authority = Authority::create().expect("entropy");
+        authority.save(&folder).expect("writes");
+        authority.issue(&Holder::Node(NodeId(3)), &[]).expect("issues").save(&folder).expect("writes");
+        let (ca, file) = (folder.join("ca.pem"), |name: &str| folder.join(name));
+        let role = Identity::load(&ca, &file("n3.pem"), &file("n3.key")).expect("just issued");
+        let stranger = Identity::stranger(&ca).expect("just made");
+        for stay in [
+            Stay { idle: Duration::from_millis(50), whole: LONG },
+            Stay { idle: LONG, whole: Duration::from_millis(50) },
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = listener.local_addr().expect("bound");
+            let (tasks, counters) = (Tasks::new(tokio::runtime::Handle::current()), Counters::default());
+            let (_open, closing) = watch::channel(false);
+            let what = Listening {
+                identity: role.clone(),
+                served: Served::new(Inbox::default(), counters.clone()),
+                ready: Readiness::default(),
+                counters: counters.clone(),
+                tasks: tasks.clone(),
+                closing,
+            };
+            listen_with(listener, what, stay).expect("can serve");
+            let connect = async |identity: &Identity| {
+                let connector = tokio_rustls::TlsConnector::from(Arc::new(identity.client(ALPN).expect("can call")));
+                let stream = TcpStream::connect(address).await.expect("listens");
+                let mut stream = connector.connect(tls::server_name(NodeId(3)), stream).await.expect("trusted");
+                greet(&mut stream).await;
+                stream
+            };
+            let (mut peer, mut idle) = (connect(&role).await, connect(&stranger).await);
+            let mut told = Vec::new();
+            let ended = timeout(PATIENCE, idle.read_to_end(&mut told)).await.expect("it must go");
+            drop(ended);
+            let overstayed = counters.each().into_iter().find(|(name, _)| *name == "tcp_connections_overstayed");
+            assert_eq!(overstayed.expect("counted").1, 1);
+            assert!(answered(&mut peer).await, "the role's connection stands");
+            tasks.end(Duration::ZERO).await;
+        }
+        drop(std::fs::remove_dir_all(&folder));
     }
 }

@@ -7,6 +7,7 @@
 
 mod client;
 mod codec;
+mod heard;
 mod listener;
 mod refusal;
 mod server;
