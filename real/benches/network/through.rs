@@ -45,6 +45,8 @@ impl Pair {
                 listen: "127.0.0.1:0".parse().expect("an address"),
                 peers: peers.iter().map(|&(node, address)| (NodeId(node), address)).collect::<BTreeMap<_, _>>(),
                 identity: identity.expect("just issued"),
+                // One connection stands for all players here.
+                client_frames_per_second: u32::MAX,
             };
             let inbox = Inbox::default();
             let network = runtime.block_on(Network::bind(config, inbox.clone(), Readiness::default()));

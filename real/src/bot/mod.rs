@@ -94,7 +94,14 @@ pub async fn run(config: Bot, json: bool) -> Exit {
     let mut playing = Vec::with_capacity(players.len());
     for config::Player { node, client } in players {
         let part = network::Part::Client;
-        let network = network::Config { node, part, listen: any, peers: peers.clone(), identity: identity.clone() };
+        let network = network::Config {
+            node,
+            part,
+            listen: any,
+            peers: peers.clone(),
+            identity: identity.clone(),
+            client_frames_per_second: network::CLIENT_FRAMES_PER_SECOND,
+        };
         let inbox = Inbox::default();
         let network = match Box::pin(Network::bind(network, inbox.clone(), ready.clone())).await {
             Ok(network) => Arc::new(network),

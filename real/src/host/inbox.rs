@@ -69,8 +69,8 @@ struct Shared {
 struct Queue {
     items: VecDeque<Item>,
     closed: bool,
-    /// Threads that wait for an item: waking costs a system call, and mostly nobody waits.
-    sleepers: u32,
+    /// A thread waits for an item and was not woken yet: waking costs a system call, and mostly nobody needs it.
+    asleep: bool,
 }
 
 /// The way to a role. Clones lead to the same one.
@@ -192,13 +192,15 @@ impl Inbox {
 
     /// Takes the next event, waiting for it at most so long.
     pub(crate) fn take(&self, patience: Duration) -> Option<Item> {
-        let empty = |queue: &mut Queue| queue.items.is_empty() && !queue.closed;
+        let empty = |queue: &mut Queue| {
+            // Whoever fills it next wakes all that wait.
+            queue.asleep = queue.items.is_empty() && !queue.closed;
+            queue.asleep
+        };
         let mut queue = self.queue();
-        if empty(&mut queue) && !patience.is_zero() {
-            queue.sleepers += 1;
+        if queue.items.is_empty() && !patience.is_zero() {
             let waited = self.0.filled.wait_timeout_while(queue, patience, empty);
             (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-            queue.sleepers -= 1;
         }
         let item = queue.items.pop_front()?;
         match item {
@@ -235,10 +237,10 @@ impl Inbox {
         let mut queue = self.queue();
         if !queue.closed {
             queue.items.extend(items);
-            let asleep = queue.sleepers > 0;
+            let asleep = std::mem::take(&mut queue.asleep);
             drop(queue);
             if asleep {
-                self.0.filled.notify_one();
+                self.0.filled.notify_all();
             }
         }
     }

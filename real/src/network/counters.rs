@@ -32,6 +32,8 @@ counts! {
     Retried = "quic_retries_sent",
     /// Connections refused because the node has as many as it may.
     TooMany = "connections_refused",
+    /// Connections refused because so many of strangers from their address stand.
+    AddressFull = "connections_refused_by_address",
     /// Peers without a role's certificate.
     NoRole = "peers_without_role",
     /// Packets on the UDP port that are not of QUIC version 1 by their first bytes. What looks like it and cannot be decrypted
@@ -49,6 +51,12 @@ counts! {
     Undecodable = "messages_undecodable",
     /// A datagram longer than the limit.
     DatagramTooLong = "datagrams_too_long",
+    /// Datagrams of strangers above what they may bring.
+    DatagramOverRate = "datagrams_over_rate",
+    /// How often a stranger's stream was not read for a while: it had brought more than it may.
+    StreamHeld = "streams_held_back",
+    /// Datagrams of this node's role that made room for newer ones before they left.
+    DatagramDisplaced = "datagrams_displaced",
     /// A send queue reached its bound.
     Overflow = "send_queues_overflowed",
     /// What this node's role sent on connections that had ended.

@@ -34,6 +34,9 @@ pub const IDLE_TIMEOUT: Duration = clock::span(limits::IDLE_TIMEOUT);
 pub const KEEP_ALIVE: Duration = clock::span(limits::KEEP_ALIVE);
 /// A handshake that has not completed by then has failed.
 pub const HANDSHAKE_TIMEOUT: Duration = clock::span(limits::HANDSHAKE_TIMEOUT);
+/// Messages a second that a player may bring in one class of its streams, and datagrams; as many at once. Some times what a
+/// gateway's role takes of a session, so that only a flood meets it: then it need not pass through the role's thread.
+pub const CLIENT_FRAMES_PER_SECOND: u32 = 300;
 /// How long before its deadline a call is given up, so that its outcome is said in time.
 const ANSWER_MARGIN: Duration = Duration::from_millis(5);
 /// How long peers have to take notice that this process is stopping.
@@ -66,6 +69,8 @@ pub struct Config {
     pub peers: BTreeMap<NodeId, SocketAddr>,
     /// What it shows of itself and whom it trusts. Other than a client's it must name `node`.
     pub identity: Identity,
+    /// What each client may bring a second to a gateway; usually [`CLIENT_FRAMES_PER_SECOND`].
+    pub client_frames_per_second: u32,
 }
 
 /// Why a process cannot be on the network.

@@ -101,7 +101,8 @@ impl Running {
         };
         let network = match place {
             Some((part, Place { listen, peers, identity })) => {
-                let config = network::Config { node, part, listen, peers, identity };
+                let client_frames_per_second = network::CLIENT_FRAMES_PER_SECOND;
+                let config = network::Config { node, part, listen, peers, identity, client_frames_per_second };
                 let bound = Box::pin(Network::bind(config, inbox.clone(), ready.clone())).await;
                 Some(Arc::new(bound.map_err(|error| unbound(&error))?))
             }

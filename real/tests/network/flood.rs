@@ -1,17 +1,21 @@
-//! A thousand that begin and never finish: somebody honest is served all the while.
+//! A thousand that begin and never finish, and one that sends without end: somebody honest is served all the while.
 
 use crate::{
-    node::{PATIENCE, World, attach, attached},
+    node::{Node, PATIENCE, World, attach, attached, bytes},
     raw,
 };
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpStream, UdpSocket},
-    time::timeout,
+    time::{Instant, timeout},
 };
-use worldline_real::network::Part;
-use worldline_system::Outcome;
+use worldline_proto::server::{PeerMessage, Suspended, peer_message::Message};
+use worldline_real::network::{Config, Part};
+use worldline_system::{
+    Outcome,
+    doors::network::{Event, Payload, StreamClass},
+};
 
 const FLOOD: usize = 1_000;
 
@@ -92,4 +96,87 @@ async fn strangers_never_take_a_roles_place() {
     let op = gateway.call(3, attach(1), PATIENCE);
     worker.serve(&attach(1), Outcome::Done(attached(1))).await;
     assert_eq!(gateway.answer(op).await, Outcome::Done(attached(1)));
+}
+
+/// What a client may bring a second, here.
+const RATE: u32 = 100;
+
+async fn slow_gateway(world: &World) -> Node {
+    let config = Config { client_frames_per_second: RATE, ..world.config(1, Part::Gateway, &[]) };
+    Node::bind(config).await.expect("a free port")
+}
+
+/// The most that a client may have brought since.
+fn allowed(since: Instant) -> u32 {
+    RATE + (since.elapsed().as_secs_f64() * f64::from(RATE)) as u32 + 1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clients_messages_reach_the_role_in_order_and_no_faster_than_they_may() {
+    const SENT: u32 = 2 * RATE;
+    let world = World::new();
+    let gateway = slow_gateway(&world).await;
+    let peers = [(1, gateway.address())];
+    let (mut flooder, mut player) =
+        (world.node(8, Part::Client, &peers).await, world.node(9, Part::Client, &peers).await);
+    let here = flooder.connect(1).await;
+    gateway.accepted().await;
+    let from_player = player.connect(1).await;
+    gateway.accepted().await;
+    let begun = Instant::now();
+    for n in 0..SENT {
+        flooder.send(here, StreamClass::Action, Payload::from(&n.to_be_bytes()[..]));
+    }
+    gateway.counted("streams_held_back", 1).await;
+    player.send(from_player, StreamClass::Action, bytes(99, 1));
+    let (mut taken, mut others) = (0, 0);
+    while taken < SENT {
+        let Event::Received { payload, .. } = gateway.event().await else { panic!("a message") };
+        if payload == bytes(99, 1) {
+            assert!(taken < SENT - 1, "the player does not wait for the flood");
+            others += 1;
+            continue;
+        }
+        assert_eq!(payload, Payload::from(&taken.to_be_bytes()[..]), "each once, in order");
+        taken += 1;
+        assert!(taken <= allowed(begun), "{taken} within {:?}", begun.elapsed());
+    }
+    assert_eq!(others, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clients_datagrams_above_what_it_may_send_are_dropped_and_counted() {
+    let world = World::new();
+    let gateway = slow_gateway(&world).await;
+    let mut flooder = world.node(8, Part::Client, &[(1, gateway.address())]).await;
+    let here = flooder.connect(1).await;
+    gateway.accepted().await;
+    let begun = Instant::now();
+    let flood = async {
+        while gateway.count("datagrams_over_rate") < u64::from(RATE) {
+            flooder.datagram(here, bytes(20, 1));
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, flood).await.expect("the flood is noticed");
+    let waiting = gateway.inbox.len();
+    assert!(waiting <= allowed(begun) as usize, "{waiting} within {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_is_not_slowed_down() {
+    const SENT: u32 = 10 * RATE;
+    let world = World::new();
+    let gateway = slow_gateway(&world).await;
+    let mut worker = world.node(3, Part::Server, &[(1, gateway.address())]).await;
+    let here = worker.connect(1).await;
+    gateway.accepted().await;
+    let message = PeerMessage { message: Some(Message::Suspended(Suspended { suspended: true })) };
+    for _ in 0..SENT {
+        worker.send(here, StreamClass::State, message);
+    }
+    for _ in 0..SENT {
+        assert!(matches!(gateway.event().await, Event::Received { .. }));
+    }
+    assert_eq!(gateway.count("streams_held_back"), 0);
 }

@@ -15,7 +15,7 @@ use worldline_proto::{
 use worldline_real::{
     Inbox, clock,
     network::{
-        BindError, Config, Network, Part,
+        BindError, CLIENT_FRAMES_PER_SECOND, Config, Network, Part,
         tls::{Authority, Holder, Identity},
     },
     ready::Readiness,
@@ -82,6 +82,7 @@ impl World {
             listen: "127.0.0.1:0".parse().expect("an address"),
             peers: peers.iter().map(|&(node, address)| (NodeId(node), address)).collect::<BTreeMap<_, _>>(),
             identity: if part == Part::Client { self.stranger() } else { self.identity(node) },
+            client_frames_per_second: CLIENT_FRAMES_PER_SECOND,
         }
     }
 

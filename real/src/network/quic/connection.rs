@@ -1,76 +1,82 @@
-//! One connection: tasks that read it, one that sees its end, and a lane for each class that is written.
+//! One connection: tasks that read it, one that sees its end, and one for each lane that is written.
 //!
 //! * The role hears that it was accepted or opened before anything else of it, and that it has ended after everything else.
-//! * A stream's reader waits for a place in the inbox, so that its flow control stops the peer; a datagram is shed.
 //! * What the peer gets wrong closes the connection and is counted by its kind.
 
 use super::{
-    Shared,
-    frames::{self, Dialect, Frames},
-    lane::Lane,
+    Place, Shared,
+    frames::Dialect,
+    lane::{Datagrams, Lane, Overflow},
+    leaving::Leaver,
+    reader::Reader,
     reason::{code, reason_of},
     transport,
 };
 use crate::network::counters::Count;
-use bytes::Bytes;
-use quinn::{RecvStream, SendDatagramError};
+use quinn::{SendDatagramError, WriteError};
 use std::{
+    collections::VecDeque,
     future::{Future, poll_fn},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::Waker,
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
+    task::coop,
     time::timeout,
 };
 use worldline_proto::{ConnectionId, NodeId};
-use worldline_system::{
-    doors::{
-        self,
-        network::{CloseReason, Event, Payload, StreamClass},
-    },
-    limits,
+use worldline_system::doors::{
+    self,
+    network::{CloseReason, Event, Payload, StreamClass},
 };
 
 /// How long an orderly close waits until the peer has what was sent before it.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// Pieces of a stream that a reader takes at once: each is what one packet has brought.
-const READ_PIECES: usize = 16;
-/// Datagrams that a reader takes at once.
-const READ_DATAGRAMS: usize = 64;
 
-const CLASSES: usize = StreamClass::ALL.len();
+pub(super) const CLASSES: usize = StreamClass::ALL.len();
 
 /// A connection that stands.
 pub(super) struct Entry {
-    connection: quinn::Connection,
-    dialect: Dialect,
+    pub connection: quinn::Connection,
+    pub dialect: Dialect,
+    /// The peer has opened it.
+    pub accepted: bool,
     lanes: [Mutex<Lane>; CLASSES],
+    datagrams: Mutex<Datagrams>,
     /// The ends of the writers of the lanes that were used.
     writers: Mutex<Vec<oneshot::Receiver<()>>>,
     /// Why this side ended it, where it was this side.
     own_reason: OnceLock<CloseReason>,
     /// The role has closed it and hears no more of it.
     left: AtomicBool,
-    /// It is counted among those that still have something to deliver.
-    leaving: AtomicBool,
+    /// Whether it still has something to deliver then.
+    leaver: Leaver,
     farewell: Notify,
 }
 
 impl Entry {
-    pub fn send_datagram(&self, shared: &Shared, payload: &Payload) {
+    pub fn send_datagram(self: &Arc<Self>, shared: &Arc<Shared>, payload: &Payload) {
+        if self.is_over() {
+            return shared.counters.add(Count::SentToNobody);
+        }
         let Some(bytes) = self.dialect.datagram(payload) else {
             tracing::error!(?payload, "this datagram cannot be sent");
             return shared.counters.add(Count::Unsendable);
         };
-        match self.connection.send_datagram(bytes) {
-            Ok(()) => {}
-            Err(SendDatagramError::ConnectionLost(_)) => shared.counters.add(Count::SentToNobody),
-            Err(_) => shared.counters.add(Count::Unsendable),
+        let mut lane = lock(&self.datagrams);
+        if lane.writer.begin() {
+            shared.tasks.spawn(write_datagrams(Arc::clone(shared), Arc::clone(self)));
+        }
+        let (displaced, writer) = lane.push(bytes);
+        drop(lane);
+        wake(writer);
+        if displaced {
+            shared.counters.add(Count::DatagramDisplaced);
         }
     }
 
@@ -78,22 +84,25 @@ impl Entry {
         if self.is_over() {
             return shared.counters.add(Count::SentToNobody);
         }
-        let Some(frame) = self.dialect.frame(payload) else {
+        let Some(bytes) = self.dialect.frame_bytes(payload) else {
             tracing::error!(?payload, "this message cannot be sent, and nothing after it may be");
             shared.counters.add(Count::Unsendable);
             return self.end(CloseReason::ProtocolError);
         };
         let mut lane = lock(&self.lanes[class as usize]);
-        if lane.begin() {
+        if lane.writer.begin() {
             let (done, ended) = oneshot::channel();
             lock(&self.writers).push(ended);
             shared.tasks.spawn(write(Arc::clone(shared), Arc::clone(self), class, done));
         }
-        let taken = lane.push(frame);
+        let pushed = lane.push(self.dialect, payload, bytes);
         drop(lane);
-        if !taken {
-            shared.counters.add(Count::Overflow);
-            self.end(CloseReason::Overflow);
+        match pushed {
+            Ok(writer) => wake(writer),
+            Err(Overflow) => {
+                shared.counters.add(Count::Overflow);
+                self.end(CloseReason::Overflow);
+            }
         }
     }
 
@@ -108,8 +117,7 @@ impl Entry {
     pub fn leave(&self, shared: &Shared, reason: CloseReason) {
         self.left.store(true, Ordering::Release);
         if reason == CloseReason::Closed && !lock(&self.writers).is_empty() {
-            self.leaving.store(true, Ordering::Release);
-            shared.leaving.send_modify(|leaving| *leaving += 1);
+            shared.leaving.begin(&self.leaver);
             self.farewell.notify_one();
         } else {
             self.end(reason);
@@ -121,21 +129,24 @@ impl Entry {
         self.left.store(true, Ordering::Release);
     }
 
-    fn wrong(&self, shared: &Shared, what: Count) {
+    pub fn wrong(&self, shared: &Shared, what: Count) {
         shared.counters.add(what);
         tracing::warn!(peer = %self.connection.remote_address(), ?what, "a connection is closed");
         self.end(CloseReason::ProtocolError);
     }
 
-    fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.left.load(Ordering::Acquire) || self.own_reason.get().is_some()
     }
 
     /// Nothing more is written: writers end when what waits is written.
     fn finish_lanes(&self) {
         for lane in &self.lanes {
-            lock(lane).finish();
+            let writer = lock(lane).writer.finish();
+            wake(writer);
         }
+        let writer = lock(&self.datagrams).writer.finish();
+        wake(writer);
     }
 }
 
@@ -144,16 +155,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn enter(shared: &Shared, connection: quinn::Connection, dialect: Dialect) -> (ConnectionId, Arc<Entry>) {
+fn wake(writer: Option<Waker>) {
+    if let Some(writer) = writer {
+        writer.wake();
+    }
+}
+
+fn enter(
+    shared: &Shared,
+    connection: quinn::Connection,
+    dialect: Dialect,
+    accepted: bool,
+) -> (ConnectionId, Arc<Entry>) {
     transport::widen(&connection, dialect);
     let entry = Arc::new(Entry {
         connection,
         dialect,
+        accepted,
         lanes: Default::default(),
+        datagrams: Mutex::default(),
         writers: Mutex::default(),
         own_reason: OnceLock::new(),
         left: AtomicBool::new(false),
-        leaving: AtomicBool::new(false),
+        leaver: Leaver::default(),
         farewell: Notify::new(),
     });
     let id = ConnectionId(shared.next_number());
@@ -166,10 +190,10 @@ pub(super) fn begin(
     shared: &Arc<Shared>,
     connection: quinn::Connection,
     dialect: Dialect,
-    place: OwnedSemaphorePermit,
+    place: Place,
     tell: impl FnOnce(ConnectionId),
 ) {
-    let (id, entry) = enter(shared, connection, dialect);
+    let (id, entry) = enter(shared, connection, dialect, false);
     tell(id);
     shared.tasks.spawn(attend(Arc::clone(shared), id, entry, place));
 }
@@ -180,10 +204,10 @@ pub(super) fn begin_accepted(
     shared: &Arc<Shared>,
     connection: quinn::Connection,
     dialect: Dialect,
-    place: OwnedSemaphorePermit,
+    place: Place,
     from: NodeId,
 ) {
-    let (connection, entry) = enter(shared, connection, dialect);
+    let (connection, entry) = enter(shared, connection, dialect, true);
     let shared = Arc::clone(shared);
     shared.tasks.clone().spawn(async move {
         let accepted = doors::Event::Network(Event::Accepted { connection, from });
@@ -197,10 +221,10 @@ pub(super) fn begin_accepted(
 }
 
 /// Reads a connection until it has ended.
-async fn attend(shared: Arc<Shared>, id: ConnectionId, entry: Arc<Entry>, place: OwnedSemaphorePermit) {
+async fn attend(shared: Arc<Shared>, id: ConnectionId, entry: Arc<Entry>, place: Place) {
     // Every reader holds an end of this, and nothing is sent on it.
     let (reading, mut all_read) = mpsc::channel(1);
-    let reader = Reader { shared: Arc::clone(&shared), entry: Arc::clone(&entry), connection: id, _reading: reading };
+    let reader = Reader::new(&shared, &entry, id, reading);
     shared.tasks.spawn(reader.clone().datagrams());
     tokio::join!(reader.streams(), farewell(&entry));
     let None::<()> = all_read.recv().await else { unreachable!("nothing is sent on it") };
@@ -214,122 +238,8 @@ async fn attend(shared: Arc<Shared>, id: ConnectionId, entry: Arc<Entry>, place:
     if !entry.left.load(Ordering::Acquire) {
         shared.inbox.reserved(doors::Event::Network(Event::Closed { connection: id, reason }));
     }
-    if entry.leaving.swap(false, Ordering::AcqRel) {
-        shared.leaving.send_modify(|leaving| *leaving = leaving.saturating_sub(1));
-    }
+    shared.leaving.end(&entry.leaver);
     drop(place);
-}
-
-/// Reads one connection, or one stream of it.
-#[derive(Clone)]
-struct Reader {
-    shared: Arc<Shared>,
-    entry: Arc<Entry>,
-    connection: ConnectionId,
-    _reading: mpsc::Sender<()>,
-}
-
-impl Reader {
-    /// Takes the peer's streams and has each read, until the connection ends.
-    async fn streams(self) {
-        let mut seen = [false; CLASSES];
-        while let Ok(mut stream) = self.entry.connection.accept_uni().await {
-            let mut first = [0];
-            let class = match stream.read_exact(&mut first).await {
-                Ok(()) => frames::class(first[0]),
-                Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(_))) => return,
-                Err(_) => Err(Count::StreamCut),
-            };
-            match class {
-                Ok(class) if std::mem::replace(&mut seen[class as usize], true) => {
-                    return self.entry.wrong(&self.shared, Count::StreamDoubled);
-                }
-                Ok(class) => {
-                    self.shared.tasks.spawn(self.clone().stream(stream, class));
-                }
-                Err(what) => return self.entry.wrong(&self.shared, what),
-            }
-        }
-    }
-
-    async fn stream(self, mut stream: RecvStream, class: StreamClass) {
-        let Self { shared, entry, connection, .. } = &self;
-        let (mut frames, mut events) = (Frames::default(), Vec::new());
-        let mut pieces: [Bytes; READ_PIECES] = Default::default();
-        loop {
-            match stream.read_chunks(&mut pieces).await {
-                Ok(Some(read)) => pieces[..read].iter().for_each(|piece| frames.push(piece)),
-                Ok(None) if !frames.within_a_frame() => return,
-                Err(quinn::ReadError::ConnectionLost(_)) => return,
-                Ok(None) | Err(_) => return entry.wrong(shared, Count::StreamCut),
-            }
-            let wrong = loop {
-                let payload = match frames.next() {
-                    Ok(None) => break None,
-                    Ok(Some(frame)) => entry.dialect.read(&frame),
-                    Err(what) => Err(what),
-                };
-                match payload {
-                    Ok(payload) => {
-                        let event = Event::Received { connection: *connection, class, payload };
-                        events.push(doors::Event::Network(event));
-                    }
-                    Err(what) => break Some(what),
-                }
-            };
-            if entry.is_over() || shared.inbox.deliver_all(&mut events).await.is_err() {
-                return;
-            }
-            if let Some(what) = wrong {
-                return entry.wrong(shared, what);
-            }
-        }
-    }
-
-    async fn datagrams(self) {
-        let Self { shared, entry, connection, .. } = &self;
-        let mut events = Vec::new();
-        loop {
-            let Some(first) = entry.connection.read_datagram().await.ok() else { return };
-            let mut wrong = None;
-            let mut next = Some(first);
-            while let Some(bytes) = next.take() {
-                let payload = match bytes.len() {
-                    ..=limits::DATAGRAM_BYTES => entry.dialect.read(&bytes),
-                    _ => Err(Count::DatagramTooLong),
-                };
-                match payload {
-                    Ok(payload) => {
-                        let event = Event::Datagram { connection: *connection, payload };
-                        events.push(doors::Event::Network(event));
-                    }
-                    Err(what) => {
-                        wrong = Some(what);
-                        break;
-                    }
-                }
-                if events.len() < READ_DATAGRAMS {
-                    next = at_once(entry.connection.read_datagram()).and_then(Result::ok);
-                }
-            }
-            if entry.is_over() {
-                return;
-            }
-            // What finds no place is lost, as a datagram may be; the inbox counts it.
-            shared.inbox.offer_all(&mut events);
-            if let Some(what) = wrong {
-                return entry.wrong(shared, what);
-            }
-        }
-    }
-}
-
-/// What a future comes to if it need not wait.
-fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
-    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => None,
-    }
 }
 
 /// An orderly close: what was sent before it arrives, if the peer takes it in time.
@@ -349,30 +259,50 @@ async fn farewell(entry: &Entry) {
 }
 
 /// What `future` comes to, unless the connection ends before.
-async fn or_closed<T>(entry: &Entry, future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn or_closed<T>(entry: &Entry, future: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         _ = entry.connection.closed() => None,
         output = future => Some(output),
     }
 }
 
-/// Writes what a lane could not write at once, and sees to it that the peer has all of it when there is no more.
+/// Writes a lane, and sees to it that the peer has all of it when there is no more.
 async fn write(shared: Arc<Shared>, entry: Arc<Entry>, class: StreamClass, done: oneshot::Sender<()>) {
-    let Ok(stream) = entry.connection.open_uni().await else { return };
+    let Ok(mut stream) = entry.connection.open_uni().await else { return };
     let lane = &entry.lanes[class as usize];
-    lock(lane).open(stream, class);
-    let written = poll_fn(|context| lock(lane).poll_written(context)).await;
-    let stream = lock(lane).take();
-    match (written, stream) {
-        (Ok(()), Some(mut stream)) => {
+    let written = async {
+        stream.write_all(&[class as u8]).await?;
+        while let Some(frames) = poll_fn(|context| lock(lane).poll_take(context)).await {
+            stream.write_chunk(frames).await?;
+            coop::consume_budget().await;
+        }
+        Ok(())
+    };
+    match written.await {
+        Ok(()) => {
             if stream.finish().is_ok() {
                 // Until all is acknowledged, or the connection has ended.
                 drop(stream.stopped().await);
             }
         }
-        (Err(quinn::WriteError::ConnectionLost(_)), _) | (Ok(()), None) => {}
+        Err(WriteError::ConnectionLost(_)) => {}
         // The peer does not want this class: nothing can be promised any more.
-        (Err(_), _) => entry.wrong(&shared, Count::StreamCut),
+        Err(_) => entry.wrong(&shared, Count::StreamCut),
     }
     drop(done);
+}
+
+/// Sends what waits of a connection's datagrams, until none will come.
+async fn write_datagrams(shared: Arc<Shared>, entry: Arc<Entry>) {
+    let mut taken = VecDeque::new();
+    while poll_fn(|context| lock(&entry.datagrams).poll_take(context, &mut taken)).await.is_some() {
+        for datagram in taken.drain(..) {
+            match entry.connection.send_datagram(datagram) {
+                Ok(()) => {}
+                Err(SendDatagramError::ConnectionLost(_)) => shared.counters.add(Count::SentToNobody),
+                Err(_) => shared.counters.add(Count::Unsendable),
+            }
+        }
+        coop::consume_budget().await;
+    }
 }

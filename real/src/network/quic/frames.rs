@@ -1,6 +1,6 @@
 //! The framing of streams: the first byte is the class, then each frame is its length (four bytes, big endian) and its bytes.
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
 use worldline_proto::server::PeerMessage;
 use worldline_system::{
@@ -11,6 +11,8 @@ use worldline_system::{
 use crate::network::counters::Count;
 
 const LENGTH_BYTES: usize = 4;
+/// What a reader keeps in hand for what comes next, at most.
+const KEPT_BYTES: usize = 32 * 1024;
 
 /// What the payloads of a connection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,23 +53,26 @@ impl Dialect {
         (bytes.len() <= limits::DATAGRAM_BYTES).then_some(bytes)
     }
 
-    /// A frame; `None` where the payload is longer than the limit, or not of this dialect.
-    pub fn frame(self, payload: &Payload) -> Option<Bytes> {
+    /// How many bytes a frame takes; `None` where the payload is longer than the limit, or not of this dialect.
+    pub fn frame_bytes(self, payload: &Payload) -> Option<usize> {
         let len = match (self, payload) {
             (Self::Client, payload) => payload.as_bytes()?.len(),
             (Self::Peer, Payload::Peer(message)) => message.encoded_len(),
             (Self::Peer, _) => return None,
         };
-        if len > limits::FRAME_BYTES {
-            return None;
-        }
-        let mut frame = BytesMut::with_capacity(LENGTH_BYTES + len);
-        frame.put_u32(len as u32);
+        (len <= limits::FRAME_BYTES).then_some(LENGTH_BYTES + len)
+    }
+
+    /// Appends a frame whose bytes were counted.
+    pub fn put_frame(self, payload: &Payload, to: &mut BytesMut) {
+        let begin = to.len();
+        to.put_u32(0);
         match payload {
-            Payload::Peer(message) => message.encode(&mut frame).expect("the frame was made large enough"),
-            bytes => frame.put_slice(bytes.as_bytes()?),
+            Payload::Peer(message) => message.encode(to).expect("what grows is large enough"),
+            bytes => to.put_slice(bytes.as_bytes().unwrap_or_default()),
         }
-        Some(frame.freeze())
+        let len = (to.len() - begin - LENGTH_BYTES) as u32;
+        to[begin..begin + LENGTH_BYTES].copy_from_slice(&len.to_be_bytes());
     }
 }
 
@@ -76,33 +81,52 @@ pub(crate) fn class(byte: u8) -> Result<StreamClass, Count> {
     StreamClass::ALL.get(usize::from(byte)).copied().ok_or(Count::UnknownClass)
 }
 
-/// What has arrived of a stream and is not a whole frame yet.
+/// What has arrived of a stream.
 #[derive(Debug, Default)]
-pub(crate) struct Frames(BytesMut);
+pub(crate) struct Frames {
+    bytes: Vec<u8>,
+    /// So many of them were taken.
+    taken: usize,
+}
 
 impl Frames {
     pub fn push(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        if self.taken > 0 {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// Whether a frame has begun.
     pub fn within_a_frame(&self) -> bool {
-        !self.0.is_empty()
+        self.taken < self.bytes.len()
     }
 
     /// Takes the next whole frame. A length above the limit is refused before its bytes have come.
-    pub fn next(&mut self) -> Result<Option<BytesMut>, Count> {
-        let Some((length, _)) = self.0.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    pub fn next(&mut self) -> Result<Option<&[u8]>, Count> {
+        let Some((length, rest)) = self.bytes[self.taken..].split_first_chunk::<LENGTH_BYTES>() else {
+            self.release();
+            return Ok(None);
+        };
         let len = u32::from_be_bytes(*length) as usize;
         if len > limits::FRAME_BYTES {
             return Err(Count::FrameTooLong);
         }
-        if self.0.len() < LENGTH_BYTES + len {
-            self.0.reserve(LENGTH_BYTES + len - self.0.len());
+        if rest.len() < len {
+            self.bytes.reserve(len - rest.len());
             return Ok(None);
         }
-        self.0.advance(LENGTH_BYTES);
-        Ok(Some(self.0.split_to(len)))
+        let begin = self.taken + LENGTH_BYTES;
+        self.taken = begin + len;
+        Ok(Some(&self.bytes[begin..self.taken]))
+    }
+
+    /// A connection that is silent after much keeps little.
+    fn release(&mut self) {
+        if !self.within_a_frame() && self.bytes.capacity() > KEPT_BYTES {
+            *self = Self::default();
+        }
     }
 }
 
@@ -113,8 +137,12 @@ mod tests {
     #[test]
     fn frames_come_out_as_they_went_in_however_they_are_cut() {
         let payloads: Vec<Vec<u8>> = [0, 1, 30, 1_200, limits::FRAME_BYTES].map(|len| vec![7; len]).into();
-        let wire: Vec<u8> =
-            payloads.iter().flat_map(|bytes| Dialect::Client.frame(&bytes[..].into()).expect("fits")).collect();
+        let mut wire = BytesMut::new();
+        for bytes in &payloads {
+            let (begin, payload) = (wire.len(), Payload::from(&bytes[..]));
+            Dialect::Client.put_frame(&payload, &mut wire);
+            assert_eq!(Dialect::Client.frame_bytes(&payload), Some(wire.len() - begin));
+        }
         for piece in [1, 3, 1_000, wire.len()] {
             let (mut frames, mut out) = (Frames::default(), Vec::new());
             for bytes in wire.chunks(piece) {
@@ -131,7 +159,7 @@ mod tests {
     #[test]
     fn one_byte_above_the_limit_is_refused_on_both_sides() {
         let long = vec![0; limits::FRAME_BYTES + 1];
-        assert!(Dialect::Client.frame(&long[..].into()).is_none());
+        assert!(Dialect::Client.frame_bytes(&long[..].into()).is_none());
         assert!(Dialect::Client.datagram(&long[..limits::DATAGRAM_BYTES + 1].into()).is_none());
         assert!(Dialect::Client.datagram(&long[..limits::DATAGRAM_BYTES].into()).is_some());
         let mut frames = Frames::default();
@@ -142,8 +170,8 @@ mod tests {
     #[test]
     fn a_dialect_carries_its_own_payloads_only() {
         let (bytes, message) = (Payload::from(&b"x"[..]), Payload::from(PeerMessage { message: None }));
-        assert!(Dialect::Peer.frame(&bytes).is_none() && Dialect::Peer.datagram(&bytes).is_none());
-        assert!(Dialect::Client.frame(&message).is_none() && Dialect::Client.datagram(&message).is_none());
+        assert!(Dialect::Peer.frame_bytes(&bytes).is_none() && Dialect::Peer.datagram(&bytes).is_none());
+        assert!(Dialect::Client.frame_bytes(&message).is_none() && Dialect::Client.datagram(&message).is_none());
         assert_eq!(Dialect::Peer.read(&Dialect::Peer.datagram(&message).expect("fits")).expect("decodes"), message);
         assert!(Dialect::Peer.read(b"\xff\xff").is_err());
         assert_eq!(Dialect::of(Dialect::Peer.alpn()), Some(Dialect::Peer));

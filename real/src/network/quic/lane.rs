@@ -1,88 +1,182 @@
-//! What a role sends in one class: written by its own thread while the stream takes it, and by a task when it does not.
+//! What a role has sent and a task has not written yet: a lane for each class of a connection, and one for its datagrams.
+//!
+//! * The role's thread only puts down: it never meets the locks under which quinn seals and sends packets.
+//! * A writer is woken when it has nothing to do, once, and takes what has gathered meanwhile: the more there is to send, the
+//!   more goes into a packet, and the fewer are the wake-ups.
+//! * A class holds [`limits::STREAM_BACKLOG`] frames, and beside them its writer holds one piece of them.
 
-use bytes::Bytes;
-use quinn::{SendStream, WriteError};
+use super::frames::Dialect;
+use bytes::{Bytes, BytesMut};
 use std::{
     collections::VecDeque,
-    future::Future as _,
-    pin::pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
 };
-use worldline_system::{doors::network::StreamClass, limits};
+use worldline_system::{doors::network::Payload, limits};
 
-/// One class of one connection, this side sending.
+/// Frames that are written at once, at most.
+const PIECE_FRAMES: usize = 64;
+/// Bytes that frames are gathered to. A longer frame is a piece of its own.
+const PIECE_BYTES: usize = 16 * 1024;
+/// Datagrams that wait for their writer; one more displaces the oldest.
+const DATAGRAMS: usize = 1_024;
+
+/// The task that takes what was put down.
 #[derive(Default)]
-pub(super) struct Lane {
-    /// Its writer was begun.
+pub(super) struct Writer {
     begun: bool,
-    stream: Option<SendStream>,
-    /// Frames that the stream has not taken, in order; the first may have begun.
-    waiting: VecDeque<Bytes>,
-    /// Of its writer, while that has nothing to write.
+    /// While it has nothing to write.
     idle: Option<Waker>,
     finished: bool,
 }
 
-impl Lane {
-    /// Whether its writer must be begun now.
+impl Writer {
+    /// Whether it must be begun now.
     pub fn begin(&mut self) -> bool {
         !std::mem::replace(&mut self.begun, true)
     }
 
-    /// The peer has allowed a stream: its first byte names the class.
-    pub fn open(&mut self, stream: SendStream, class: StreamClass) {
-        self.waiting.push_front(Bytes::copy_from_slice(&[class as u8]));
-        self.stream = Some(stream);
-    }
-
-    /// Sends a frame; `false` where too many wait.
+    /// Nothing more is sent: it ends when what waits is written. To be woken without the lane's lock.
     #[must_use]
-    pub fn push(&mut self, frame: Bytes) -> bool {
-        if self.waiting.len() >= limits::STREAM_BACKLOG {
-            return false;
-        }
-        self.waiting.push_back(frame);
-        // Only while nothing else waits: then the stream has no writer that it must wake, and forgetting this one is right.
-        let alone = self.waiting.len() == 1 && self.idle.is_some();
-        let written = alone && matches!(self.poll_flush(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())));
-        if !written && let Some(writer) = self.idle.take() {
-            writer.wake();
-        }
-        true
-    }
-
-    /// Nothing more is sent.
-    pub fn finish(&mut self) {
+    pub fn finish(&mut self) -> Option<Waker> {
         self.finished = true;
-        if let Some(writer) = self.idle.take() {
-            writer.wake();
-        }
+        self.idle.take()
     }
 
-    /// Writes until it was finished and all is written.
-    pub fn poll_written(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
-        match self.poll_flush(context) {
-            Poll::Ready(Ok(())) if !self.finished => {
-                self.idle = Some(context.waker().clone());
-                Poll::Pending
+    fn wait<T>(&mut self, context: &Context<'_>) -> Poll<Option<T>> {
+        if self.finished {
+            return Poll::Ready(None);
+        }
+        self.idle = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Too many frames wait: the peer does not take them.
+pub(super) struct Overflow;
+
+/// One class of one connection, this side sending.
+#[derive(Default)]
+pub(super) struct Lane {
+    pub writer: Writer,
+    waiting: VecDeque<Piece>,
+    frames: usize,
+}
+
+/// Frames one after the other.
+struct Piece {
+    bytes: BytesMut,
+    frames: usize,
+}
+
+impl Lane {
+    /// Puts a frame of so many bytes down. Its writer is to be woken without the lane's lock.
+    pub fn push(&mut self, dialect: Dialect, payload: &Payload, bytes: usize) -> Result<Option<Waker>, Overflow> {
+        if self.frames >= limits::STREAM_BACKLOG {
+            return Err(Overflow);
+        }
+        let fits = |piece: &Piece| piece.frames < PIECE_FRAMES && piece.bytes.len() + bytes <= PIECE_BYTES;
+        if !self.waiting.back().is_some_and(fits) {
+            self.waiting.push_back(Piece { bytes: BytesMut::with_capacity(bytes), frames: 0 });
+        }
+        let piece = self.waiting.back_mut().expect("it was just put there");
+        dialect.put_frame(payload, &mut piece.bytes);
+        piece.frames += 1;
+        self.frames += 1;
+        Ok(self.writer.idle.take())
+    }
+
+    /// The next frames to write; `None` when there are no more and none will come.
+    pub fn poll_take(&mut self, context: &Context<'_>) -> Poll<Option<Bytes>> {
+        match self.waiting.pop_front() {
+            Some(Piece { bytes, frames }) => {
+                self.frames -= frames;
+                Poll::Ready(Some(bytes.freeze()))
             }
-            other => other,
+            None => self.writer.wait(context),
         }
     }
+}
 
-    pub fn take(&mut self) -> Option<SendStream> {
-        self.stream.take()
+/// The datagrams of one connection, this side sending.
+#[derive(Default)]
+pub(super) struct Datagrams {
+    pub writer: Writer,
+    waiting: VecDeque<Bytes>,
+}
+
+impl Datagrams {
+    /// Puts a datagram down. Whether the oldest was displaced, and the writer, to be woken without the lock.
+    pub fn push(&mut self, datagram: Bytes) -> (bool, Option<Waker>) {
+        let full = self.waiting.len() >= DATAGRAMS;
+        if full {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(datagram);
+        (full, self.writer.idle.take())
     }
 
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
-        let Some(stream) = &mut self.stream else { return Poll::Pending };
-        while !self.waiting.is_empty() {
-            let written = {
-                let writing = pin!(stream.write_chunks(self.waiting.make_contiguous()));
-                ready!(writing.poll(context))?
-            };
-            self.waiting.drain(..written.chunks);
+    /// All that wait, in exchange for an empty queue; `None` when none will come.
+    pub fn poll_take(&mut self, context: &Context<'_>, taken: &mut VecDeque<Bytes>) -> Poll<Option<()>> {
+        if self.waiting.is_empty() {
+            return self.writer.wait(context);
         }
-        Poll::Ready(Ok(()))
+        std::mem::swap(&mut self.waiting, taken);
+        Poll::Ready(Some(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(lane: &mut Lane) -> Poll<Option<Bytes>> {
+        lane.poll_take(&Context::from_waker(Waker::noop()))
+    }
+
+    fn push(lane: &mut Lane, len: usize) -> bool {
+        let payload = Payload::from(&vec![7; len][..]);
+        let bytes = Dialect::Client.frame_bytes(&payload).expect("within the limit");
+        lane.push(Dialect::Client, &payload, bytes).is_ok()
+    }
+
+    #[test]
+    fn a_class_holds_its_backlog_and_not_one_frame_more() {
+        let mut lane = Lane::default();
+        assert!((0..limits::STREAM_BACKLOG).all(|_| push(&mut lane, 10)));
+        assert!(!push(&mut lane, 10));
+        let mut bytes = 0;
+        while let Poll::Ready(Some(piece)) = take(&mut lane) {
+            assert!(piece.len() <= PIECE_FRAMES * 14, "so much at once");
+            bytes += piece.len();
+        }
+        assert_eq!(bytes, limits::STREAM_BACKLOG * 14);
+        assert!(push(&mut lane, 10), "there is room again");
+    }
+
+    #[test]
+    fn short_frames_are_gathered_and_a_long_one_stands_alone() {
+        let mut lane = Lane::default();
+        for len in [1, 2, limits::FRAME_BYTES, 3] {
+            assert!(push(&mut lane, len));
+        }
+        for expected in [4 + 1 + 4 + 2, 4 + limits::FRAME_BYTES, 4 + 3] {
+            assert!(matches!(take(&mut lane), Poll::Ready(Some(piece)) if piece.len() == expected));
+        }
+        assert!(take(&mut lane).is_pending());
+        assert!(lane.writer.finish().is_some(), "who waits is woken");
+        assert!(matches!(take(&mut lane), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn the_newest_datagrams_are_kept() {
+        let mut lane = Datagrams::default();
+        for n in 0..=DATAGRAMS as u32 {
+            let (displaced, _) = lane.push(Bytes::copy_from_slice(&n.to_be_bytes()));
+            assert_eq!(displaced, n as usize == DATAGRAMS);
+        }
+        let mut taken = VecDeque::new();
+        assert!(lane.poll_take(&Context::from_waker(Waker::noop()), &mut taken).is_ready());
+        assert_eq!((taken.len(), &taken[0][..]), (DATAGRAMS, &1_u32.to_be_bytes()[..]));
+        assert!(lane.poll_take(&Context::from_waker(Waker::noop()), &mut taken).is_pending());
     }
 }

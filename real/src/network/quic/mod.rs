@@ -8,9 +8,13 @@
 //!
 //! Deliberately absent: migration of a role's own address, 0-RTT (a replayed hello would open a session twice).
 
+mod addresses;
+mod bucket;
 mod connection;
 mod frames;
 mod lane;
+mod leaving;
+mod reader;
 mod reason;
 mod runtime;
 mod transport;
@@ -24,8 +28,10 @@ use super::{
     tls,
 };
 use crate::Inbox;
+use addresses::{Addresses, Seat};
 use connection::Entry;
 use frames::Dialect;
+use leaving::Leaving;
 use quinn::{ClientConfig, ConnectionError, Endpoint, Incoming};
 use reason::{code, reason_of};
 use std::{
@@ -39,7 +45,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use worldline_proto::{ConnectionId, NodeId, OpId};
@@ -55,6 +61,8 @@ const RETRY_FROM: usize = 64;
 
 /// Places that are kept for connections that this side opens.
 const OWN_PLACES: usize = 256;
+/// Connections of strangers from one address: half the places that others have.
+const FROM_ONE_ADDRESS: usize = (limits::CONNECTIONS - OWN_PLACES) / 2;
 
 /// What all connections of a network share.
 pub(super) struct Shared {
@@ -66,9 +74,17 @@ pub(super) struct Shared {
     own_places: Arc<Semaphore>,
     /// For connections that others open.
     places: Arc<Semaphore>,
-    /// Connections that their role has closed and that still have something to deliver.
-    leaving: watch::Sender<usize>,
+    /// Those of strangers, by where they come from.
+    addresses: Addresses,
+    client_frames_per_second: u32,
+    leaving: Leaving,
     numbers: AtomicU64,
+}
+
+/// What a connection takes from its handshake to its end.
+struct Place {
+    _own: OwnedSemaphorePermit,
+    _stranger: Option<Seat>,
 }
 
 impl Shared {
@@ -112,7 +128,9 @@ impl Quic {
             open: Mutex::default(),
             own_places: Arc::new(Semaphore::new(OWN_PLACES)),
             places: Arc::new(Semaphore::new(limits::CONNECTIONS - OWN_PLACES)),
-            leaving: watch::Sender::new(0),
+            addresses: Addresses::new(FROM_ONE_ADDRESS),
+            client_frames_per_second: config.client_frames_per_second,
+            leaving: Leaving::default(),
             numbers: AtomicU64::new(0),
         });
         if !accepted.is_empty() {
@@ -155,6 +173,7 @@ impl Quic {
             match opened {
                 Ok(connection) => {
                     shared.counters.add(Count::Connected);
+                    let place = Place { _own: place, _stranger: None };
                     connection::begin(&shared, connection, dialect, place, |connection| {
                         promise.keep(Event::Opened { op, connection });
                     });
@@ -202,8 +221,7 @@ impl Quic {
     /// know it: each for at most `patience`.
     pub async fn end(&self, patience: Duration) {
         let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut leaving = self.shared.leaving.subscribe();
-        drop(timeout(patience, leaving.wait_for(|leaving| *leaving == 0)).await);
+        drop(timeout(patience, self.shared.leaving.none()).await);
         for (_, entry) in self.shared.open().drain() {
             entry.forget();
         }
@@ -270,6 +288,18 @@ async fn welcome(shared: Arc<Shared>, incoming: Incoming, place: OwnedSemaphoreP
         connection.close(code(CloseReason::ProtocolError), b"a role's certificate is needed");
         return;
     };
+    let stranger = match dialect {
+        Dialect::Peer => None,
+        Dialect::Client => match shared.addresses.take(address.ip()) {
+            Some(seat) => Some(seat),
+            None => {
+                shared.counters.add(Count::AddressFull);
+                connection.close(code(CloseReason::TooMany), b"too many from this address");
+                return;
+            }
+        },
+    };
+    let place = Place { _own: place, _stranger: stranger };
     shared.counters.add(Count::Accepted);
     connection::begin_accepted(&shared, connection, dialect, place, from);
 }
