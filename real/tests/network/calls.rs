@@ -232,8 +232,10 @@ async fn relay(to: SocketAddr) -> (SocketAddr, watch::Sender<u32>) {
             let mut cut = cut.clone();
             connections.spawn(async move {
                 tokio::select! {
-                    _ = copy_bidirectional(&mut caller, &mut callee) => {}
+                    // What is sent after the cut is not carried.
+                    biased;
                     _ = cut.changed() => std::future::pending().await,
+                    _ = copy_bidirectional(&mut caller, &mut callee) => {}
                 }
             });
         }
