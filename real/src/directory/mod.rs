@@ -48,6 +48,7 @@ use worldline_system::{
     },
     limits,
     outcome::End,
+    time,
 };
 
 /// A future that leaves this crate.
@@ -131,19 +132,19 @@ impl Directory {
         let Ok(permit) = self.0.in_flight.clone().try_acquire_owned() else {
             return self.0.answer(op, ask.ended(End::Refused(Refusal::Busy)));
         };
-        let by = Instant::now() + clock::until(deadline).saturating_sub(MARGIN);
+        let deadline = Deadline::new(deadline);
         let shared = self.0.clone();
         if let Submission::Watch { family, from } = submission {
             let Some(stop) = self.0.watches.begin(op) else {
                 return self.0.answer(op, ask.ended(End::Refused(Refusal::Busy)));
             };
             self.0.runtime.spawn(async move {
-                watch::run(&shared, op, by, family, from, stop).await;
+                watch::run(&shared, op, deadline, family, from, stop).await;
                 drop(permit);
             });
         } else {
             self.0.runtime.spawn(async move {
-                let answer = shared.perform(by, &submission).await;
+                let answer = shared.perform(deadline, &submission).await;
                 shared.answer(op, answer);
                 drop((permit, asked));
             });
@@ -170,21 +171,41 @@ impl Directory {
     }
 }
 
+/// When an operation is to be answered: by the runtime's clock, which wakes it, and by the machine's, which does not stand
+/// still while the machine sleeps. What waited through that must not leave behind its deadline.
+#[derive(Clone, Copy)]
+struct Deadline {
+    by: Instant,
+    at: time::Instant,
+}
+
+impl Deadline {
+    fn new(at: time::Instant) -> Self {
+        Self { by: Instant::now() + clock::until(at).saturating_sub(MARGIN), at }
+    }
+
+    /// Whether nothing may leave any more.
+    fn is_over(self) -> bool {
+        Instant::now() >= self.by || clock::until(self.at) <= MARGIN
+    }
+}
+
 impl Shared {
     fn answer(&self, op: OpId, answer: Answer) {
         let answer = Box::new(answer);
         self.inbox.answer(op, Event::Directory(directory::Event::Answered { op, answer }));
     }
 
-    /// Asks etcd until there is an answer, or until `by`.
-    async fn perform(&self, by: Instant, submission: &Submission) -> Answer {
+    /// Asks etcd until there is an answer, or until the deadline.
+    async fn perform(&self, deadline: Deadline, submission: &Submission) -> Answer {
         let ask = Ask::from(submission);
+        let by = deadline.by;
         let unreachable = || ask.ended(End::Refused(Refusal::Unreachable));
         let found_by = by.min(Instant::now() + link::CONNECT);
         let Ok(Ok(_call)) = timeout_at(by, self.calls.acquire()).await else { return unreachable() };
         let mut behind = 0;
         loop {
-            let Some(line) = self.link.line(behind, found_by).await.filter(|_| Instant::now() < by) else {
+            let Some(line) = self.link.line(behind, found_by).await.filter(|_| !deadline.is_over()) else {
                 return unreachable();
             };
             let verdict = match timeout_at(by, calls::call(&line, &self.leases, submission)).await {

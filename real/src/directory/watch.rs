@@ -5,7 +5,7 @@
 //! * It does not go on where that may miss something: the revision is compacted, the directory that answers is another one or
 //!   an older state of it (a backup was restored), or no member has answered for [`RESUME`].
 
-use super::{Shared, calls, codec, link::Line, verdict::Verdict};
+use super::{Deadline, Shared, calls, codec, link::Line, verdict::Verdict};
 use etcd_client::{ResponseHeader, WatchOptions, WatchResponse, WatchStream};
 use std::{
     collections::BTreeMap,
@@ -94,7 +94,7 @@ impl Seen {
 pub(super) async fn run(
     shared: &Shared,
     op: OpId,
-    by: Instant,
+    deadline: Deadline,
     family: Family,
     from: Revision,
     mut stop: oneshot::Receiver<()>,
@@ -110,7 +110,7 @@ pub(super) async fn run(
         biased;
         _ = &mut stop => Err(End::Unknown),
         _ = closing.wait_for(|&closing| closing) => Err(End::Unknown),
-        outcome = begin(shared, by, family, from) => outcome,
+        outcome = begin(shared, deadline, family, from) => outcome,
     };
     let standing = match outcome {
         Ok(standing) => standing,
@@ -133,11 +133,12 @@ pub(super) async fn run(
 }
 
 /// Sets a watch up by its deadline.
-async fn begin(shared: &Shared, by: Instant, family: Family, from: Revision) -> Result<Standing, End> {
+async fn begin(shared: &Shared, deadline: Deadline, family: Family, from: Revision) -> Result<Standing, End> {
+    let by = deadline.by;
     let found_by = by.min(Instant::now() + super::link::CONNECT);
     let mut behind = 0;
     loop {
-        let line = shared.link.line(behind, found_by).await.filter(|_| Instant::now() < by);
+        let line = shared.link.line(behind, found_by).await.filter(|_| !deadline.is_over());
         let line = line.ok_or(End::Refused(Refusal::Unreachable))?;
         let number = line.number;
         match timeout_at(by, establish(line, family, from)).await {

@@ -5,6 +5,19 @@ use crate::directory::{Owner, who_owns};
 use std::collections::BTreeSet;
 use worldline_system::Refusal;
 
+/// A machine that slept: the runtime's clock has not moved.
+#[test]
+fn what_waited_while_the_machine_slept_does_not_leave_behind_its_deadline() {
+    let etcd = Etcd::start(&[]);
+    let mut caller = Caller::connected(&[etcd.url()]);
+    let mut slept = crate::directory::Deadline::new(clock::now() + PATIENCE);
+    slept.at = clock::now();
+    let submission = transaction(vec![], vec![put(boss(1), owned(1))]);
+    let answer = caller.runtime.block_on(caller.directory.0.perform(slept, &submission));
+    assert_eq!(answer, Answer::Transacted(Outcome::Refused(Refusal::Unreachable)));
+    assert_eq!(caller.get(boss(1)), None);
+}
+
 #[test]
 fn a_worker_registers_renews_and_leaves() {
     let etcd = Etcd::start(&[]);
