@@ -3,6 +3,10 @@
 //! A member is gone when the connection ends, when nothing at all is heard of it for [`PULSE`] and [`PROBE`] together although
 //! it was asked, and, where there are others, when it knows no leader. What waits on the connection ends with it.
 //!
+//! Behind a single address there may be several members too (a load balancer, a name of many). So where the one that answers
+//! has no quorum, another connection is tried beside it, and takes its place once it serves. Until then the first stays: it
+//! still serves reads that need no quorum.
+//!
 //! Deliberately absent: HTTP/2 pings. etcd hangs up on whoever pings more often than every 5 s, so a question that costs
 //! etcd nothing (a serializable read of one key) is what shows that it lives.
 
@@ -10,11 +14,12 @@ use super::{Config, Endpoint, codec, verdict, wire};
 use crate::{entropy, ready::Readiness};
 use etcd_client::{Channel, Client, ConnectOptions, Error, GetOptions, KvClient, LeaseClient, WatchClient};
 use std::{
+    io,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -92,7 +97,8 @@ impl Link {
         let (suspects, suspected) = mpsc::channel(1);
         let addresses: Vec<String> = config.endpoints.iter().map(Endpoint::to_string).collect();
         ready.missing(NEED, format!("not yet connected to etcd at {}", addresses.join(", ")));
-        let keeper = Keeper { config, ready, lines: lines_sender, suspected, number: 0 };
+        let entropy = entropy::fresh().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
+        let keeper = Keeper { config, ready, lines: lines_sender, suspected, number: 0, tries: 0, entropy };
         let task = async move {
             tokio::select! {
                 biased;
@@ -124,33 +130,52 @@ struct Keeper {
     lines: watch::Sender<Option<Arc<Line>>>,
     suspected: mpsc::Receiver<u64>,
     number: u64,
+    /// Connections tried so far.
+    tries: usize,
+    entropy: Entropy,
+}
+
+/// Why a connection is no longer tended.
+struct Left {
+    problem: String,
+    /// Whether it has served a linearizable read.
+    served: bool,
+    /// What takes its place.
+    next: Option<(Line, wire::Ends)>,
 }
 
 impl Keeper {
     async fn keep(mut self) {
-        let mut entropy = entropy::fresh().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
         let mut backoff = Backoff::default();
         let count = self.config.endpoints.len();
         let mut problems = vec![None; count];
-        let Some(mut at) = usize::try_from(entropy.bits()).ok().and_then(|drawn| drawn.checked_rem(count)) else {
+        let Some(mut at) = usize::try_from(self.entropy.bits()).ok().and_then(|drawn| drawn.checked_rem(count)) else {
             return self.ready.missing(NEED, "no address of an etcd member is configured");
         };
+        let mut next = None;
         loop {
-            let endpoint = &self.config.endpoints[at];
-            let problem = match connect(endpoint, self.number + 1).await {
+            let connected = match next.take() {
+                Some(next) => Ok(next),
+                None => self.connect(at).await,
+            };
+            let problem = match connected {
                 Err(problem) => problem,
                 Ok((line, ends)) => {
                     self.number = line.number;
                     let line = Arc::new(line);
                     self.lines.send_replace(Some(line.clone()));
-                    tracing::info!(member = %endpoint, "connected to etcd");
-                    let (problem, served) = self.tend(at, &line, ends).await;
-                    self.lines.send_replace(None);
-                    if served {
+                    tracing::info!(member = %self.config.endpoints[at], "connected to etcd");
+                    let left = self.tend(at, &line, ends).await;
+                    if left.served {
                         backoff.reset();
                         problems.fill(None);
                     }
-                    problem
+                    if left.next.is_some() {
+                        next = left.next;
+                        continue;
+                    }
+                    self.lines.send_replace(None);
+                    left.problem
                 }
             };
             problems[at] = Some(problem);
@@ -159,38 +184,64 @@ impl Keeper {
             at = (at + 1) % count;
             // A round through all members without one that serves: wait before the next.
             if problems.iter().all(Option::is_some) {
-                sleep(crate::clock::span(backoff.fail(Retry::default(), &mut entropy))).await;
+                sleep(crate::clock::span(backoff.fail(Retry::default(), &mut self.entropy))).await;
             }
         }
     }
 
-    /// Looks after a connection until it has to be replaced: why, and whether it has served a linearizable read.
-    async fn tend(&mut self, at: usize, line: &Line, mut ends: wire::Ends) -> (String, bool) {
+    async fn connect(&mut self, at: usize) -> Result<(Line, wire::Ends), String> {
+        self.tries = self.tries.wrapping_add(1);
+        connect(&self.config.endpoints[at], self.number + 1, self.tries).await
+    }
+
+    /// Another connection to the same address, if it serves where the present one does not.
+    async fn beside(&mut self, at: usize) -> Option<(Line, wire::Ends)> {
+        let other = self.connect(at).await.ok()?;
+        probe(&other.0).await.ok().map(|()| other)
+    }
+
+    /// Looks after a connection until it has to be replaced.
+    async fn tend(&mut self, at: usize, line: &Line, mut ends: wire::Ends) -> Left {
         let several = self.config.endpoints.len() > 1;
         let endpoint = self.config.endpoints[at].clone();
         let (mut served, mut failures) = (false, 0);
+        let (mut backoff, mut look_beside) = (Backoff::default(), Instant::now());
         loop {
             let heard = ends.heard_bytes.load(Ordering::Relaxed);
             let probed = tokio::select! {
                 biased;
-                _ = &mut ends.gone => return (format!("etcd at {endpoint} has ended the connection"), served),
+                _ = &mut ends.gone => return ended(&endpoint, served),
                 probed = probe(line) => probed,
             };
             match probed {
                 Ok(()) => {
                     (served, failures) = (true, 0);
+                    backoff.reset();
                     self.ready.fulfilled(NEED);
                 }
                 Err(_) if silent(&ends, heard).await => {
-                    return (format!("etcd at {endpoint} has stopped answering"), served);
+                    let problem = format!("etcd at {endpoint} has stopped answering");
+                    return Left { problem, served, next: None };
                 }
                 Err(problem) => {
                     failures += 1;
                     let problem = format!("etcd at {endpoint} answers but serves no linearizable read: {problem}");
                     if several && failures >= FAILED_PROBES {
-                        return (problem, served);
+                        return Left { problem, served, next: None };
                     }
-                    self.ready.missing(NEED, problem);
+                    self.ready.missing(NEED, &problem);
+                    if failures >= FAILED_PROBES && Instant::now() >= look_beside {
+                        let next = tokio::select! {
+                            biased;
+                            _ = &mut ends.gone => return ended(&endpoint, served),
+                            next = self.beside(at) => next,
+                        };
+                        if next.is_some() {
+                            return Left { problem, served, next };
+                        }
+                        let wait = backoff.fail(Retry::default(), &mut self.entropy);
+                        look_beside = Instant::now() + crate::clock::span(wait);
+                    }
                 }
             }
             let pulse = sleep(PULSE);
@@ -198,10 +249,11 @@ impl Keeper {
             loop {
                 tokio::select! {
                     biased;
-                    _ = &mut ends.gone => return (format!("etcd at {endpoint} has ended the connection"), served),
+                    _ = &mut ends.gone => return ended(&endpoint, served),
                     Some(number) = self.suspected.recv() => {
                         if several && number == line.number {
-                            return (format!("etcd at {endpoint} knows no leader"), served);
+                            let problem = format!("etcd at {endpoint} knows no leader");
+                            return Left { problem, served, next: None };
                         }
                     }
                     () = &mut pulse => break,
@@ -209,6 +261,10 @@ impl Keeper {
             }
         }
     }
+}
+
+fn ended(endpoint: &Endpoint, served: bool) -> Left {
+    Left { problem: format!("etcd at {endpoint} has ended the connection"), served, next: None }
 }
 
 /// Whether nothing was heard since so many bytes. What came in while this process itself stood still is read first.
@@ -236,11 +292,18 @@ async fn probe(line: &Line) -> Result<(), String> {
     }
 }
 
-/// Connects to a member and makes sure that it is etcd.
-pub(super) async fn connect(endpoint: &Endpoint, number: u64) -> Result<(Line, wire::Ends), String> {
+/// Opens a connection to whoever stands behind an address. A name may stand for several: each try begins with another.
+async fn dial(endpoint: &Endpoint, tries: usize) -> io::Result<TcpStream> {
+    let mut addresses: Vec<_> = lookup_host((endpoint.host.as_str(), endpoint.port)).await?.collect();
+    let first = tries.checked_rem(addresses.len()).unwrap_or(0);
+    addresses.rotate_left(first);
+    TcpStream::connect(&addresses[..]).await
+}
+
+/// Connects to a member, behind so many tries, and makes sure that it is etcd.
+pub(super) async fn connect(endpoint: &Endpoint, number: u64, tries: usize) -> Result<(Line, wire::Ends), String> {
     let nobody = |problem: String| format!("nobody answers at {endpoint}, where etcd should: {problem}");
-    let address = (endpoint.host.as_str(), endpoint.port);
-    let stream = match timeout(CONNECT, TcpStream::connect(address)).await {
+    let stream = match timeout(CONNECT, dial(endpoint, tries)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(nobody(error.to_string())),
         Err(_) => return Err(nobody(format!("no connection within {} s", CONNECT.as_secs()))),

@@ -144,6 +144,25 @@ fn a_member_without_a_leader_refuses_what_needs_one_and_serves_stale_reads() {
 }
 
 #[test]
+fn behind_one_address_another_member_is_found_when_the_first_has_no_quorum() {
+    let mut members = Etcd::cluster(3, &[]);
+    let other = Etcd::start(&[]);
+    let host = Caller::connected(&[members[0].url()]);
+    let balancer = Proxy::new(&host.runtime, &members[0].url());
+    let mut caller = Caller::connected(&[balancer.url()]);
+    caller.put(boss(1), 1);
+    members[1].kill();
+    members[2].kill();
+    caller.problem("no linearizable read");
+    let stale = caller.call(Submission::Get { key: boss(1), consistency: Consistency::Serializable });
+    assert!(matches!(stale, Answer::Got(Outcome::Done((Some(_), _)))), "the first one stays meanwhile: {stale:?}");
+    balancer.leads_to(&other.url());
+    caller.until_ready();
+    assert_eq!(caller.get(boss(1)), None, "that one stands elsewhere");
+    caller.put(boss(1), 2);
+}
+
+#[test]
 fn a_caller_goes_to_another_member_when_its_own_is_gone() {
     let mut members = Etcd::cluster(3, &[]);
     let urls: Vec<String> = members.iter().map(Etcd::url).collect();
