@@ -16,7 +16,7 @@ use worldline_proto::{Incarnation, NodeId, OpId};
 use worldline_system::{
     Desk, doors,
     history::{Entry, EventId, What},
-    time::Instant,
+    time::{Instant, UnixTime},
 };
 
 /// What was counted over a run.
@@ -125,6 +125,13 @@ impl Core {
     #[must_use]
     pub fn local(&self, node: NodeId) -> Instant {
         self.nodes[node.0 as usize].clock.local(self.now)
+    }
+
+    /// A node's wall clock.
+    #[must_use]
+    pub fn wall(&self, node: NodeId) -> UnixTime {
+        let clock = &self.nodes[node.0 as usize].clock;
+        clock.wall(clock.local(self.now))
     }
 
     /// A node's name.

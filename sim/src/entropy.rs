@@ -33,6 +33,12 @@ pub enum Purpose {
     Directory = 17,
     /// The ledger's draws.
     Ledger = 24,
+    /// The cache's draws.
+    Cache = 26,
+    /// The bus's draws.
+    Bus = 25,
+    /// A bus member's election timeout. Who: the member; n: the term.
+    BusElection = 27,
     /// Which nodes and times a scenario chooses.
     Scenario = 32,
 }

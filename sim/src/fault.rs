@@ -1,6 +1,7 @@
 //! What can be done to a world. Each fault is an event with an id of its own and no cause.
 
 use crate::{
+    bus, cache,
     core::Core,
     directory, ledger,
     network::link::{Disturbance, Effect},
@@ -112,6 +113,10 @@ pub enum Fault {
     Directory(directory::Fault),
     /// To the ledger.
     Ledger(ledger::Fault),
+    /// To the bus.
+    Bus(bus::Fault),
+    /// To the caches.
+    Cache(cache::Fault),
     /// Every fault ends. Cuts, degradations, slowness and pauses go, frozen clocks run, services recover, and faults that
     /// wait for an outbox are forgotten. Clocks keep their drift; dead nodes stay dead.
     Heal,

@@ -1,6 +1,7 @@
 //! What waits in the queue. Kept to one cache line with its key beside it: the kernel moves millions of these a second.
 
 use crate::{
+    bus, cache,
     core::Core,
     directory,
     hash::TraceHash,
@@ -63,6 +64,10 @@ pub(crate) enum Item {
     Directory(Box<directory::Item>),
     /// The ledger model's own.
     Ledger(Box<ledger::Item>),
+    /// The bus model's own.
+    Bus(Box<bus::Item>),
+    /// The cache model's own.
+    Cache(Box<cache::Item>),
 }
 
 /// Something of a service model that is going to happen.
@@ -72,6 +77,10 @@ pub enum ServiceItem {
     Directory(Box<directory::Item>),
     /// The ledger's.
     Ledger(Box<ledger::Item>),
+    /// The bus's.
+    Bus(Box<bus::Item>),
+    /// The cache's.
+    Cache(Box<cache::Item>),
 }
 
 impl From<directory::Item> for ServiceItem {
@@ -86,11 +95,25 @@ impl From<ledger::Item> for ServiceItem {
     }
 }
 
+impl From<cache::Item> for ServiceItem {
+    fn from(item: cache::Item) -> Self {
+        Self::Cache(Box::new(item))
+    }
+}
+
+impl From<bus::Item> for ServiceItem {
+    fn from(item: bus::Item) -> Self {
+        Self::Bus(Box::new(item))
+    }
+}
+
 impl From<ServiceItem> for Item {
     fn from(item: ServiceItem) -> Self {
         match item {
             ServiceItem::Directory(item) => Self::Directory(item),
             ServiceItem::Ledger(item) => Self::Ledger(item),
+            ServiceItem::Bus(item) => Self::Bus(item),
+            ServiceItem::Cache(item) => Self::Cache(item),
         }
     }
 }
@@ -133,6 +156,8 @@ impl Item {
                 | Self::Frame(_)
                 | Self::Directory(_)
                 | Self::Ledger(_)
+                | Self::Bus(_)
+                | Self::Cache(_)
         )
     }
 
@@ -156,6 +181,8 @@ impl Item {
             // A model's own state shows in what it answers and accepts.
             Self::Directory(_) => 12_u8.hash(hash),
             Self::Ledger(_) => 13_u8.hash(hash),
+            Self::Bus(_) => 14_u8.hash(hash),
+            Self::Cache(_) => 15_u8.hash(hash),
         }
     }
 
@@ -174,9 +201,20 @@ impl Item {
             Self::Pulse { .. } => "connection timer".into(),
             Self::Directory(item) => format!("{item:?}"),
             Self::Ledger(item) => format!("{item:?}"),
+            Self::Bus(item) => format!("{item:?}"),
+            Self::Cache(item) => format!("{item:?}"),
             other => format!("{other:?}"),
         }
     }
+}
+
+/// What a reader has credits for.
+pub(crate) fn is_news(event: &doors::Event) -> bool {
+    matches!(
+        event,
+        doors::Event::Directory(doors::directory::Event::Changed { .. })
+            | doors::Event::Bus(doors::bus::Event::Delivered { .. })
+    )
 }
 
 impl Core {
@@ -197,7 +235,7 @@ impl Core {
             Item::Timer(key) => return Some(doors::Event::Timer(key)),
             Item::Deadline { counter } => return self.on_deadline(node, counter),
             Item::Tell(event) => {
-                if matches!(*event, doors::Event::Directory(doors::directory::Event::Changed { .. })) {
+                if is_news(&event) {
                     self.nodes[node.0 as usize].cold.news -= 1;
                 }
                 return Some(*event);
@@ -209,7 +247,7 @@ impl Core {
             }
             Item::ResendFrame(frame) => self.on_resend_frame(node, *frame),
             Item::Pulse { end } => self.on_pulse(node, end),
-            Item::Wake | Item::Directory(_) | Item::Ledger(_) => {}
+            Item::Wake | Item::Directory(_) | Item::Ledger(_) | Item::Bus(_) | Item::Cache(_) => {}
         }
         None
     }

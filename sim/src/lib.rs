@@ -8,6 +8,8 @@
 //!
 //! Must never be here: a rule of the game, a scenario, a checker, the machine's own clock, a thread, or a hash map.
 
+pub mod bus;
+pub mod cache;
 pub mod clock;
 pub mod core;
 pub mod cost;

@@ -3,7 +3,11 @@
 //! An operation is answered once. What comes later, or to a dead incarnation, is dropped and counted. At its deadline it is
 //! `Unknown`, unless it certainly never left.
 
-use crate::{core::Core, item::Item, network::connection::EndRef};
+use crate::{
+    core::Core,
+    item::{Item, is_news},
+    network::connection::EndRef,
+};
 use std::mem::Discriminant;
 use worldline_proto::{NodeId, OpId};
 use worldline_system::{
@@ -197,18 +201,27 @@ impl Core {
         incarnation: worldline_proto::Incarnation,
         event: directory::Event,
     ) -> bool {
+        self.news(to, incarnation, doors::Event::Directory(event))
+    }
+
+    /// What a consumer tells, delivered now; as [`Core::directory_news`].
+    pub fn bus_news(&mut self, to: NodeId, incarnation: worldline_proto::Incarnation, event: bus::Event) -> bool {
+        self.news(to, incarnation, doors::Event::Bus(event))
+    }
+
+    fn news(&mut self, to: NodeId, incarnation: worldline_proto::Incarnation, event: doors::Event) -> bool {
         let entry = &mut self.nodes[to.0 as usize];
         if !entry.is_up() || entry.incarnation != incarnation {
             return false;
         }
-        if matches!(event, directory::Event::Changed { .. }) {
+        if is_news(&event) {
             if entry.cold.news >= limits::WATCH_CREDITS {
                 self.counters.shed += 1;
                 return false;
             }
             entry.cold.news += 1;
         }
-        self.tell(to, doors::Event::Directory(event));
+        self.tell(to, event);
         true
     }
 }

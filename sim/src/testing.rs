@@ -4,8 +4,8 @@ use crate::{Place, Solo, World, network::latency::City, node::NodeSpec, world};
 use std::{cell::Cell, sync::Arc};
 use worldline_proto::{NodeId, OpId};
 use worldline_system::{
-    Role, Turn,
-    doors::{Asked, Event, Submission, clock::TimerKey, directory, ledger},
+    Outcome, Role, Turn,
+    doors::{Asked, Event, Submission, bus, cache, clock::TimerKey, directory, ledger},
     history::{Acceptance, Entry, What},
     time::{Duration, Instant},
 };
@@ -15,6 +15,29 @@ use worldline_system::{
 pub(crate) enum Ask {
     Directory(directory::Submission, Duration),
     Ledger(ledger::Submission, Duration),
+    Cache(cache::Submission, Duration),
+    Bus(bus::Submission, Duration),
+    /// Of the consumer that this line of the script has opened.
+    BusAcknowledge(usize, u64),
+    BusReject(usize, u64),
+    BusClose(usize),
+}
+
+/// What a caller does of itself with the bus: it keeps a consumer open and acknowledges what it is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Follow {
+    pub durable: Option<bus::Durable>,
+    pub acknowledges: bool,
+}
+
+/// The timer by which a follower opens its consumer again.
+const FOLLOW: TimerKey = TimerKey(u64::MAX);
+const FOLLOW_AGAIN: Duration = Duration::from_millis(200);
+
+impl From<bus::Submission> for Ask {
+    fn from(submission: bus::Submission) -> Self {
+        Self::Bus(submission, Duration::from_secs(2))
+    }
 }
 
 impl From<directory::Submission> for Ask {
@@ -29,6 +52,12 @@ impl From<ledger::Submission> for Ask {
     }
 }
 
+impl From<cache::Submission> for Ask {
+    fn from(submission: cache::Submission) -> Self {
+        Self::Cache(submission, Duration::from_secs(2))
+    }
+}
+
 /// A caller.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caller {
@@ -36,6 +65,7 @@ pub(crate) struct Caller {
     started: Instant,
     ops: Vec<Option<OpId>>,
     heard: Vec<(Duration, Event)>,
+    follow: Option<Follow>,
 }
 
 impl Caller {
@@ -60,6 +90,65 @@ impl Caller {
             Event::Ledger(event) if Some(event.op) == self.ops[n] => Some((at.as_millis(), &*event.answer)),
             _ => None,
         })
+    }
+
+    /// The answer to the `n`-th line of the script, and when it came.
+    pub fn cache(&self, n: usize) -> Option<(u64, &cache::Answer)> {
+        self.heard.iter().find_map(|(at, event)| match event {
+            Event::Cache(event) if Some(event.op) == self.ops[n] => Some((at.as_millis(), &*event.answer)),
+            _ => None,
+        })
+    }
+
+    /// One that follows the bus besides.
+    pub fn following(self, follow: Follow) -> Self {
+        Self { follow: Some(follow), ..self }
+    }
+
+    /// The answer to the `n`-th line of the script, and when it came.
+    pub fn bus(&self, n: usize) -> Option<(u64, &bus::Answer)> {
+        self.heard.iter().find_map(|(at, event)| match event {
+            Event::Bus(bus::Event::Answered { op, answer }) if Some(*op) == self.ops[n] => {
+                Some((at.as_millis(), &**answer))
+            }
+            _ => None,
+        })
+    }
+
+    /// What consumers have told, and when.
+    pub fn told(&self) -> impl Iterator<Item = (u64, &bus::Event)> {
+        self.heard.iter().filter_map(|(at, event)| match event {
+            Event::Bus(news @ (bus::Event::Delivered { .. } | bus::Event::Gap { .. })) => Some((at.as_millis(), news)),
+            _ => None,
+        })
+    }
+
+    fn of_consumer(&self, line: usize, now: Instant, op: OpId, of: impl FnOnce(OpId) -> bus::Submission) -> Submission {
+        let submission = of(self.ops[line].expect("it was asked before"));
+        Submission::Bus(Asked { op, deadline: now + Duration::from_secs(2), submission })
+    }
+
+    fn follow(&mut self, turn: &mut Turn<'_, Submission>, event: &Event) {
+        let Some(Follow { durable, acknowledges }) = self.follow else { return };
+        let again = match event {
+            Event::Started | Event::Bus(bus::Event::Gap { .. }) => true,
+            Event::Bus(bus::Event::Answered { answer, .. }) => {
+                matches!(**answer, bus::Answer::Consuming(Outcome::Refused(_) | Outcome::Unknown))
+            }
+            _ => false,
+        };
+        if again {
+            turn.arm_in(FOLLOW, FOLLOW_AGAIN);
+        }
+        let submission = match event {
+            Event::Timer(FOLLOW) => bus::Submission::Consume { durable, start: bus::Start::Beginning },
+            Event::Bus(bus::Event::Delivered { consumer, message }) if acknowledges => {
+                bus::Submission::Acknowledge { consumer: *consumer, through: message.sequence }
+            }
+            _ => return,
+        };
+        let (op, deadline) = (turn.next_op(), turn.now() + Duration::from_secs(2));
+        turn.submit(Submission::Bus(Asked { op, deadline, submission }));
     }
 
     /// How many lines the script has.
@@ -98,6 +187,7 @@ impl Role for Caller {
     type Submission = Submission;
 
     fn on_event(&mut self, event: Event, turn: &mut Turn<'_, Submission>) {
+        self.follow(turn, &event);
         match event {
             Event::Started => {
                 self.started = turn.now();
@@ -106,6 +196,7 @@ impl Role for Caller {
                     turn.arm_in(TimerKey(n as u64), after);
                 }
             }
+            Event::Timer(FOLLOW) => {}
             Event::Timer(key) => {
                 let n = key.0 as usize;
                 let (op, now) = (turn.next_op(), turn.now());
@@ -116,6 +207,21 @@ impl Role for Caller {
                     }
                     Ask::Ledger(submission, patience) => {
                         Submission::Ledger(Asked { op, deadline: now + patience, submission })
+                    }
+                    Ask::Bus(submission, patience) => {
+                        Submission::Bus(Asked { op, deadline: now + patience, submission })
+                    }
+                    Ask::BusAcknowledge(line, through) => {
+                        let through = bus::StreamSequence(through);
+                        self.of_consumer(line, now, op, |consumer| bus::Submission::Acknowledge { consumer, through })
+                    }
+                    Ask::BusReject(line, sequence) => {
+                        let sequence = bus::StreamSequence(sequence);
+                        self.of_consumer(line, now, op, |consumer| bus::Submission::Reject { consumer, sequence })
+                    }
+                    Ask::BusClose(line) => self.of_consumer(line, now, op, bus::Submission::Close),
+                    Ask::Cache(submission, patience) => {
+                        Submission::Cache(Asked { op, deadline: now + patience, submission })
                     }
                 });
             }

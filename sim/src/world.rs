@@ -4,6 +4,7 @@ mod faults;
 mod outbox;
 
 use crate::{
+    bus, cache,
     core::Core,
     directory,
     hash::TraceHash,
@@ -43,6 +44,10 @@ pub enum StepKind {
     Directory,
     /// Something of the ledger model.
     Ledger,
+    /// Something of the bus model.
+    Bus,
+    /// Something of the cache model.
+    Cache,
     /// A fault.
     Fault,
 }
@@ -109,6 +114,8 @@ pub struct World<A> {
     births: Arc<Vec<Option<A>>>,
     directory: Option<directory::Model>,
     ledger: Option<ledger::Model>,
+    bus: Option<bus::Model>,
+    cache: Option<cache::Model>,
     outbox: Vec<Submission>,
     faults: u32,
     /// The last event in words.
@@ -130,6 +137,8 @@ impl<A: Actor> World<A> {
             births: Arc::default(),
             directory: None,
             ledger: None,
+            bus: None,
+            cache: None,
             outbox: Vec::new(),
             faults: 0,
             text: String::new(),
@@ -169,6 +178,20 @@ impl<A: Actor> World<A> {
         self.ledger = Some(model);
     }
 
+    /// Gives the world its caches. Their members and callers must be nodes already.
+    pub fn set_cache(&mut self, config: cache::Config) {
+        let mut model = cache::Model::new(config);
+        model.start(&mut self.core);
+        self.cache = Some(model);
+    }
+
+    /// Gives the world its bus. Its members must be nodes already.
+    pub fn set_bus(&mut self, config: bus::Config) {
+        let mut model = bus::Model::new(config);
+        model.start(&mut self.core);
+        self.bus = Some(model);
+    }
+
     /// Starts a node that is down: a new incarnation from its birth state.
     pub fn start(&mut self, node: NodeId) {
         self.actors[node.0 as usize].clone_from(&self.births[node.0 as usize]);
@@ -198,6 +221,18 @@ impl<A: Actor> World<A> {
     #[must_use]
     pub const fn ledger(&self) -> Option<&ledger::Model> {
         self.ledger.as_ref()
+    }
+
+    /// The cache model.
+    #[must_use]
+    pub const fn cache(&self) -> Option<&cache::Model> {
+        self.cache.as_ref()
+    }
+
+    /// The bus model.
+    #[must_use]
+    pub const fn bus(&self) -> Option<&bus::Model> {
+        self.bus.as_ref()
     }
 
     /// Virtual time.
@@ -341,7 +376,7 @@ impl<A: Actor> World<A> {
         }
         match what.item {
             Item::Wake => what = self.core.take_waiting(what.node)?,
-            Item::Directory(_) | Item::Ledger(_) => {}
+            Item::Directory(_) | Item::Ledger(_) | Item::Bus(_) | Item::Cache(_) => {}
             _ => what = self.core.gate(what)?,
         }
         let happened = self.handle_now(what);
@@ -369,6 +404,8 @@ impl<A: Actor> World<A> {
         let mut kind = match &item {
             Item::Directory(_) => StepKind::Directory,
             Item::Ledger(_) => StepKind::Ledger,
+            Item::Bus(_) => StepKind::Bus,
+            Item::Cache(_) => StepKind::Cache,
             item if item.is_for_role() => StepKind::Role,
             _ => StepKind::Transport,
         };
@@ -384,6 +421,14 @@ impl<A: Actor> World<A> {
             }
             Item::Ledger(item) => {
                 let model = self.ledger.as_mut().expect("only the ledger schedules its items");
+                model.on_item(&mut self.core, node, *item);
+            }
+            Item::Cache(item) => {
+                let model = self.cache.as_mut().expect("only the cache schedules its items");
+                model.on_item(&mut self.core, node, *item);
+            }
+            Item::Bus(item) => {
+                let model = self.bus.as_mut().expect("only the bus schedules its items");
                 model.on_item(&mut self.core, node, *item);
             }
             item => {

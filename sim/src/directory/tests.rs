@@ -131,7 +131,7 @@ fn confine(bench: &mut Bench, caller: usize, member: usize) -> u32 {
 pub(super) fn within(ask: Ask, ms: u64) -> Ask {
     match ask {
         Ask::Directory(submission, _) => Ask::Directory(submission, Duration::from_millis(ms)),
-        Ask::Ledger(..) => panic!("of the directory"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) fn attacks(n: u64, through: u64) -> Ask {
 fn within(ask: Ask, ms: u64) -> Ask {
     match ask {
         Ask::Ledger(submission, _) => Ask::Ledger(submission, Duration::from_millis(ms)),
-        Ask::Directory(..) => panic!("of the ledger"),
+        other => panic!("{other:?}"),
     }
 }
 

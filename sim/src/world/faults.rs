@@ -69,6 +69,16 @@ impl<A: Actor> World<A> {
                     model.inject(core, fault);
                 }
             }
+            Fault::Cache(fault) => {
+                if let Some(model) = &mut self.cache {
+                    model.inject(core, fault);
+                }
+            }
+            Fault::Bus(fault) => {
+                if let Some(model) = &mut self.bus {
+                    model.inject(core, fault);
+                }
+            }
             Fault::Heal => self.heal(),
         }
     }
@@ -83,6 +93,12 @@ impl<A: Actor> World<A> {
             model.heal(&mut self.core);
         }
         if let Some(model) = &mut self.ledger {
+            model.heal(&mut self.core);
+        }
+        if let Some(model) = &mut self.bus {
+            model.heal(&mut self.core);
+        }
+        if let Some(model) = &mut self.cache {
             model.heal(&mut self.core);
         }
     }
@@ -122,6 +138,12 @@ impl<A: Actor> World<A> {
             model.on_node(&mut self.core, node, change);
         }
         if let Some(model) = &mut self.ledger {
+            model.on_node(&mut self.core, node, change);
+        }
+        if let Some(model) = &mut self.bus {
+            model.on_node(&mut self.core, node, change);
+        }
+        if let Some(model) = &mut self.cache {
             model.on_node(&mut self.core, node, change);
         }
     }

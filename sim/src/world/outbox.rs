@@ -146,8 +146,14 @@ impl<A: Actor> World<A> {
                 Some(model) => model.submit(core, node, op, core.due(node, deadline), submission),
                 None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
             },
-            Submission::Bus(Asked { op, .. }) => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
-            Submission::Cache(Asked { op, .. }) => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
+            Submission::Bus(Asked { op, deadline, submission }) => match &mut self.bus {
+                Some(model) => model.submit(core, node, op, core.due(node, deadline), submission),
+                None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
+            },
+            Submission::Cache(Asked { op, submission, .. }) => match &mut self.cache {
+                Some(model) => model.submit(core, node, op, submission),
+                None => core.give_up(node, op, End::Refused(Refusal::Unreachable)),
+            },
         }
     }
 }
