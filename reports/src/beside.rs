@@ -102,6 +102,8 @@ mod tests {
         ScenarioResult {
             name: "worker-crash".into(),
             summary: "a crash".into(),
+            file: 0,
+            settings: Vec::new(),
             budgets: BTreeMap::from([("failover".to_owned(), 30_000_000_000)]),
             runs: vec![run],
             nondeterminism: None,

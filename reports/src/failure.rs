@@ -33,12 +33,15 @@ pub struct Failure {
     pub event: Option<FirstEvent>,
     /// The scenario's file, as it was read.
     pub text: String,
+    /// What the command line put in the place of its values, as `lease.ttl=4s`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
 }
 
 impl Failure {
     /// The failure of `run`. `None` if it held, or if no seed can bring it back: what ran on real processes.
     #[must_use]
-    pub fn of(run: &RunResult, revision: &str, text: &str, all: bool) -> Option<Self> {
+    pub fn of(run: &RunResult, revision: &str, text: &str, settings: Vec<String>, all: bool) -> Option<Self> {
         let (what, sentence, event) = match (&run.violation, run.misses.first()) {
             (Some(violation), _) => {
                 (violation.invariant.clone(), violation.sentence.clone(), Some(violation.event.clone()))
@@ -59,6 +62,7 @@ impl Failure {
             sentence,
             event,
             text: text.to_owned(),
+            settings,
         })
     }
 
@@ -136,6 +140,7 @@ mod tests {
                 what: "x".into(),
             }),
             text: "name = \"swing\"".into(),
+            settings: vec!["lease.ttl=4s".into()],
         }
     }
 

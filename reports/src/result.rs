@@ -200,6 +200,12 @@ pub struct ScenarioResult {
     pub name: String,
     /// What threatens.
     pub summary: String,
+    /// The first 64 bits of the SHA-256 of its file: whether two results are of one scenario.
+    #[serde(with = "crate::failure::hex")]
+    pub file: u64,
+    /// What the command line put in the place of its values, as `lease.ttl=4s`.
+    #[serde(default)]
+    pub settings: Vec<String>,
     /// What each timing may take, in nanoseconds.
     pub budgets: BTreeMap<String, u64>,
     /// In the order of their seeds.

@@ -206,6 +206,9 @@ pub fn failure(failure: &Failure, file: Option<&str>, command: &str, colour: Col
         text += &format!("  first event  #{} {}{at}: {}\n", event.id, seconds(event.at_ns), event.what);
     }
     text += &format!("  scenario     {}\n  seed         {}\n", failure.scenario, failure.seed);
+    for setting in &failure.settings {
+        text += &format!("  set          {setting}\n");
+    }
     text += &format!("  revision     {}\n  hash         {:016x}\n", failure.revision, failure.hash);
     if let Some(file) = file {
         text += &format!("  kept in      {file}\n");

@@ -6,6 +6,7 @@ use crate::{
     format::Scenario,
     run::{self, Options},
 };
+use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -136,6 +137,8 @@ fn collect(plan: &Plan, tasks: &[Task], results: BTreeMap<usize, RunResult>) -> 
     let empty = |scenario: &Scenario| ScenarioResult {
         name: scenario.name.clone(),
         summary: scenario.summary.clone(),
+        file: digest(&scenario.text),
+        settings: scenario.settings.iter().map(ToString::to_string).collect(),
         budgets: scenario.budgets.iter().map(|b| (b.timing.name().to_owned(), b.within.as_nanos())).collect(),
         runs: Vec::new(),
         nondeterminism: None,
@@ -154,6 +157,12 @@ fn collect(plan: &Plan, tasks: &[Task], results: BTreeMap<usize, RunResult>) -> 
         }
     }
     scenarios
+}
+
+/// The first 64 bits of the SHA-256 of a scenario's file.
+#[must_use]
+pub fn digest(text: &str) -> u64 {
+    Sha256::digest(text.as_bytes()).iter().take(8).fold(0, |bits, &byte| bits << 8 | u64::from(byte))
 }
 
 #[cfg(test)]

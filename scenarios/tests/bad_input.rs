@@ -4,39 +4,8 @@
 mod cases;
 mod tool;
 
-use cases::CASES;
+use cases::{CASES, GOOD};
 use tool::{Folder, worldline};
-
-/// A file with nothing wrong. Each case changes a line of it.
-const GOOD: &str = r#"name = "test"
-summary = "A test."
-duration = "40s"
-settle = "10s"
-[[world.region]]
-name = "frankfurt"
-workers = 2
-gateways = 1
-players = 4
-[[world.region]]
-name = "singapore"
-workers = 1
-gateways = 1
-players = 4
-[[world.boss]]
-name = "boss-1"
-region = "frankfurt"
-hit_points = 100
-purse = 10
-[workload]
-target = "boss-1"
-[[fault]]
-at = "10s"
-kind = "crash"
-node = "worker:frankfurt:0"
-[[budget]]
-timing = "failover"
-within = "30s"
-"#;
 
 #[test]
 fn every_wrong_line_is_named_with_its_place() {

@@ -27,7 +27,7 @@ use worldline_scenarios::{
         place::{self, Place},
         usage::{self, Asked},
     },
-    format::Scenario,
+    format::{Scenario, Setting},
     suite::{self, JOBS_MAX, Plan},
 };
 
@@ -62,6 +62,9 @@ struct Arguments {
     /// Names what can be drilled, and what of each cannot be provoked
     #[arg(long)]
     list: bool,
+    /// Put VALUE in the place of a scenario's own, such as lease.ttl=4s (may be repeated)
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = usage::setting)]
+    settings: Vec<Setting>,
     /// The server [default: `worldlined` beside this program]
     #[arg(long, value_name = "FILE")]
     worldlined: Option<PathBuf>,
@@ -147,7 +150,7 @@ fn run(printer: &mut Printer, arguments: &Arguments) -> Result<u8, Ended> {
         list(printer)?;
         return Ok(0);
     }
-    let asked = usage::scenarios(&arguments.scenarios)?;
+    let asked = usage::scenarios(&arguments.scenarios, &arguments.settings)?;
     let server = found(arguments.worldlined.clone(), beside_this("worldlined"), "--worldlined")?;
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ci/services");
     let services = found(arguments.services.clone(), Some(project), "--services")?;
@@ -269,6 +272,8 @@ async fn drills(
         scenarios.push(ScenarioResult {
             name: scenario.name.clone(),
             summary: scenario.summary.clone(),
+            file: suite::digest(&scenario.text),
+            settings: scenario.settings.iter().map(ToString::to_string).collect(),
             budgets: scenario.budgets.iter().map(|b| (b.timing.name().to_owned(), b.within.as_nanos())).collect(),
             runs,
             nondeterminism: None,
@@ -384,7 +389,7 @@ fn told(scenario: &ScenarioResult, simulated: Option<&ScenarioResult>, colour: C
 /// What can be drilled.
 fn list(printer: &mut Printer) -> Result<(), Ended> {
     for name in catalogue::names() {
-        let Asked { scenario, .. } = usage::scenario(name)?;
+        let Asked { scenario, .. } = usage::scenario(name, &[])?;
         printer.print(&format!("{name:<22} {}\n", scenario.summary));
         for why in crate::faults::left_out(&scenario) {
             printer.print(&format!("{:<22} skipped {why}\n", ""));

@@ -15,6 +15,7 @@ pub mod output;
 pub mod place;
 mod replay;
 mod run;
+mod schema;
 pub mod usage;
 
 use clap::{Parser, Subcommand};
@@ -92,6 +93,8 @@ enum Command {
     Run(run::RunArguments),
     /// Run one seed again, twice, and print its hash, its verdicts and, if asked, every event
     Replay(replay::ReplayArguments),
+    /// Print the JSON Schema of scenario files, for an editor or a program
+    Schema,
 }
 
 /// Runs the command that the process was started with.
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
     let ended = match arguments.command {
         None => run::default_suite(&mut output),
         Some(Command::List) => list::list(&mut output).map(|()| 0),
+        Some(Command::Schema) => schema::schema(&mut output).map(|()| 0),
         Some(Command::Run(arguments)) => run::run(&mut output, arguments),
         Some(Command::Replay(arguments)) => replay::replay(&mut output, arguments),
     };

@@ -3,6 +3,7 @@
 //! In the project (a folder with `scenarios/catalogue` and `reports`): `reports/latest/`, failures in
 //! `reports/latest/failures/`. Elsewhere only failures are kept, in `./worldline-failures/`.
 
+use crate::format::Setting;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -63,8 +64,9 @@ impl Place {
     }
 
     /// The command that replays a seed of a scenario of the catalogue.
-    pub fn replay_seed(self, name: &str, seed: u64, all: bool) -> String {
-        format!("{} replay {name} --seed {seed}{}", self.program(), if all { " --all" } else { "" })
+    pub fn replay_seed(self, name: &str, seed: u64, settings: &[Setting], all: bool) -> String {
+        let settings: String = settings.iter().map(|one| format!(" --set {}", quoted(&one.to_string()))).collect();
+        format!("{} replay {name} --seed {seed}{settings}{}", self.program(), if all { " --all" } else { "" })
     }
 
     /// The command that replays a kept failure.

@@ -2,7 +2,7 @@
 
 use super::{Failed, output::Output, usage};
 use crate::{
-    format,
+    format::{self, Setting},
     run::{self, Options, Traced},
     suite::REVISION,
 };
@@ -32,6 +32,9 @@ pub struct ReplayArguments {
     /// Of them only those that name this entity, such as boss-1
     #[arg(long, value_name = "ENTITY", requires = "events")]
     entity: Option<EntityId>,
+    /// Put VALUE in the place of the scenario's own, such as lease.ttl=4s (may be repeated); a failure brings its own
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = usage::setting)]
+    settings: Vec<Setting>,
     /// Go on behind a broken invariant, to see which others break
     #[arg(long)]
     all: bool,
@@ -94,7 +97,7 @@ pub fn replay(output: &mut Output, arguments: ReplayArguments) -> Result<u8, Fai
 
 fn subject(arguments: &ReplayArguments) -> Result<Subject, Failed> {
     if !arguments.target.ends_with(".json") {
-        let scenario = usage::scenario(&arguments.target)?.scenario;
+        let scenario = usage::scenario(&arguments.target, &arguments.settings)?.scenario;
         return Ok(Subject { scenario, seed: arguments.seed.unwrap_or(1), all: arguments.all, before: None });
     }
     let text = format::read_text(Path::new(&arguments.target), "a failure that a run has kept")?;
@@ -107,10 +110,15 @@ fn subject(arguments: &ReplayArguments) -> Result<Subject, Failed> {
             arguments.target
         ))
     })?;
-    let scenario = format::parse(&format!("{} (its scenario)", arguments.target), &failure.text)?;
+    let file = format!("{} (its scenario)", arguments.target);
+    let kept: Result<Vec<Setting>, _> = failure.settings.iter().map(|setting| setting.parse()).collect();
+    let kept =
+        kept.map_err(|why| Failed::File(format!("{}: found a setting that is none, {why}", arguments.target)))?;
+    let scenario = format::parse_with(&file, &failure.text, &kept)?;
+    let scenario = usage::set(&file, scenario, &arguments.settings)?;
     let seed = arguments.seed.unwrap_or(failure.seed);
     let all = arguments.all || failure.all;
-    let before = (seed == failure.seed && all == failure.all).then_some(failure);
+    let before = (seed == failure.seed && all == failure.all && arguments.settings.is_empty()).then_some(failure);
     Ok(Subject { scenario, seed, all, before })
 }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     catalogue,
+    format::Setting,
     suite::{self, JOBS_MAX, Plan, Progress},
 };
 use clap::Args;
@@ -40,6 +41,9 @@ pub struct RunArguments {
     /// Run only the I-th of N equal parts
     #[arg(long, value_name = "I/N", value_parser = usage::shard)]
     shard: Option<Shard>,
+    /// Put VALUE in the place of a scenario's own: lease.ttl=4s, duration=20s, knobs.scan_every=500ms (may be repeated)
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = usage::setting)]
+    settings: Vec<Setting>,
     #[command(flatten)]
     how: How,
 }
@@ -64,7 +68,7 @@ pub fn default_suite(output: &mut Output) -> Result<u8, Failed> {
 
 /// What was asked for.
 pub fn run(output: &mut Output, arguments: RunArguments) -> Result<u8, Failed> {
-    let asked = usage::scenarios(&arguments.scenarios)?;
+    let asked = usage::scenarios(&arguments.scenarios, &arguments.settings)?;
     let first = arguments.seed_from.as_deref().map_or(1, usage::first_seed);
     let seeds = match arguments.seed {
         Some(seed) => vec![seed],
@@ -157,7 +161,9 @@ impl Keeper<'_> {
     }
 
     fn failure(&self, run: &RunResult) -> Option<Failure> {
-        Failure::of(run, suite::REVISION, &self.asked(run)?.scenario.text, self.all)
+        let scenario = &self.asked(run)?.scenario;
+        let settings = scenario.settings.iter().map(Setting::to_string).collect();
+        Failure::of(run, suite::REVISION, &scenario.text, settings, self.all)
     }
 
     fn keep(&mut self, run: &RunResult) {
@@ -180,10 +186,16 @@ impl Keeper<'_> {
     /// The command that replays a run. A scenario of the catalogue needs no file: its seed and the revision are enough.
     fn command(&self, run: &RunResult) -> String {
         match (self.asked(run).and_then(|one| one.name), self.path(run)) {
-            (Some(name), _) => self.here.replay_seed(name, run.seed, self.all),
             (None, Some(path)) => self.here.replay_file(path),
-            (None, None) => self.here.replay_seed(&run.scenario, run.seed, self.all),
+            (name, _) => self.seed_command(name.unwrap_or(&run.scenario), run.seed),
         }
+    }
+
+    /// The command that runs a seed of a scenario again, under the same settings.
+    fn seed_command(&self, name: &str, seed: u64) -> String {
+        let asked = self.asked.iter().find(|one| one.scenario.name == name);
+        let settings = asked.map_or(&[][..], |one| &one.scenario.settings);
+        self.here.replay_seed(name, seed, settings, self.all)
     }
 
     fn print(&self, output: &mut Output, suite: &SuiteResult) -> Result<(), Failed> {
@@ -207,7 +219,7 @@ impl Keeper<'_> {
         }
         for scenario in &suite.scenarios {
             if let Some(twice) = &scenario.nondeterminism {
-                let command = self.here.replay_seed(&scenario.name, twice.seed, self.all);
+                let command = self.seed_command(&scenario.name, twice.seed);
                 let (first, second) = (twice.first, twice.second);
                 output.print(&format!(
                     "\n{}: {} seed {} gave hash {first:016x} and then {second:016x}\n  replay       {command}\n",

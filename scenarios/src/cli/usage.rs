@@ -3,7 +3,7 @@
 use super::Failed;
 use crate::{
     catalogue,
-    format::{self, Scenario, nearest},
+    format::{self, SETTINGS_MAX, Scenario, Setting, nearest},
 };
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
@@ -46,6 +46,11 @@ pub fn moment(text: &str) -> Result<u64, String> {
     format::moment(text).map(|duration| duration.as_nanos())
 }
 
+/// Reads `lease.ttl=4s`.
+pub fn setting(text: &str) -> Result<Setting, String> {
+    text.parse()
+}
+
 /// The first seed that a revision (or any text) stands for: 48 bits of its SHA-256, so that each revision sees other seeds
 /// and every machine the same.
 #[must_use]
@@ -63,12 +68,12 @@ pub struct Asked {
     pub name: Option<&'static str>,
 }
 
-/// The scenarios that these names and files are.
-pub fn scenarios(targets: &[String]) -> Result<Vec<Asked>, Failed> {
+/// The scenarios that these names and files are, under these settings.
+pub fn scenarios(targets: &[String], settings: &[Setting]) -> Result<Vec<Asked>, Failed> {
     let mut asked: Vec<Asked> = Vec::new();
     let mut wrong = Vec::new();
     for target in targets {
-        match scenario(target) {
+        match scenario(target, settings) {
             Ok(one) if asked.iter().any(|other| other.scenario.name == one.scenario.name) => {
                 return Err(Failed::Usage(format!("two scenarios are called `{}`", one.scenario.name)));
             }
@@ -80,8 +85,34 @@ pub fn scenarios(targets: &[String]) -> Result<Vec<Asked>, Failed> {
     if wrong.is_empty() { Ok(asked) } else { Err(Failed::File(wrong.join("\n"))) }
 }
 
-/// The scenario that this name or file is.
-pub fn scenario(target: &str) -> Result<Asked, Failed> {
+/// The scenario that this name or file is, under these settings.
+pub fn scenario(target: &str, settings: &[Setting]) -> Result<Asked, Failed> {
+    let asked = plain(target)?;
+    let scenario = set(&shown(target, asked.name), asked.scenario, settings)?;
+    Ok(Asked { scenario, ..asked })
+}
+
+/// How messages call the file of a scenario.
+fn shown(target: &str, name: Option<&str>) -> String {
+    name.map_or_else(|| target.to_owned(), |name| format!("catalogue/{name}.toml"))
+}
+
+/// The scenario under settings. What is wrong then is the fault of these: `file` is right by itself.
+pub fn set(file: &str, scenario: Scenario, settings: &[Setting]) -> Result<Scenario, Failed> {
+    if settings.is_empty() {
+        return Ok(scenario);
+    }
+    if settings.len() > SETTINGS_MAX {
+        return Err(Failed::Usage(format!("found {} settings, expected at most {SETTINGS_MAX}", settings.len())));
+    }
+    let all = [&scenario.settings, settings].concat();
+    format::parse_with(file, &scenario.text, &all).map_err(|problems| {
+        let of = scenario.name;
+        Failed::Usage(format!("`{of}` cannot be run so\n{}", problems.to_string().trim_end()))
+    })
+}
+
+fn plain(target: &str) -> Result<Asked, Failed> {
     if let Some(name) = catalogue::names().find(|name| *name == target)
         && let Some(scenario) = catalogue::find(name)
     {
@@ -104,7 +135,7 @@ fn unknown(target: &str) -> Failed {
 
 /// Every scenario of the catalogue.
 pub fn whole_catalogue() -> Result<Vec<Asked>, Failed> {
-    catalogue::names().map(scenario).collect()
+    catalogue::names().map(plain).collect()
 }
 
 #[cfg(test)]

@@ -2,55 +2,15 @@
 
 use super::{
     fields::{Fields, Sink, Value, found},
+    kinds::{self, FAULT, KINDS},
     problem::{Problem, quoted},
-    scenario::{Fault, FaultKind, Outbox},
+    scenario::{Fault, FaultKind},
     select::Census,
-    services, units,
+    services,
+    shape::{Ends, Read as _, Variant},
 };
 use toml::de::DeValue;
 use worldline_system::time::Duration;
-
-/// How a fault ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ends {
-    /// It is over at once.
-    AtOnce,
-    /// After `for`, or with the heal.
-    Later,
-}
-
-/// Every kind with its own keys, required ones first.
-const KINDS: &[Kind] = &[
-    ("crash", &["node"], Ends::Later),
-    ("kill", &["node"], Ends::Later),
-    ("stop", &["node"], Ends::Later),
-    ("restart", &["node"], Ends::AtOnce),
-    ("pause", &["node"], Ends::Later),
-    ("slow", &["node", "times"], Ends::Later),
-    ("crash-between-submissions", &["node", "after", "which"], Ends::Later),
-    ("hold-outbox", &["node", "which"], Ends::Later),
-    ("clock-step", &["node", "by"], Ends::AtOnce),
-    ("clock-drift", &["node", "rate"], Ends::Later),
-    ("clock-freeze", &["node"], Ends::Later),
-    ("wall-step", &["node", "by"], Ends::AtOnce),
-    ("cut", &["from", "to", "one_way"], Ends::Later),
-    ("degrade", &["from", "to", "one_way", "loss", "duplicate", "delay", "jitter"], Ends::Later),
-];
-
-/// Which submissions a fault waits for.
-const WHICH: &[(&str, Outbox)] = &[
-    ("any", Outbox::Any),
-    ("ledger-commit", Outbox::LedgerCommit),
-    ("directory-transaction", Outbox::DirectoryTransaction),
-];
-
-/// Every kind of fault, those of the services too.
-fn kinds() -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().chain(services::KINDS)
-}
-
-/// A kind's name, its own keys, and how it ends.
-type Kind = (&'static str, &'static [&'static str], Ends);
 
 /// The fault that `value` describes, in a scenario whose fault phase is `duration` long.
 pub(super) fn fault(
@@ -59,40 +19,46 @@ pub(super) fn fault(
     census: &Census<'_>,
     sink: &mut Sink,
 ) -> Option<Fault> {
-    let mut fields = Fields::of(value, "`[[fault]]`", sink);
-    let kind_value = fields.value("kind");
-    let at_value = fields.value("at");
-    let at = fields.required("at", sink, units::window);
-    let Some((kind_name, keys, ends)) = fields.required("kind", sink, kind) else {
-        return None; // Without its kind nothing says which keys are right.
+    let mut fields = Fields::of(value, &FAULT, sink);
+    let kind_value = fields.value(&kinds::KIND);
+    let at_value = fields.value(&kinds::AT);
+    let at = fields.read(&kinds::AT, sink);
+    let Some(variant) = fields.read_with(&kinds::KIND, sink, kind) else {
+        // Without its kind nothing says which keys are right, but some are none of any kind.
+        fields.finish_without_kind(sink);
+        return None;
     };
+    let Variant { name: kind_name, keys, ends, .. } = *variant;
+    fields.also(keys);
     if let (Some(window), Some(duration), Some(value)) = (at, duration, at_value)
         && window.to >= duration
     {
         let expected = format!("a time before the end of the fault phase at `{duration}`");
-        sink.problems.push(Problem::new(value.span(), found(value), expected));
+        sink.problems.push(Problem::new(value.span(), found(value), expected).beyond_shape());
     }
     let lasts = lasts(&mut fields, kind_name, ends, at.map(|at| at.to), duration, sink);
     let decoded = parameters(kind_name, &mut fields, census, sink);
     let label = kind_value.map_or_else(String::new, |value| format!("a fault of kind {}", found(value)));
     fields.finish(sink, |key| {
-        let owners: Vec<_> = kinds().filter(|(_, keys, _)| keys.contains(&key)).map(|(kind, ..)| *kind).collect();
+        let owners: Vec<_> =
+            KINDS.all().filter(|kind| kind.keys.iter().any(|own| own.name() == key)).map(|kind| kind.name).collect();
+        let own: Vec<_> = keys.iter().map(|key| key.name()).collect();
         let allowed =
-            || format!("at, kind, {}{}", keys.join(", "), if ends == Ends::Later { ", for, until" } else { "" });
+            || format!("at, kind, {}{}", own.join(", "), if ends == Ends::Later { ", for, until" } else { "" });
         (!owners.is_empty())
             .then(|| format!("a key of {label}: {} (`{key}` belongs to {})", allowed(), owners.join(", ")))
     });
     Some(Fault { at: at?, lasts: lasts?, kind: decoded? })
 }
 
-fn kind(value: &Value<'_>, sink: &mut Sink) -> Option<Kind> {
-    let names = || kinds().map(|(name, ..)| *name);
+fn kind(value: &Value<'_>, sink: &mut Sink) -> Option<&'static Variant> {
+    let names = || KINDS.all().map(|kind| kind.name);
     let expected = || format!("a kind of fault: {}", names().collect::<Vec<_>>().join(", "));
     let DeValue::String(text) = value.get_ref() else {
         return sink.report(Problem::new(value.span(), found(value), expected()));
     };
-    match kinds().find(|(name, ..)| name == text) {
-        Some(kind) => Some(*kind),
+    match KINDS.all().find(|kind| kind.name == text) {
+        Some(kind) => Some(kind),
         None => sink.report(Problem::new(value.span(), quoted(text), expected()).near(text, names())),
     }
 }
@@ -106,7 +72,7 @@ fn lasts(
     duration: Option<Duration>,
     sink: &mut Sink,
 ) -> Option<Option<Duration>> {
-    let (for_value, until_value) = (fields.value("for"), fields.value("until"));
+    let (for_value, until_value) = (fields.value(&kinds::FOR), fields.value(&kinds::UNTIL));
     let Some(value) = until_value.or(for_value) else { return Some(None) };
     if ends == Ends::AtOnce {
         let expected = format!("no end: `{kind}` is over at once");
@@ -115,18 +81,18 @@ fn lasts(
     if for_value.is_some() && until_value.is_some() {
         return sink.report(Problem::new(value.span(), "both `for` and `until`", "one of them"));
     }
-    let read = units::duration(value, sink)?;
+    let read = kinds::FOR.form.read(value, sink)?;
     let (Some(latest), Some(duration)) = (latest, duration) else { return Some(None) };
     let end = if until_value.is_some() { read } else { latest + read };
     if end <= latest {
         let expected = format!("an end after the fault, which may come as late as `{latest}`");
-        return sink.report(Problem::new(value.span(), found(value), expected));
+        return sink.report(Problem::new(value.span(), found(value), expected).beyond_shape());
     }
     if end > duration {
         let expected = format!(
             "an end by `{duration}`, the end of the fault phase (everything heals then; leave it out to last so long)"
         );
-        return sink.report(Problem::new(value.span(), found(value), expected));
+        return sink.report(Problem::new(value.span(), found(value), expected).beyond_shape());
     }
     Some(Some(end - latest))
 }
@@ -141,8 +107,7 @@ fn parameters(kind: &str, fields: &mut Fields<'_, '_>, census: &Census<'_>, sink
     if matches!(kind, "cut" | "degrade") {
         return link(kind, fields, census, sink);
     }
-    let nodes = fields.required("node", sink, |value, sink| census.selectors(value, sink));
-    let by = |fields: &mut Fields<'_, '_>, sink: &mut Sink| fields.required("by", sink, units::duration);
+    let nodes = fields.read_with(&kinds::NODE, sink, |value, sink| census.selectors(value, sink));
     Some(match kind {
         "crash" => FaultKind::Crash(nodes?),
         "kill" => FaultKind::Kill(nodes?),
@@ -150,53 +115,55 @@ fn parameters(kind: &str, fields: &mut Fields<'_, '_>, census: &Census<'_>, sink
         "restart" => FaultKind::Restart(nodes?),
         "pause" => FaultKind::Pause(nodes?),
         "slow" => {
-            let times = fields.required("times", sink, units::whole(2..=1_000, "a whole number"));
-            let times: u32 = times?;
-            FaultKind::Slow(nodes?, times * 1_000)
+            let times = fields.read(&kinds::TIMES, sink);
+            FaultKind::Slow(nodes?, times? * 1_000)
         }
         "crash-between-submissions" => {
-            let after = fields.required("after", sink, units::whole(0..=1_000_000, "a number of submissions"));
-            let which = fields.optional("which", sink, units::word(WHICH, "submissions")).unwrap_or(Outbox::Any);
+            let after = fields.read(&kinds::AFTER, sink);
+            let which = fields.read_or(&kinds::WHICH_COUNT, sink);
             FaultKind::CrashBetweenSubmissions(nodes?, after?, which)
         }
         "hold-outbox" => {
-            let which = fields.required("which", sink, units::word(WHICH, "an outbox"));
+            let which = fields.read(&kinds::WHICH, sink);
             FaultKind::HoldOutbox(nodes?, which?)
         }
         "clock-step" => {
-            let by = by(fields, sink);
+            let by = fields.read(&kinds::STEP, sink);
             FaultKind::ClockStep(nodes?, by?)
         }
         "clock-drift" => {
-            let rate = fields.required("rate", sink, units::ppm);
+            let rate = fields.read(&kinds::RATE, sink);
             FaultKind::ClockDrift(nodes?, rate?)
         }
         "clock-freeze" => FaultKind::ClockFreeze(nodes?),
         _ => {
-            let by = fields.required("by", sink, units::signed_duration);
+            let by = fields.read(&kinds::WALL_STEP, sink);
             FaultKind::WallStep(nodes?, by?)
         }
     })
 }
 
 fn link(kind: &str, fields: &mut Fields<'_, '_>, census: &Census<'_>, sink: &mut Sink) -> Option<FaultKind> {
-    let from = fields.required("from", sink, |value, sink| census.selectors(value, sink));
-    let to = fields.required("to", sink, |value, sink| census.selectors(value, sink));
-    let one_way = fields.optional("one_way", sink, units::truth).unwrap_or(false);
+    let from = fields.read_with(&kinds::FROM, sink, |value, sink| census.selectors(value, sink));
+    let to = fields.read_with(&kinds::TO, sink, |value, sink| census.selectors(value, sink));
+    let one_way = fields.read_or(&kinds::ONE_WAY, sink);
     if kind == "cut" {
         return Some(FaultKind::Cut { from: from?, to: to?, one_way });
     }
     let before = sink.problems.len();
-    let loss = fields.optional("loss", sink, units::permille);
-    let duplicate = fields.optional("duplicate", sink, units::permille);
-    let delay = fields.optional("delay", sink, units::duration_in(Duration::ZERO..=Duration::from_secs(60)));
-    let jitter = fields.optional("jitter", sink, units::duration_in(Duration::ZERO..=Duration::from_secs(60)));
+    let loss = fields.read(&kinds::LOSS, sink);
+    let duplicate = fields.read(&kinds::DUPLICATE, sink);
+    let delay = fields.read(&kinds::DELAY, sink);
+    let jitter = fields.read(&kinds::JITTER, sink);
     if sink.problems.len() == before && loss.is_none() && duplicate.is_none() && delay.is_none() && jitter.is_none() {
-        sink.problems.push(Problem::new(
-            fields.span(),
-            "a `degrade` that degrades nothing",
-            "`loss`, `duplicate`, `delay` or `jitter`",
-        ));
+        sink.problems.push(
+            Problem::new(
+                fields.span(),
+                "a `degrade` that degrades nothing",
+                "`loss`, `duplicate`, `delay` or `jitter`",
+            )
+            .beyond_shape(),
+        );
     }
     Some(FaultKind::Degrade {
         from: from?,

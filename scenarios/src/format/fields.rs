@@ -1,6 +1,9 @@
 //! Takes a table apart, key by key, and remembers what was wrong with it.
 
-use super::problem::{Problem, quoted};
+use super::{
+    problem::{Problem, quoted},
+    shape::{Form, Key, Keys, Read, Table},
+};
 use std::ops::Range;
 use toml::{Spanned, de::DeTable, de::DeValue};
 
@@ -39,25 +42,27 @@ pub(super) struct Fields<'a, 't> {
     table: Option<&'a DeTable<'t>>,
     /// Where problems of the table as a whole are reported.
     span: Range<usize>,
-    /// How messages call it: `[core]`.
-    what: String,
+    /// What may stand in it, and how messages call it.
+    described: &'static Table,
+    /// The keys of its kind.
+    more: Keys,
     asked: Vec<&'static str>,
 }
 
 impl<'a, 't> Fields<'a, 't> {
     /// The document itself.
-    pub fn document(table: &'a DeTable<'t>) -> Self {
-        Self { table: Some(table), span: 0..0, what: "a scenario".into(), asked: Vec::new() }
+    pub fn document(table: &'a DeTable<'t>, described: &'static Table) -> Self {
+        Self { table: Some(table), span: 0..0, described, more: &[], asked: Vec::new() }
     }
 
     /// The table that `value` is; an empty one, after a report, where it is none.
-    pub fn of(value: &'a Value<'t>, what: impl Into<String>, sink: &mut Sink) -> Self {
-        let what = what.into();
+    pub fn of(value: &'a Value<'t>, described: &'static Table, sink: &mut Sink) -> Self {
+        let what = described.what;
         let table = match value.get_ref() {
             DeValue::Table(table) => Some(table),
             _ => sink.report(Problem::new(value.span(), found(value), format!("{what} to be a table"))),
         };
-        Self { table, span: value.span(), what, asked: Vec::new() }
+        Self { table, span: value.span(), described, more: &[], asked: Vec::new() }
     }
 
     /// The place of the table.
@@ -65,32 +70,44 @@ impl<'a, 't> Fields<'a, 't> {
         self.span.clone()
     }
 
+    /// It is of a kind that has these keys too.
+    pub fn also(&mut self, keys: Keys) {
+        self.more = keys;
+    }
+
     /// The value under `key`, if there is one.
-    pub fn value(&mut self, key: &'static str) -> Option<&'a Value<'t>> {
-        self.asked.push(key);
-        self.table?.get(key)
+    pub fn value<F: Form>(&mut self, key: &'static Key<F>) -> Option<&'a Value<'t>> {
+        self.asked.push(key.name);
+        self.table?.get(key.name)
     }
 
-    /// What `decode` makes of the value under `key`, if there is one.
-    pub fn optional<T>(
-        &mut self,
-        key: &'static str,
-        sink: &mut Sink,
-        decode: impl FnOnce(&'a Value<'t>, &mut Sink) -> Option<T>,
-    ) -> Option<T> {
-        self.value(key).and_then(|value| decode(value, sink))
+    /// What stands under `key`. `None` where nothing does, or something wrong, which is reported.
+    pub fn read<F: Read>(&mut self, key: &'static Key<F>, sink: &mut Sink) -> Option<F::Meaning>
+    where
+        F::Meaning: Sync,
+    {
+        self.read_with(key, sink, |value, sink| key.form.read(value, sink))
     }
 
-    /// The same for a key that must be there.
-    pub fn required<T>(
+    /// The same, and what it stands for where nothing does.
+    pub fn read_or<F: Read>(&mut self, key: &'static Key<F>, sink: &mut Sink) -> F::Meaning
+    where
+        F::Meaning: Copy + Sync,
+    {
+        self.read(key, sink).or(key.default).expect("only keys with a default are read so")
+    }
+
+    /// What `decode` makes of the value under `key`.
+    pub fn read_with<F: Form, T>(
         &mut self,
-        key: &'static str,
+        key: &'static Key<F>,
         sink: &mut Sink,
         decode: impl FnOnce(&'a Value<'t>, &mut Sink) -> Option<T>,
     ) -> Option<T> {
         match self.value(key) {
             Some(value) => decode(value, sink),
-            None => self.missing(key, sink),
+            None if key.required => self.missing(key.name, sink),
+            None => None,
         }
     }
 
@@ -103,19 +120,20 @@ impl<'a, 't> Fields<'a, 't> {
         }) {
             return None;
         }
-        sink.report(Problem::new(self.span(), format!("no `{key}`"), format!("{} to have one", self.what)))
+        sink.report(Problem::new(self.span(), format!("no `{key}`"), format!("{} to have one", self.described.what)))
     }
 
     /// What stands before a key of this table in the heading of a list.
     fn prefix(&self) -> String {
-        self.what
+        self.described
+            .what
             .strip_prefix("`[")
             .and_then(|what| what.strip_suffix("]`"))
             .map_or(String::new(), |name| format!("{name}."))
     }
 
     /// The tables of the list under `key`, each with its place.
-    pub fn list(&mut self, key: &'static str, sink: &mut Sink) -> Vec<&'a Value<'t>> {
+    pub fn list<F: Form>(&mut self, key: &'static Key<F>, sink: &mut Sink) -> Vec<&'a Value<'t>> {
         let Some(value) = self.value(key) else { return Vec::new() };
         match value.get_ref() {
             DeValue::Array(list) => list.iter().collect(),
@@ -123,9 +141,22 @@ impl<'a, 't> Fields<'a, 't> {
                 sink.problems.push(Problem::new(
                     value.span(),
                     found(value),
-                    format!("a list of tables: write `[[{}{key}]]`", self.prefix()),
+                    format!("a list of tables: write `[[{}{}]]`", self.prefix(), key.name),
                 ));
                 Vec::new()
+            }
+        }
+    }
+
+    /// Reports every key that is none of any kind, where the kind itself is not known.
+    pub fn finish_without_kind(self, sink: &mut Sink) {
+        let known = self.described.keys.iter().map(|key| key.name());
+        for (key, _) in self.table.into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            if self.described.key(name).is_none() {
+                let expected = format!("one of the keys of {}", self.described.what);
+                let problem = Problem::new(key.span(), format!("the unknown key {}", quoted(name)), expected);
+                sink.problems.push(problem.near(name, known.clone()));
             }
         }
     }
@@ -133,6 +164,13 @@ impl<'a, 't> Fields<'a, 't> {
     /// Reports every key that nobody asked for. `elsewhere` says of a key where it would be right.
     pub fn finish(self, sink: &mut Sink, elsewhere: impl Fn(&str) -> Option<String>) {
         let Some(table) = self.table else { return };
+        let described = self.described.keys.iter().chain(self.more);
+        debug_assert!(
+            described.clone().all(|key| self.asked.contains(&key.name()))
+                && self.asked.iter().all(|asked| described.clone().any(|key| key.name() == *asked)),
+            "{} is read as it is described",
+            self.described.what
+        );
         for (key, _) in table {
             let name = key.get_ref().as_ref();
             if self.asked.contains(&name) {
@@ -143,7 +181,7 @@ impl<'a, 't> Fields<'a, 't> {
             known.dedup();
             let expected = match elsewhere(name) {
                 Some(place) => place,
-                None => format!("one of the keys of {}: {}", self.what, known.join(", ")),
+                None => format!("one of the keys of {}: {}", self.described.what, known.join(", ")),
             };
             sink.problems.push(
                 Problem::new(key.span(), format!("the unknown key {}", quoted(name)), expected)

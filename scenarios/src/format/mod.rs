@@ -10,18 +10,28 @@
 mod decode;
 mod faults;
 mod fields;
+mod forms;
+mod kinds;
+mod knobs;
 mod problem;
 mod scenario;
+mod schema;
 mod select;
 mod services;
+mod setting;
+mod shape;
 mod source;
 mod units;
+mod workload;
+mod world;
 
 pub use problem::{Problem, Problems, nearest, shown};
 pub use scenario::{
     Boss, Budget, CoreGroup, Fault, FaultKind, Outbox, Place, Region, Scenario, Selector, Timing, Window, Workload,
 };
+pub use schema::schema;
 pub use services::{DirectoryFault, LedgerFault, Moment, Requests};
+pub use setting::{SETTINGS_MAX, Setting};
 pub use source::BYTES_MAX;
 pub use units::{moment, permille_text};
 
@@ -50,5 +60,13 @@ pub fn read_text(path: &Path, expected: &str) -> Result<String, Problems> {
 /// # Errors
 /// Everything that is wrong with the text.
 pub fn parse(file: &str, text: &str) -> Result<Scenario, Problems> {
-    decode::scenario(text).map_err(|problems| Problems::new(file, text, problems))
+    parse_with(file, text, &[])
+}
+
+/// The scenario in `text`, with these values in the place of its own.
+///
+/// # Errors
+/// Everything that is wrong with the text, with a setting, or with what a setting makes of the text.
+pub fn parse_with(file: &str, text: &str, settings: &[Setting]) -> Result<Scenario, Problems> {
+    decode::scenario(text, settings).map_err(|problems| Problems::new(file, text, settings, problems))
 }

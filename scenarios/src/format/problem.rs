@@ -1,5 +1,6 @@
 //! What is wrong with a file: where, what was found, what was expected, and the nearest valid word.
 
+use super::setting::Setting;
 use std::{fmt, ops::Range};
 
 /// Problems that are printed at most; the rest is counted.
@@ -18,12 +19,19 @@ pub struct Problem {
     pub expected: String,
     /// The valid word nearest to what stands there.
     pub nearest: Option<String>,
+    /// Whether its shape alone is wrong: a key, a type, a unit, a word. A schema refuses that too.
+    pub shape: bool,
 }
 
 impl Problem {
     /// A problem without a nearest word.
     pub(super) fn new(span: Range<usize>, found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self { span, found: found.into(), expected: expected.into(), nearest: None }
+        Self { span, found: found.into(), expected: expected.into(), nearest: None, shape: true }
+    }
+
+    /// The same, where its shape is right, and only what it means is wrong.
+    pub(super) fn beyond_shape(self) -> Self {
+        Self { shape: false, ..self }
     }
 
     /// The same, with the word nearest to `word` among `valid`, if one is near.
@@ -67,17 +75,29 @@ pub(super) fn quoted(text: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
     file: String,
+    placed: Vec<(Place, Problem)>,
+}
+
+/// Where something is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
     /// Line and column from 1, the column in characters; and the line's text, if there is one.
-    placed: Vec<(usize, usize, Option<String>, Problem)>,
+    File(usize, usize, Option<String>),
+    /// A setting of the command line, as it was written.
+    Setting(String),
 }
 
 impl Problems {
     /// Problems of a text.
-    pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+    pub(super) fn new(file: &str, text: &str, settings: &[Setting], mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.span.start);
         let placed = problems.into_iter().map(|problem| {
+            let at = problem.span.start.checked_sub(text.len() + 1);
+            if let Some(setting) = at.and_then(|at| settings.get(at)) {
+                return (Place::Setting(setting.to_string().chars().map(shown).collect()), problem);
+            }
             let (line, column, excerpt) = place(text, problem.span.start);
-            (line, column, Some(excerpt), problem)
+            (Place::File(line, column, Some(excerpt)), problem)
         });
         Self { file: file.to_owned(), placed: placed.collect() }
     }
@@ -85,7 +105,13 @@ impl Problems {
     /// A problem of a file that is no text at all, or none that can be read.
     pub(super) fn of_file(file: &str, unreadable: super::source::Unreadable) -> Self {
         let super::source::Unreadable { line, column, problem } = unreadable;
-        Self { file: file.to_owned(), placed: vec![(line, column, None, problem)] }
+        Self { file: file.to_owned(), placed: vec![(Place::File(line, column, None), problem)] }
+    }
+
+    /// Whether something is wrong that a schema can say, too.
+    #[must_use]
+    pub fn has_wrong_shape(&self) -> bool {
+        self.placed.iter().any(|(_, problem)| problem.shape)
     }
 
     /// How many there are; never zero.
@@ -111,13 +137,17 @@ fn place(text: &str, at: usize) -> (usize, usize, String) {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (line, column, excerpt, problem) in self.placed.iter().take(PRINTED_MAX) {
-            write!(f, "{}:{line}:{column}: found {}, expected {}", self.file, problem.found, problem.expected)?;
+        for (place, problem) in self.placed.iter().take(PRINTED_MAX) {
+            match place {
+                Place::File(line, column, _) => write!(f, "{}:{line}:{column}: ", self.file)?,
+                Place::Setting(setting) => write!(f, "--set {setting}: ")?,
+            }
+            write!(f, "found {}, expected {}", problem.found, problem.expected)?;
             if let Some(nearest) = &problem.nearest {
                 write!(f, "; did you mean `{nearest}`?")?;
             }
             writeln!(f)?;
-            if let Some(excerpt) = excerpt {
+            if let Place::File(line, column, Some(excerpt)) = place {
                 self.point(f, *line, *column, excerpt, problem)?;
             }
         }

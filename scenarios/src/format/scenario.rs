@@ -1,6 +1,9 @@
 //! What a scenario file says, decoded and checked.
 
-use super::services::{DirectoryFault, LedgerFault};
+use super::{
+    services::{DirectoryFault, LedgerFault},
+    setting::Setting,
+};
 use std::fmt;
 use worldline_proto::EntityId;
 use worldline_system::{knobs::Knobs, lease::LeaseTimes, time::Duration};
@@ -34,6 +37,8 @@ pub struct Scenario {
     pub budgets: Vec<Budget>,
     /// The file as it was read, for a failure to carry.
     pub text: String,
+    /// What the command line put in the place of its values.
+    pub settings: Vec<Setting>,
 }
 
 impl Scenario {

@@ -1,10 +1,11 @@
 //! Selectors: how a fault names its nodes.
 
 use super::{
-    decode::PLACES,
     fields::{Sink, Value, found},
+    forms,
     problem::{Problem, quoted},
     scenario::{Boss, CoreGroup, Region, Selector},
+    world::PLACES,
 };
 use toml::de::DeValue;
 use worldline_proto::{EntityId, EntityKind};
@@ -12,6 +13,25 @@ use worldline_proto::{EntityId, EntityKind};
 const EXPECTED: &str = "a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, \
                         `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, \
                         `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`";
+
+/// What a selector looks like. Which regions, members, players and entities there are, only the world says.
+pub(super) fn pattern() -> String {
+    let places: Vec<_> = PLACES.iter().map(|(word, _)| *word).collect();
+    format!("^(core(:({}))?|region:{}|{})$", places.join("|"), forms::NAME, single_pattern())
+}
+
+/// The same of a single node.
+pub(super) fn pattern_of_one() -> String {
+    format!("^({})$", single_pattern())
+}
+
+fn single_pattern() -> String {
+    let (name, n) = (forms::NAME, r"\+?[0-9]+");
+    format!(
+        "(orchestrator|directory):(leader|{n})|ledger:(primary|{n})|(worker|gateway):{name}:{n}|player:{n}|\
+         owner-of:(boss|character)-{n}"
+    )
+}
 
 /// The nodes that a file can name.
 pub(super) struct Census<'a> {
@@ -118,8 +138,11 @@ impl Census<'_> {
             Ok(selector) => Some(selector),
             Err(expected) => {
                 let valid = self.valid();
+                // `directory:primary` is no word of ours; `directory:7` may be one of a larger world.
+                let shape = expected == EXPECTED;
                 let problem = Problem::new(value.span(), quoted(text), expected);
-                sink.report(problem.near(text, valid.iter().map(String::as_str)))
+                let problem = problem.near(text, valid.iter().map(String::as_str));
+                sink.report(Problem { shape, ..problem })
             }
         }
     }

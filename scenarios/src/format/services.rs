@@ -2,9 +2,9 @@
 
 use super::{
     fields::{Fields, Sink},
+    kinds,
     scenario::Selector,
     select::Census,
-    units,
 };
 use worldline_system::time::Duration;
 
@@ -128,33 +128,6 @@ pub enum Moment {
     After,
 }
 
-/// Kinds of faults of the services, their keys, and whether they go on.
-pub(super) const KINDS: &[(&str, &[&str], super::faults::Ends)] = {
-    use super::faults::Ends::{AtOnce, Later};
-    &[
-        ("ledger-lose-answers", &["share", "from", "count"], Later),
-        ("ledger-lose-connections", &["share", "when"], Later),
-        ("ledger-delay-commits", &["by", "from"], Later),
-        ("ledger-conflicts", &["serialization", "deadlock"], Later),
-        ("ledger-slow-disk", &["times"], Later),
-        ("ledger-disks-lie", &[], Later),
-        ("ledger-read-only", &[], Later),
-        ("ledger-disk-full", &[], Later),
-        ("ledger-switchover", &[], AtOnce),
-        ("directory-leader-change", &[], AtOnce),
-        ("directory-lose-answers", &["share", "from", "of"], Later),
-        ("directory-delay-requests", &["by", "from"], Later),
-        ("directory-delay-news", &["by"], Later),
-        ("directory-revoke-early", &["node"], AtOnce),
-        ("directory-cancel-watches", &[], AtOnce),
-        ("directory-compact", &[], AtOnce),
-        ("directory-full", &[], Later),
-        ("directory-restore-backup", &["age"], AtOnce),
-        ("directory-slow-disk", &["times"], Later),
-        ("directory-disks-lie", &[], Later),
-    ]
-};
-
 /// The parameters of a fault of the ledger.
 pub(super) fn ledger(
     kind: &str,
@@ -164,38 +137,34 @@ pub(super) fn ledger(
 ) -> Option<LedgerFault> {
     Some(match kind {
         "ledger-lose-answers" => {
-            let share = fields.required("share", sink, units::permille);
-            let count = fields.optional("count", sink, units::whole(1..=1_000_000, "a number of answers"));
+            let share = fields.read(&kinds::SHARE, sink);
+            let count = fields.read(&kinds::COUNT, sink);
             let from = caller(fields, census, sink);
             LedgerFault::LoseAnswers { from: from?, share: share?, count: count.unwrap_or(u32::MAX) }
         }
         "ledger-lose-connections" => {
-            const WHEN: &[(&str, Moment)] =
-                &[("before", Moment::Before), ("during", Moment::During), ("after", Moment::After)];
-            let share = fields.required("share", sink, units::permille);
-            let when = fields.required("when", sink, units::word(WHEN, "a moment of a commit"));
+            let share = fields.read(&kinds::SHARE, sink);
+            let when = fields.read(&kinds::WHEN, sink);
             LedgerFault::LoseConnections { share: share?, when: when? }
         }
         "ledger-delay-commits" => {
-            let by =
-                fields.required("by", sink, units::duration_in(Duration::from_millis(1)..=Duration::from_secs(600)));
+            let by = fields.read(&kinds::BY, sink);
             let from = caller(fields, census, sink);
             LedgerFault::DelayCommits { from: from?, by: by? }
         }
         "ledger-conflicts" => {
-            let mut share = |key| fields.optional(key, sink, units::permille).unwrap_or(0);
-            let (serialization, deadlock) = (share("serialization"), share("deadlock"));
+            let serialization = fields.read_or(&kinds::SERIALIZATION, sink);
+            let deadlock = fields.read_or(&kinds::DEADLOCK, sink);
             if serialization == 0 && deadlock == 0 {
                 let span = fields.span();
-                return sink.report(super::Problem::new(
-                    span,
-                    "no conflicts",
-                    "`serialization` or `deadlock` to be above `0%`",
-                ));
+                return sink.report(
+                    super::Problem::new(span, "no conflicts", "`serialization` or `deadlock` to be above `0%`")
+                        .beyond_shape(),
+                );
             }
             LedgerFault::Conflicts { serialization, deadlock }
         }
-        "ledger-slow-disk" => LedgerFault::SlowDisk { times: times(fields, sink)? },
+        "ledger-slow-disk" => LedgerFault::SlowDisk { times: fields.read(&kinds::DISK_TIMES, sink)? },
         "ledger-disks-lie" => LedgerFault::DisksLie,
         "ledger-read-only" => LedgerFault::ReadOnly,
         "ledger-disk-full" => LedgerFault::DiskFull,
@@ -213,47 +182,35 @@ pub(super) fn directory(
     Some(match kind {
         "directory-leader-change" => DirectoryFault::LeaderChange,
         "directory-lose-answers" => {
-            const OF: &[(&str, Requests)] = &[
-                ("all", Requests::All),
-                ("grants", Requests::Grants),
-                ("renewals", Requests::Renewals),
-                ("transactions", Requests::Transactions),
-            ];
-            let share = fields.required("share", sink, units::permille);
-            let of = fields.optional("of", sink, units::word(OF, "a kind of request")).unwrap_or(Requests::All);
+            let share = fields.read(&kinds::SHARE, sink);
+            let of = fields.read_or(&kinds::OF, sink);
             let from = caller(fields, census, sink);
             DirectoryFault::LoseAnswers { from: from?, of, share: share? }
         }
         "directory-delay-requests" => {
-            let by = delay("by", fields, sink);
+            let by = fields.read(&kinds::BY, sink);
             let from = caller(fields, census, sink);
             DirectoryFault::DelayRequests { from: from?, by: by? }
         }
-        "directory-delay-news" => DirectoryFault::DelayNews { by: delay("by", fields, sink)? },
+        "directory-delay-news" => DirectoryFault::DelayNews { by: fields.read(&kinds::BY, sink)? },
         "directory-revoke-early" => {
-            DirectoryFault::RevokeEarly(fields.required("node", sink, |value, sink| census.single(value, sink))?)
+            DirectoryFault::RevokeEarly(
+                fields.read_with(&kinds::THE_NODE, sink, |value, sink| census.single(value, sink))?,
+            )
         }
         "directory-cancel-watches" => DirectoryFault::CancelWatches,
         "directory-compact" => DirectoryFault::Compact,
         "directory-full" => DirectoryFault::DatabaseFull,
-        "directory-restore-backup" => DirectoryFault::RestoreBackup { age: delay("age", fields, sink)? },
-        "directory-slow-disk" => DirectoryFault::SlowDisk { times: times(fields, sink)? },
+        "directory-restore-backup" => DirectoryFault::RestoreBackup { age: fields.read(&kinds::AGE, sink)? },
+        "directory-slow-disk" => DirectoryFault::SlowDisk { times: fields.read(&kinds::DISK_TIMES, sink)? },
         _ => DirectoryFault::DisksLie,
     })
 }
 
 /// The caller that a fault concerns, if it is one. The outer `None` is a reported problem.
 fn caller(fields: &mut Fields<'_, '_>, census: &Census<'_>, sink: &mut Sink) -> Option<Option<Selector>> {
-    match fields.value("from") {
+    match fields.value(&kinds::CALLER) {
         Some(value) => census.single(value, sink).map(Some),
         None => Some(None),
     }
-}
-
-fn delay(key: &'static str, fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<Duration> {
-    fields.required(key, sink, units::duration_in(Duration::from_millis(1)..=Duration::from_secs(600)))
-}
-
-fn times(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<u32> {
-    fields.required("times", sink, units::whole(2..=10_000, "a whole number"))
 }

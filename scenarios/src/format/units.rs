@@ -19,14 +19,14 @@ const UNITS: [(&str, u64, &[&str]); 5] = [
 ];
 const A_DURATION: &str = "a duration such as `250ms`, `5s` or `2m`";
 
-/// Why a text is no duration: what was expected, and what was probably meant.
-struct NoDuration(String, Option<String>);
+/// Why a text is no duration: what was expected, what was probably meant, and whether its shape is wrong.
+struct NoDuration(String, Option<String>, bool);
 
 /// The duration that `text` says.
 fn duration_of(text: &str) -> Result<Duration, NoDuration> {
-    let no = |nearest| NoDuration(A_DURATION.into(), nearest);
+    let no = |nearest| NoDuration(A_DURATION.into(), nearest, true);
     if text.starts_with(['-', '−']) {
-        return Err(NoDuration("a duration of `0s` or more".into(), None));
+        return Err(NoDuration("a duration of `0s` or more".into(), None, true));
     }
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = (&text[..digits], text[digits..].trim());
@@ -39,12 +39,12 @@ fn duration_of(text: &str) -> Result<Duration, NoDuration> {
     let Some(&(_, scale, _)) = UNITS.iter().find(|(name, ..)| *name == unit && text[digits..] == *unit) else {
         return Err(no(meant(unit).map(|unit| format!("{number}{unit}"))));
     };
-    let too_long = || NoDuration("a duration of at most a day".into(), None);
+    let too_long = || NoDuration("a duration of at most a day".into(), None, false);
     let mut nanos = whole.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).ok_or_else(too_long)?;
     let mut place = scale;
     for digit in fraction.bytes() {
         if place % 10 != 0 {
-            return Err(NoDuration("at most nanoseconds behind the point".into(), None));
+            return Err(NoDuration("at most nanoseconds behind the point".into(), None, false));
         }
         place /= 10;
         nanos = nanos.checked_add(u64::from(digit - b'0') * place).ok_or_else(too_long)?;
@@ -57,7 +57,7 @@ fn duration_of(text: &str) -> Result<Duration, NoDuration> {
 /// # Errors
 /// What was expected, and what was probably meant.
 pub fn moment(text: &str) -> Result<Duration, String> {
-    duration_of(text).map_err(|NoDuration(expected, nearest)| match nearest {
+    duration_of(text).map_err(|NoDuration(expected, nearest, _)| match nearest {
         Some(nearest) => format!("expected {expected}; did you mean `{nearest}`?"),
         None => format!("expected {expected}"),
     })
@@ -85,8 +85,8 @@ pub(super) fn duration(value: &Value<'_>, sink: &mut Sink) -> Option<Duration> {
     let problem = match value.get_ref() {
         DeValue::String(text) => match duration_of(text) {
             Ok(duration) => return Some(duration),
-            Err(NoDuration(expected, nearest)) => {
-                Problem { nearest, ..Problem::new(value.span(), quoted(text), expected) }
+            Err(NoDuration(expected, nearest, shape)) => {
+                Problem { nearest, shape, ..Problem::new(value.span(), quoted(text), expected) }
             }
         },
         DeValue::Integer(n) => Problem {
@@ -106,7 +106,7 @@ pub(super) fn duration_in(range: RangeInclusive<Duration>) -> impl FnOnce(&Value
             return Some(duration);
         }
         let expected = format!("a duration from `{}` to `{}`", range.start(), range.end());
-        sink.report(Problem::new(value.span(), found(value), expected))
+        sink.report(Problem::new(value.span(), found(value), expected).beyond_shape())
     }
 }
 
@@ -122,9 +122,9 @@ pub(super) fn signed_duration(value: &Value<'_>, sink: &mut Sink) -> Option<i64>
     };
     match duration_of(size) {
         Ok(duration) => i64::try_from(duration.as_nanos()).ok().map(|nanos| sign * nanos),
-        Err(NoDuration(_, nearest)) => {
+        Err(NoDuration(_, nearest, shape)) => {
             let nearest = nearest.map(|size| format!("{}{size}", if sign < 0 { "-" } else { "" }));
-            sink.report(Problem { nearest, ..Problem::new(value.span(), quoted(text), EXPECTED) })
+            sink.report(Problem { nearest, shape, ..Problem::new(value.span(), quoted(text), EXPECTED) })
         }
     }
 }
@@ -141,16 +141,20 @@ pub(super) fn window(value: &Value<'_>, sink: &mut Sink) -> Option<Window> {
         (Ok(from), Ok(to)) if from <= to => Some(Window { from, to }),
         (Ok(from), Ok(to)) => sink.report(Problem {
             nearest: Some(format!("{to}..{from}")),
+            shape: false,
             ..Problem::new(value.span(), quoted(text), "a window that ends after it begins")
         }),
         (from_or, to_or) => {
+            let wrong = |read: &Result<Duration, NoDuration>| matches!(read, Err(NoDuration(.., true)));
+            let shape = wrong(&from_or) || wrong(&to_or);
             let side = |read: Result<Duration, NoDuration>, text: &str| match read {
                 Ok(_) => Some(text.to_owned()),
-                Err(NoDuration(_, nearest)) => nearest,
+                Err(NoDuration(_, nearest, _)) => nearest,
             };
             let nearest = side(from_or, from).zip(side(to_or, to)).map(|(from, to)| format!("{from}..{to}"));
             sink.report(Problem {
                 nearest,
+                shape,
                 ..Problem::new(value.span(), quoted(text), "a moment such as `10s` or a window such as `10s..14s`")
             })
         }
@@ -334,7 +338,8 @@ mod tests {
             ("90000000s", None),
             ("1.0000000001s", None),
         ] {
-            let NoDuration(_, nearest) = duration_of(text).err().unwrap_or_else(|| panic!("{text:?} is no duration"));
+            let NoDuration(_, nearest, _) =
+                duration_of(text).err().unwrap_or_else(|| panic!("{text:?} is no duration"));
             assert_eq!(nearest.as_deref(), meant, "{text:?}");
         }
     }

@@ -1,5 +1,36 @@
 //! One wrong line each.
 
+/// A file with nothing wrong. Each case changes a line of it.
+pub const GOOD: &str = r#"name = "test"
+summary = "A test."
+duration = "40s"
+settle = "10s"
+[[world.region]]
+name = "frankfurt"
+workers = 2
+gateways = 1
+players = 4
+[[world.region]]
+name = "singapore"
+workers = 1
+gateways = 1
+players = 4
+[[world.boss]]
+name = "boss-1"
+region = "frankfurt"
+hit_points = 100
+purse = 10
+[workload]
+target = "boss-1"
+[[fault]]
+at = "10s"
+kind = "crash"
+node = "worker:frankfurt:0"
+[[budget]]
+timing = "failover"
+within = "30s"
+"#;
+
 /// Which line of the good file is changed to what, and what is then said, all of it.
 pub const CASES: &[(usize, &str, &[&str])] = &[
     (
@@ -272,6 +303,11 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         &[
             r#"25:1: found the unknown key `loss`, expected a key of a fault of kind `crash`: at, kind, node, for, until (`loss` belongs to degrade)"#,
         ],
+    ),
+    (
+        24,
+        r#"kinds = "crash""#,
+        &[r#"24:1: found the unknown key `kinds`, expected one of the keys of `[[fault]]`; did you mean `kind`?"#],
     ),
     (24, r#"kind = "slow""#, &[r#"22:1: found no `times`, expected `[[fault]]` to have one"#]),
     (
