@@ -1,14 +1,22 @@
-//! Facts on the wire: what a publisher encodes and a reader decodes.
+//! Facts on the bus: what a publisher encodes and a reader decodes.
 //!
 //! Invariant: the same fact has the same bytes, whoever encodes it and however often: the stream knows a repetition by its id and
 //! keeps the first.
 
-use crate::doors::ledger::{FactBody, FactRow};
+use crate::{
+    Turn,
+    doors::{
+        self, Asked,
+        bus::{self, MessageId, Subject},
+        ledger::{FactBody, FactRow},
+    },
+    limits,
+};
 use alloc::{sync::Arc, vec::Vec};
 use core::fmt;
 use prost::Message as _;
 use worldline_proto::{
-    CharacterId, EntityId, FactSequence, OpNumber,
+    CharacterId, EntityId, FactSequence, OpId, OpNumber,
     server::{Fact, FactHit, fact},
 };
 
@@ -48,6 +56,18 @@ impl fmt::Display for Undecodable {
 }
 
 impl core::error::Error for Undecodable {}
+
+/// Publishes a fact under its own id: once stored, it is not stored again for as long as the stream knows its id.
+pub fn publish<S>(row: &FactRow, turn: &mut Turn<'_, S>) -> OpId
+where
+    S: Into<doors::Submission> + From<Asked<bus::Submission>>,
+{
+    let FactRow { aggregate, sequence, .. } = *row;
+    let message = MessageId { entity: aggregate, number: sequence.0 };
+    let submission =
+        bus::Submission::Publish { subject: Subject::Fact(aggregate), message, after: None, payload: encode(row) };
+    turn.bus(submission, limits::BUS_PATIENCE)
+}
 
 /// A fact, for the wire.
 #[must_use]

@@ -46,6 +46,12 @@ pub const BATCH_FLAGS: usize = 256;
 pub const FACTS_PAGE: u16 = 500;
 /// Entities in one snapshot.
 pub const SNAPSHOT_ENTITIES: usize = 256;
+/// Publishes of a worker that wait for their answer; what is beyond them is left to the relay.
+pub const PUBLISHES_IN_FLIGHT: usize = 1_024;
+/// Flags of published facts that wait for a worker's next batch; what is beyond them is left to the relay.
+pub const FLAGS_WAITING: usize = 4_096;
+/// Facts that the relay publishes and flags at a time.
+pub const RELAY_PAGE: u16 = 256;
 /// Operations that wait for a worker's next batch; one more is refused with `Busy`.
 pub const WORKER_QUEUE: usize = 4_096;
 /// Results that the ledger and the owner keep for each character.
@@ -127,3 +133,9 @@ pub const BUS_ACK_WAIT: Duration = Duration::from_secs(5);
 pub const BUS_SYNC_PERIOD: Duration = Duration::from_secs(120);
 /// How long a publish may take before it is `Unknown`.
 pub const BUS_PATIENCE: Duration = Duration::from_secs(2);
+/// How long flags of published facts wait for a batch that goes anyway. Below [`RELAY_AGE`].
+pub const FLAG_WAIT: Duration = Duration::from_secs(1);
+/// How often the relay sweeps the outbox.
+pub const RELAY_PERIOD: Duration = Duration::from_secs(1);
+/// How long a fact may be unflagged before the relay publishes it.
+pub const RELAY_AGE: Duration = Duration::from_secs(2);

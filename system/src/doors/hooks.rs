@@ -19,6 +19,7 @@ pub const PROBES: &[&str] = &[
     "worker.record-write-unknown",
     "worker.stale-session-refused",
     "worker.speed-refused",
+    "worker.fact-left-to-relay",
     "gateway.redirected",
     "gateway.session-superseded",
     "gateway.owner-unreached",
@@ -33,6 +34,7 @@ pub const PROBES: &[&str] = &[
     "orchestrator.region-down",
     "orchestrator.region-back",
     "orchestrator.lost-leadership",
+    "orchestrator.fact-relayed",
 ];
 
 /// Serves a role's hooks.

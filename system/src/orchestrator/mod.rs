@@ -8,14 +8,17 @@
 //! Everything it decides is one compare-and-set: each record unchanged, the old owner's key absent, the new owner's present,
 //! its own leader key unchanged. So two leaders, a late packet or a lost answer can do nothing that one would not.
 //!
+//! The leader also relays facts that their owners have not published (`relay`).
+//!
 //! Deliberately absent: watch events. What is found by scanning cannot be missed.
 
 mod plan;
+mod relay;
 
 use crate::{
     Outcome, Role, Turn,
     doors::{
-        Asked,
+        Asked, bus,
         clock::TimerKey,
         directory::{
             self, Answer, Compare, Consistency, Family, Key, Page, RegionId, Transacted, Transaction, Value, Write,
@@ -37,11 +40,13 @@ use alloc::{
     vec::Vec,
 };
 use plan::{Assignment, Decision, Survey};
+use relay::Relay;
 use worldline_proto::{EntityId, LeaseId, OpId, Revision};
 
 role_sums! {
     Directory(directory::Event, Asked<directory::Submission>),
     Ledger(ledger::Event, Asked<ledger::Submission>),
+    Bus(bus::Event, Asked<bus::Submission>),
 }
 
 /// Takeover transactions at once; the rest waits for the next round.
@@ -66,6 +71,8 @@ enum Timer {
     Lease,
     /// The next round: a campaign, or a scan.
     Round,
+    /// The next sweep of the outbox.
+    Relay,
 }
 
 impl From<Timer> for TimerKey {
@@ -73,6 +80,7 @@ impl From<Timer> for TimerKey {
         match timer {
             Timer::Lease => Self::new(0, 0),
             Timer::Round => Self::new(1, 0),
+            Timer::Relay => Self::new(2, 0),
         }
     }
 }
@@ -98,6 +106,7 @@ pub struct Orchestrator {
     takeovers: BTreeMap<OpId, Vec<Assignment>>,
     /// Records in a takeover: halved when one fails, whole again when one succeeds.
     chunk: usize,
+    relay: Relay,
 }
 
 /// What a round waits for.
@@ -129,6 +138,7 @@ impl Orchestrator {
             decisions: BTreeMap::new(),
             takeovers: BTreeMap::new(),
             chunk: limits::TAKEOVER_RECORDS,
+            relay: Relay::default(),
         }
     }
 
@@ -205,6 +215,7 @@ impl Orchestrator {
             if core::mem::take(&mut self.follows) {
                 reached!(turn, "orchestrator.succession");
             }
+            turn.arm_in(Timer::Relay, limits::RELAY_PERIOD);
             self.read_roster(None, turn);
         } else {
             self.follows = true;
@@ -213,10 +224,28 @@ impl Orchestrator {
 
     fn deposed(&mut self, turn: &mut Turn<'_, Submission>) {
         if self.leads.take().is_some() {
+            turn.disarm(Timer::Relay);
+            self.relay.stop();
             reached!(turn, "orchestrator.lost-leadership");
             if let Some(holder) = &self.holder {
                 turn.note(Note::Deposed { lease: holder.lease() });
             }
+        }
+    }
+
+    fn on_relay_period(&mut self, turn: &mut Turn<'_, Submission>) {
+        if self.leads() {
+            turn.arm_in(Timer::Relay, limits::RELAY_PERIOD);
+            self.relay.on_period(turn);
+        }
+    }
+
+    fn on_ledger(&mut self, op: OpId, answer: ledger::Answer, turn: &mut Turn<'_, Submission>) {
+        match answer {
+            ledger::Answer::Roster(outcome) if self.step == Step::Roster(op) => self.on_roster(outcome, turn),
+            ledger::Answer::Unpublished(outcome) => self.relay.on_swept(op, outcome, turn),
+            ledger::Answer::Flagged(outcome) => self.relay.on_flagged(op, &outcome, turn),
+            _ => {}
         }
     }
 
@@ -425,20 +454,25 @@ impl Role for Orchestrator {
                     holder.on_timer(Timer::Lease.into(), turn);
                 }
             }
+            Event::Timer(key) if key == Timer::Relay.into() => self.on_relay_period(turn),
             Event::Timer(_) => self.on_round(turn),
             Event::Directory(directory::Event::Answered { op, answer }) => self.on_answer(op, *answer, turn),
             // An orchestrator watches nothing.
             Event::Directory(directory::Event::Changed { .. } | directory::Event::Gap { .. }) => {}
-            Event::Ledger(ledger::Event { op, answer }) => {
-                if let (ledger::Answer::Roster(outcome), true) = (*answer, self.step == Step::Roster(op)) {
-                    self.on_roster(outcome, turn);
+            Event::Ledger(ledger::Event { op, answer }) => self.on_ledger(op, *answer, turn),
+            Event::Bus(bus::Event::Answered { op, answer }) => {
+                if let bus::Answer::Published(outcome) = &*answer {
+                    self.relay.on_published(op, outcome, turn);
                 }
             }
+            // It consumes nothing either.
+            Event::Bus(bus::Event::Delivered { .. } | bus::Event::Gap { .. }) => {}
         }
     }
 
     fn queues(&self, report: &mut dyn FnMut(&'static str, usize, usize)) {
         report("orchestrator.takeovers", self.takeovers.len(), TAKEOVERS);
         report("orchestrator.decisions", self.decisions.len(), usize::from(self.config.map.regions()));
+        self.relay.queues(report);
     }
 }

@@ -60,11 +60,11 @@ impl Worker {
         let most = if maybe!(turn, "worker.commit-small-batch") { 1 } else { limits::BATCH_OPERATIONS };
         let taken = self.queue.len().min(most);
         let checkpoints = self.due_checkpoints(turn.now());
-        if taken == 0 && checkpoints.is_empty() {
+        if taken == 0 && checkpoints.is_empty() && !self.outgoing.is_due(turn.now()) {
             return;
         }
         let (operations, requesters) = self.queue.drain(..taken).map(|q| (q.operation, q.requester)).unzip();
-        let batch = Arc::new(Batch { operations, checkpoints, published: Vec::new() });
+        let batch = Arc::new(Batch { operations, checkpoints, published: self.outgoing.take_flags(turn.now()) });
         let op = turn.ledger(ledger::Submission::Commit(Arc::clone(&batch)), limits::LEDGER_PATIENCE);
         self.flight = Some(Flight { op: Some(op), batch, requesters, backoff: Backoff::default() });
     }
@@ -126,6 +126,7 @@ impl Worker {
                 Requester::Call(call) => wire::reply(call, Reply::ApplyEffect(wire::verdict_to_reply(*verdict)), turn),
             }
         }
+        self.outgoing.publish(&committed.facts, turn);
         self.drain(turn);
     }
 

@@ -9,13 +9,14 @@
 
 mod batch;
 mod claims;
+mod facts;
 mod operations;
 mod served;
 mod sessions;
 
 use crate::{
     Role, Turn,
-    doors::{Asked, clock::TimerKey, directory, ledger, network},
+    doors::{Asked, bus, clock::TimerKey, directory, ledger, network},
     history::Note,
     knobs::Knobs,
     lease::{Holder, LeaseTimes, News},
@@ -32,6 +33,7 @@ use alloc::{
 };
 use batch::{Flight, Queued};
 use claims::Claims;
+use facts::Outgoing;
 pub use served::Served;
 use worldline_proto::{CharacterId, ConnectionId, EntityId, Epoch, NodeId, OpId};
 
@@ -39,6 +41,7 @@ role_sums! {
     Network(network::Event, network::Submission),
     Directory(directory::Event, Asked<directory::Submission>),
     Ledger(ledger::Event, Asked<ledger::Submission>),
+    Bus(bus::Event, Asked<bus::Submission>),
 }
 
 /// What a worker is told before it starts.
@@ -149,6 +152,7 @@ pub struct Worker {
     highest: BTreeMap<EntityId, Epoch>,
     queue: VecDeque<Queued>,
     flight: Option<Flight>,
+    outgoing: Outgoing,
     /// Calls of effects at other owners: for which attacker.
     forwards: BTreeMap<OpId, CharacterId>,
     gateways: BTreeMap<NodeId, ConnectionId>,
@@ -171,6 +175,7 @@ impl Worker {
             highest: BTreeMap::new(),
             queue: VecDeque::new(),
             flight: None,
+            outgoing: Outgoing::default(),
             forwards: BTreeMap::new(),
             gateways: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -367,6 +372,14 @@ impl Worker {
         }
     }
 
+    fn on_bus(&mut self, event: &bus::Event, turn: &mut Turn<'_, Submission>) {
+        // A worker consumes nothing.
+        let bus::Event::Answered { op, answer } = event else { return };
+        if let bus::Answer::Published(outcome) = &**answer {
+            self.outgoing.on_published(*op, outcome, turn);
+        }
+    }
+
     fn on_stop(&mut self, turn: &mut Turn<'_, Submission>) {
         match self.phase {
             Phase::Active => {
@@ -414,6 +427,7 @@ impl Role for Worker {
             Event::Network(event) => self.on_network(event, turn),
             Event::Directory(event) => self.on_directory(event, turn),
             Event::Ledger(event) => self.on_ledger(event, turn),
+            Event::Bus(event) => self.on_bus(&event, turn),
         }
     }
 
@@ -423,6 +437,7 @@ impl Role for Worker {
         let (lookups, most) = self.routes.lookups();
         report("worker.lookups", lookups, most);
         self.claims.queues(report);
+        self.outgoing.queues(report);
         let waiting = self.entities.values().map(Served::waiting).max().unwrap_or(0);
         report("worker.character-operations", waiting, limits::CLIENT_WINDOW);
     }

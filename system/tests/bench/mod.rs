@@ -6,7 +6,7 @@ use worldline_proto::{CallId, ConnectionId, Incarnation, NodeId, OpId, server::R
 use worldline_system::{
     Desk, Outcome, Role, Turn,
     doors::{
-        Event, Submission,
+        Event, Submission, bus,
         clock::TimerKey,
         directory::{Answer as Told, Event as FromDirectory, Submission as ToDirectory},
         entropy::Entropy,
@@ -58,6 +58,10 @@ where
         self.give(Event::Ledger(FromLedger { op, answer: Box::new(answer) }));
     }
 
+    pub fn bus(&mut self, op: OpId, answer: bus::Answer) {
+        self.give(Event::Bus(bus::Event::Answered { op, answer: Box::new(answer) }));
+    }
+
     pub fn timer(&mut self, kind: u8) {
         self.give(Event::Timer(TimerKey::new(kind, 0)));
     }
@@ -88,6 +92,13 @@ where
     pub fn asked_ledger(&self) -> Vec<(OpId, ToLedger)> {
         self.submitted(|s| match s {
             Submission::Ledger(asked) => Some((asked.op, asked.submission.clone())),
+            _ => None,
+        })
+    }
+
+    pub fn asked_bus(&self) -> Vec<(OpId, bus::Submission)> {
+        self.submitted(|s| match s {
+            Submission::Bus(asked) => Some((asked.op, asked.submission.clone())),
             _ => None,
         })
     }

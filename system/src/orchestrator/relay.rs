@@ -1,0 +1,112 @@
+//! The relay: what stands in the outbox and is not flagged some time after it was written, it publishes and flags. So every
+//! fact is published, whatever became of its owner.
+//!
+//! It goes by the flags and never by a mark of how far it has come: a transaction that commits late would lie behind the mark.
+//! Two relays at once, or one beside the owner, publish the same facts under the same ids; nothing else comes of it.
+//!
+//! One page at a time: swept, published, flagged. Whatever does not come to `Done` is found again by a later sweep.
+
+use super::Submission;
+use crate::{
+    Outcome, Turn,
+    doors::{
+        bus,
+        ledger::{self, FactsPage},
+    },
+    facts, limits, reached,
+};
+use alloc::{collections::BTreeMap, vec::Vec};
+use worldline_proto::{EntityId, FactSequence, OpId};
+
+/// The page under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Relay {
+    step: Step,
+    /// Whether the sweep has seen more than its page.
+    more: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Step {
+    #[default]
+    Idle,
+    Sweeping(OpId),
+    Publishing {
+        waiting: BTreeMap<OpId, (EntityId, FactSequence)>,
+        published: Vec<(EntityId, FactSequence)>,
+    },
+    Flagging(OpId),
+}
+
+impl Relay {
+    /// The next period begins: sweeps, unless a page is under way. Each of its operations ends at its deadline.
+    pub fn on_period(&mut self, turn: &mut Turn<'_, Submission>) {
+        if matches!(self.step, Step::Idle) {
+            self.sweep(turn);
+        }
+    }
+
+    /// Forgets the page under way: this orchestrator leads no longer.
+    pub fn stop(&mut self) {
+        *self = Self::default();
+    }
+
+    fn sweep(&mut self, turn: &mut Turn<'_, Submission>) {
+        let submission = ledger::Submission::Unpublished { older_than: limits::RELAY_AGE, limit: limits::RELAY_PAGE };
+        self.step = Step::Sweeping(turn.ledger(submission, limits::LEDGER_PATIENCE));
+    }
+
+    pub fn on_swept(&mut self, op: OpId, outcome: Outcome<FactsPage>, turn: &mut Turn<'_, Submission>) {
+        if !matches!(self.step, Step::Sweeping(asked) if asked == op) {
+            return;
+        }
+        self.step = Step::Idle;
+        // A read leaves nothing behind: the next period tries again.
+        let Outcome::Done(page) = outcome else { return };
+        self.more = page.more;
+        if page.facts.is_empty() {
+            return;
+        }
+        reached!(turn, "orchestrator.fact-relayed");
+        let waiting = page.facts.iter().map(|fact| (facts::publish(fact, turn), (fact.aggregate, fact.sequence)));
+        self.step = Step::Publishing { waiting: waiting.collect(), published: Vec::new() };
+    }
+
+    pub fn on_published(&mut self, op: OpId, outcome: &Outcome<bus::Published>, turn: &mut Turn<'_, Submission>) {
+        let Step::Publishing { waiting, published } = &mut self.step else { return };
+        let Some(fact) = waiting.remove(&op) else { return };
+        match outcome {
+            Outcome::Done(_) => published.push(fact),
+            // It may be stored; it is published again under its id. One sweep after the other: the bus is not well.
+            Outcome::Unknown | Outcome::Refused(_) => self.more = false,
+        }
+        if !waiting.is_empty() {
+            return;
+        }
+        let flags = core::mem::take(published);
+        self.step = if flags.is_empty() {
+            Step::Idle
+        } else {
+            Step::Flagging(turn.ledger(ledger::Submission::Flag(flags), limits::LEDGER_PATIENCE))
+        };
+    }
+
+    pub fn on_flagged(&mut self, op: OpId, outcome: &Outcome<()>, turn: &mut Turn<'_, Submission>) {
+        if !matches!(self.step, Step::Flagging(asked) if asked == op) {
+            return;
+        }
+        self.step = Step::Idle;
+        // A flag that may be set or not shows in the next sweep.
+        if matches!(outcome, Outcome::Done(())) && self.more {
+            self.sweep(turn);
+        }
+    }
+
+    pub fn queues(&self, report: &mut dyn FnMut(&'static str, usize, usize)) {
+        let length = match &self.step {
+            Step::Publishing { waiting, published } => waiting.len() + published.len(),
+            Step::Idle | Step::Sweeping(_) | Step::Flagging(_) => 0,
+        };
+        report("orchestrator.relay", length, usize::from(limits::RELAY_PAGE));
+    }
+}
