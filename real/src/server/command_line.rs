@@ -65,13 +65,13 @@ fn configured(
     Ok(match command {
         Command::Gateway | Command::Worker | Command::Orchestrator => {
             let config = config::server(command, &layers, sink)?;
-            logs::start(&config.process.log);
+            let _log = logs::start(&config.process.log);
             operator::within(config.process.threads, Box::pin(role::run(command, config)))
         }
         Command::Bot => {
             let json = matches.get_flag("json");
             let config = config::bot(&layers, sink)?;
-            logs::start(&config.process.log);
+            let _log = logs::start(&config.process.log);
             operator::within(config.process.threads, Box::pin(bot::run(config, json)))
         }
         Command::Migrate => operator::migrate(&layers, matches, sink)?,

@@ -89,6 +89,7 @@ async fn health(State(process): State<Arc<Process>>) -> Json<Value> {
         "ready": process.ready.problems().is_empty(),
         "stopped": process.counters.stopped(),
         "host": counts(&mut process.counters.each().into_iter()),
+        "log": { "lost": super::logs::lost() },
         "inbox": { "length": process.inbox.len(), "shed": process.inbox.shed() },
         "network": counts(&mut process.network.iter().flat_map(|network| network.counters())),
         "probes": counts(&mut process.probes.reached()),
