@@ -12,6 +12,7 @@
 //! Must never be here: a rule of the game, a decision that belongs to a role, a simulator.
 
 pub mod bot;
+pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod directory;

@@ -1,11 +1,15 @@
-//! Whether a process can do its work, and if not, what it waits for: `/ready` and the log say so.
+//! Whether a process can do its work, and if not, what it waits for: `/ready` and the log say so. And what it does without,
+//! though it would do better with it: it is ready, but degraded, and `/health` says so.
 
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::watch;
 
 /// What a process needs, by name, and what is wrong with each. Clones share one list.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<watch::Sender<BTreeMap<&'static str, Option<String>>>>);
+pub struct Readiness(
+    Arc<watch::Sender<BTreeMap<&'static str, Option<String>>>>,
+    Arc<watch::Sender<BTreeMap<&'static str, String>>>,
+);
 
 impl Readiness {
     /// `need` is as it should be.
@@ -21,6 +25,33 @@ impl Readiness {
         if self.set(need, Some(problem.clone())) {
             tracing::warn!(need, problem, "not ready");
         }
+    }
+
+    /// The process does without `what`, and why. Logged when it is news.
+    pub fn degraded(&self, what: &'static str, problem: impl ToString) {
+        let problem = problem.to_string();
+        if self.1.send_if_modified(|lacks| lacks.insert(what, problem.clone()).as_ref() != Some(&problem)) {
+            tracing::warn!(what, problem, "degraded");
+        }
+    }
+
+    /// The process has `what` again.
+    pub fn restored(&self, what: &'static str) {
+        if self.1.send_if_modified(|lacks| lacks.remove(what).is_some()) {
+            tracing::info!(what, "no longer degraded");
+        }
+    }
+
+    /// What the process does without, and why.
+    #[must_use]
+    pub fn degradations(&self) -> BTreeMap<&'static str, String> {
+        self.1.borrow().clone()
+    }
+
+    /// Waits until what it does without is as `state` wants it.
+    pub async fn until_degraded(&self, state: impl Fn(&BTreeMap<&'static str, String>) -> bool) {
+        let mut lacks = self.1.subscribe();
+        lacks.wait_for(|lacks| state(lacks)).await.expect("the sender is borrowed");
     }
 
     /// What is missing, by need. Empty: the process is ready.

@@ -4,7 +4,7 @@ use super::{
     given::{Given, Value, read},
     problem::{Problem, Sink, quoted},
 };
-use crate::directory::Endpoint;
+use crate::{cache, directory::Endpoint};
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, ToSocketAddrs as _},
@@ -207,6 +207,22 @@ pub fn member(given: &Given, sink: &mut Sink) -> Option<Endpoint> {
             let found = said.split("; expected").next().unwrap_or(EXPECTED);
             let meant = format!("http://{text}");
             let near = !text.contains(['/', '@']) && text.contains(':') && meant.parse::<Endpoint>().is_ok();
+            sink.report(Problem { nearest: near.then_some(meant), ..Problem::new(&given.origin, found, EXPECTED) })
+        }
+    }
+}
+
+/// The address of a server of the cache: `redis://127.0.0.1:6379`. It may hold a password, which is not shown.
+pub fn cache(given: &Given, sink: &mut Sink) -> Option<cache::Endpoint> {
+    const EXPECTED: &str = "the address of a cache, such as `redis://127.0.0.1:6379`";
+    let Some(text) = given.text() else { return sink.report(given.problem(EXPECTED)) };
+    match text.parse::<cache::Endpoint>() {
+        Ok(endpoint) => Some(endpoint),
+        Err(error) => {
+            let said = error.to_string();
+            let found = said.split("; expected").next().unwrap_or(EXPECTED);
+            let meant = format!("redis://{text}");
+            let near = !text.contains(['/', '@']) && text.contains(':') && meant.parse::<cache::Endpoint>().is_ok();
             sink.report(Problem { nearest: near.then_some(meant), ..Problem::new(&given.origin, found, EXPECTED) })
         }
     }

@@ -8,7 +8,7 @@ use super::{
     problem::{Problem, Problems, Sink, quoted},
     world::{self, World},
 };
-use crate::{directory, network::tls::Identity};
+use crate::{cache, directory, network::tls::Identity};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -104,6 +104,8 @@ pub struct Server {
     pub directory: directory::Config,
     /// The URL of the ledger. It may hold a password.
     pub ledger: Secret,
+    /// The servers of the cache, if there is one.
+    pub cache: Option<cache::Config>,
     /// The world.
     pub world: World,
     /// How long an orderly stop may take.
@@ -140,6 +142,7 @@ fn decode_server(command: Command, layers: &Layers, sink: &mut Sink) -> Option<S
     let world = world_of(layers, sink);
     let directory = members(layers, sink);
     let ledger = layers.required("ledger", sink, decode::ledger);
+    let caches = layers.optional("cache", sink, decode::list(decode::cache, "addresses of a cache's servers"));
     let patience = decode::duration_in(Duration::from_millis(100)..=Duration::from_secs(3_600));
     let stop_patience = layers.optional("stop_patience", sink, patience).unwrap_or(STOP_PATIENCE);
     let knobs = knobs(layers, sink);
@@ -153,6 +156,7 @@ fn decode_server(command: Command, layers: &Layers, sink: &mut Sink) -> Option<S
         process,
         directory: directory?,
         ledger: Secret(ledger?),
+        cache: caches.filter(|servers| !servers.is_empty()).map(|endpoints| cache::Config { endpoints }),
         world: world?,
         stop_patience,
         knobs: knobs?,

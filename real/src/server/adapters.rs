@@ -1,6 +1,6 @@
 //! The doors of a role on real services, as its host calls them.
 
-use crate::{Doors, directory::Directory, ledger::Ledger, network::Network};
+use crate::{Doors, cache::Cache, directory::Directory, ledger::Ledger, network::Network};
 use std::sync::Arc;
 use worldline_system::{
     doors::{Asked, bus, cache, directory, ledger, network},
@@ -16,6 +16,8 @@ pub struct Adapters {
     pub directory: Directory,
     /// PostgreSQL.
     pub ledger: Ledger,
+    /// A Redis-protocol server, if there is one.
+    pub cache: Cache,
 }
 
 impl Doors for Adapters {
@@ -36,8 +38,9 @@ impl Doors for Adapters {
     // Nobody serves it yet: an operation comes to its deadline.
     fn bus(&mut self, _: Asked<bus::Submission>) {}
 
-    // No role asks it yet.
-    fn cache(&mut self, _: Asked<cache::Submission>) {}
+    fn cache(&mut self, asked: Asked<cache::Submission>) {
+        self.cache.submit(asked);
+    }
 
     fn note(&mut self, note: &Note) {
         match note {

@@ -3,7 +3,7 @@
 //! A connection lives a few seconds at most, and one too many ends the oldest: whoever opens many and says nothing keeps
 //! nobody else out.
 
-use crate::{Inbox, hooks::Probes, host::Counters, network::Network, ready::Readiness};
+use crate::{Inbox, cache::Cache, hooks::Probes, host::Counters, network::Network, ready::Readiness};
 use axum::{
     Json, Router,
     extract::State,
@@ -59,6 +59,8 @@ pub struct Process {
     pub probes: Probes,
     /// Its network, if it has one.
     pub network: Option<Arc<Network>>,
+    /// Its cache, if its role has that door.
+    pub cache: Option<Cache>,
 }
 
 /// Answers on `listener` for as long as it is polled.
@@ -87,11 +89,13 @@ async fn health(State(process): State<Arc<Process>>) -> Json<Value> {
         "uptime_s": crate::clock::now().since(process.since).as_millis() / 1_000,
         "version": env!("CARGO_PKG_VERSION"),
         "ready": process.ready.problems().is_empty(),
+        "degraded": process.ready.degradations(),
         "stopped": process.counters.stopped(),
         "host": counts(&mut process.counters.each().into_iter()),
         "log": { "lost": super::logs::lost() },
         "inbox": { "length": process.inbox.len(), "shed": process.inbox.shed() },
         "network": counts(&mut process.network.iter().flat_map(|network| network.counters())),
+        "cache": counts(&mut process.cache.iter().flat_map(Cache::counters)),
         "probes": counts(&mut process.probes.reached()),
     }))
 }

@@ -12,7 +12,9 @@ use super::{
     standing::Standing,
 };
 use crate::{
-    Host, Inbox, clock,
+    Host, Inbox,
+    cache::Cache,
+    clock,
     config::{Command, Part, Place, Server},
     directory::Directory,
     history,
@@ -88,7 +90,7 @@ struct Running {
 
 impl Running {
     async fn start(command: Command, config: Server) -> Result<Self, Exit> {
-        let Server { node, process, directory, ledger: url, world, stop_patience, knobs, part } = config;
+        let Server { node, process, directory, ledger: url, cache, world, stop_patience, knobs, part } = config;
         let (inbox, ready, probes) = (Inbox::default(), Readiness::default(), Probes::default());
         let listener = match process.http {
             Some(address) => Some(listen(address).await?),
@@ -117,7 +119,11 @@ impl Running {
         })?;
         let ledger = ledger::Config { name: format!("worldlined {}", process.name), ..ledger };
         let ledger = Ledger::new(ledger, inbox.clone(), ready.clone());
-        let adapters = Adapters { network: network.clone(), directory, ledger };
+        let cache = match cache {
+            Some(config) => Cache::new(config, inbox.clone(), ready.clone()),
+            None => Cache::absent(inbox.clone()),
+        };
+        let adapters = Adapters { network: network.clone(), directory, ledger, cache: cache.clone() };
         let counters = Counters::default();
         let told = Process {
             role: super::name_of(command),
@@ -130,6 +136,7 @@ impl Running {
             counters: counters.clone(),
             probes: probes.clone(),
             network,
+            cache: Some(cache),
         };
         tracing::info!(node = node.0, incarnation = desk.incarnation.0, name = process.name, "starts as {command}");
         let map = world.map;
@@ -195,7 +202,7 @@ impl Running {
                     network.close().await;
                 }
             };
-            tokio::join!(network, adapters.ledger.close(), adapters.directory.close());
+            tokio::join!(network, adapters.ledger.close(), adapters.directory.close(), adapters.cache.close());
         };
         if timeout(CLOSE_PATIENCE, Box::pin(closing)).await.is_err() {
             tracing::warn!("the adapters have not closed within {CLOSE_PATIENCE:?}");

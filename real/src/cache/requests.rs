@@ -1,0 +1,411 @@
+//! A submission as commands of the protocol, and what the server says as its answer.
+//!
+//! Places go as the middle of their cell, so that the server's floating-point numbers fall into that cell and no other. What
+//! it finds is measured on the plane, from the cells that it tells.
+
+use super::{Counters, scripts::Script};
+use redis::{Pipeline, ServerError, Value};
+use std::fmt::Write as _;
+use worldline_proto::{CharacterId, NodeId, OpId};
+use worldline_system::{
+    Outcome, Refusal,
+    doors::{
+        cache::{Answer, Ask, Fields, Hash, HashKey, Kept, Key, Neighbour, STAMP_FIELD, Stamp, Submission},
+        directory::RegionId,
+    },
+    limits,
+    outcome::End,
+    rules::{grid::Cell, space::Position},
+    time::{Duration, Instant},
+};
+
+/// Columns and rows of the grid in each direction.
+const STEPS: f64 = (1_u64 << 26) as f64;
+/// The latitude at which the grid ends, in degrees: `GEO_LAT_MAX`.
+const LATITUDE_MAX: f64 = 85.051_128_78;
+/// A degree on the equator of Redis' sphere, in millimetres.
+const DEGREE_MM: f64 = 40_041_468_000.0 / 360.0;
+/// The server looks so much farther, in thousandths and in metres, than it is asked to: it measures on a sphere.
+const FARTHER: (f64, f64) = (1.001, 1.0);
+
+/// Something for the server to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// What a role has asked. With the texts of scripts where the server had forgotten them.
+    Ask { op: OpId, deadline: Instant, submission: Submission, forgotten: bool },
+    /// The second step of [`Submission::Loads`].
+    Loads { op: OpId, region: RegionId, nodes: Vec<NodeId> },
+    /// Takes nodes without a load out of their region's index.
+    Forget { region: RegionId, nodes: Vec<NodeId> },
+    /// Deletes an entry of another type.
+    Remove(String),
+    /// Is anybody there?
+    Ping,
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub answer: Option<(OpId, Answer)>,
+    /// To be done next.
+    pub next: Option<Work>,
+}
+
+impl Done {
+    fn answer(op: OpId, answer: Answer) -> Self {
+        Self { answer: Some((op, answer)), next: None }
+    }
+}
+
+/// What a server says to one command.
+type Said<'a> = Result<&'a Value, &'a ServerError>;
+
+impl Work {
+    /// Writes it into a pipeline, and says how many commands it is.
+    pub fn encode(&self, scripts: &[String], pipeline: &mut Pipeline) -> usize {
+        match self {
+            Self::Ask { submission, forgotten, .. } => {
+                encode(submission, Call { scripts, forgotten: *forgotten, pipeline });
+                1
+            }
+            Self::Loads { region, nodes, .. } => {
+                for &node in nodes {
+                    pipeline.cmd("HGETALL").arg(HashKey::Load { region: *region, node }.to_string());
+                }
+                nodes.len()
+            }
+            Self::Forget { region, nodes } => {
+                let nodes: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+                pipeline.cmd("SREM").arg(index(*region)).arg(nodes);
+                1
+            }
+            Self::Remove(key) => {
+                pipeline.cmd("UNLINK").arg(key);
+                1
+            }
+            Self::Ping => {
+                pipeline.cmd("PING");
+                1
+            }
+        }
+    }
+
+    /// What the server's answers mean.
+    pub fn decode(self, said: &[Value], counters: &Counters) -> Done {
+        match self {
+            Self::Ask { op, deadline, submission, forgotten } => {
+                let said = said.first().map_or(Ok(&Value::Nil), checked);
+                match said {
+                    Err(error) if error.code() == "NOSCRIPT" && !forgotten => {
+                        let next = Some(Self::Ask { op, deadline, submission, forgotten: true });
+                        Done { answer: None, next }
+                    }
+                    _ => decode(op, &submission, said, counters),
+                }
+            }
+            Self::Loads { op, region, nodes } => {
+                let (mut loads, mut gone) = (vec![], vec![]);
+                for (node, said) in nodes.into_iter().zip(said) {
+                    match hash(said, counters) {
+                        Some(Hash { fields, .. }) => loads.push((node, fields)),
+                        None => gone.push(node),
+                    }
+                }
+                let next = (!gone.is_empty()).then_some(Self::Forget { region, nodes: gone });
+                Done { answer: Some((op, Answer::Loads(Outcome::Done(loads)))), next }
+            }
+            Self::Forget { .. } | Self::Remove(_) | Self::Ping => Done::default(),
+        }
+    }
+
+    /// The operation that it is for, and which answer that has.
+    pub fn op(&self) -> Option<(OpId, Ask)> {
+        match self {
+            Self::Ask { op, submission, .. } => Some((*op, submission.into())),
+            Self::Loads { op, .. } => Some((*op, Ask::Loads)),
+            Self::Forget { .. } | Self::Remove(_) | Self::Ping => None,
+        }
+    }
+}
+
+fn checked(value: &Value) -> Said<'_> {
+    match value {
+        Value::ServerError(error) => Err(error),
+        value => Ok(value),
+    }
+}
+
+/// A command under construction.
+struct Call<'a> {
+    scripts: &'a [String],
+    forgotten: bool,
+    pipeline: &'a mut Pipeline,
+}
+
+impl<'a> Call<'a> {
+    fn script(self, script: Script, keys: &[&str]) -> &'a mut Pipeline {
+        let Self { scripts, forgotten, pipeline } = self;
+        if forgotten {
+            pipeline.cmd("EVAL").arg(script.text());
+        } else {
+            pipeline.cmd("EVALSHA").arg(&scripts[script as usize]);
+        }
+        pipeline.arg(keys.len()).arg(keys)
+    }
+}
+
+fn encode(submission: &Submission, call: Call<'_>) {
+    match submission {
+        Submission::Read(key) => {
+            call.pipeline.cmd("HGETALL").arg(key.to_string());
+        }
+        Submission::Write { key, fields } => {
+            let index = match key {
+                HashKey::Load { region, node } => Some((index(*region), node.to_string())),
+                _ => None,
+            };
+            let (key, ttl) = (key.to_string(), key.ttl());
+            let mut keys = vec![key.as_str()];
+            keys.extend(index.as_ref().map(|(index, _)| index.as_str()));
+            let entry = index.as_ref().map_or("", |(_, node)| node.as_str());
+            pairs(call.script(Script::Write, &keys).arg(millis(ttl)).arg(entry), fields);
+        }
+        Submission::Keep { key, stamp, fields } => {
+            let (key, ttl) = (key.to_string(), key.ttl());
+            pairs(call.script(Script::Keep, &[&key]).arg(millis(ttl)).arg(stamp.to_string()), fields);
+        }
+        Submission::Increment { key, by } => {
+            call.script(Script::Increment, &[&key.to_string()]).arg(millis(key.ttl())).arg(by.get());
+        }
+        Submission::Count(key) => {
+            call.pipeline.cmd("GET").arg(key.to_string());
+        }
+        Submission::Get(key) => {
+            call.pipeline.cmd("GET").arg(key.to_string());
+        }
+        Submission::Set { key, value, ttl } => {
+            call.pipeline.cmd("SET").arg(key.to_string()).arg(value).arg("PX").arg(millis(*ttl));
+        }
+        &Submission::Delete(Key::Presence { region, member }) => {
+            let [places, ends] = presence(region);
+            call.script(Script::Leave, &[&places, &ends]).arg(member.to_string());
+        }
+        Submission::Delete(key) => {
+            call.pipeline.cmd("UNLINK").arg(name(key));
+        }
+        &Submission::Place { region, member, at } => {
+            let [places, ends] = presence(region);
+            let (longitude, latitude) = middle(Cell::of(at));
+            let call = call.script(Script::Place, &[&places, &ends]).arg(millis(limits::PRESENCE_TTL));
+            call.arg(member.to_string()).arg(longitude).arg(latitude);
+        }
+        &Submission::Near { region, around, radius_mm, limit } => {
+            let [places, ends] = presence(region);
+            let (longitude, latitude) = degrees(around);
+            let radius_m = radius_mm as f64 / 1_000.0 * FARTHER.0 + FARTHER.1;
+            let call = call.script(Script::Near, &[&places, &ends]).arg(longitude).arg(latitude);
+            call.arg(format!("{radius_m:.3}")).arg(limit);
+        }
+        &Submission::Loads(region) => {
+            call.pipeline.cmd("SMEMBERS").arg(index(region));
+        }
+    }
+}
+
+fn pairs(call: &mut Pipeline, fields: &Fields) {
+    for (name, value) in fields {
+        call.arg(name).arg(value);
+    }
+}
+
+/// Whole milliseconds, rounded up: nothing lives shorter than it was said.
+fn millis(span: Duration) -> u64 {
+    span.as_nanos().div_ceil(1_000_000)
+}
+
+/// The set of a region's workers that have a load.
+fn index(region: RegionId) -> String {
+    format!("worker_load:{}", region.0)
+}
+
+/// The two sorted sets of a region's presence: places, and ends in milliseconds of the server's clock.
+fn presence(region: RegionId) -> [String; 2] {
+    ["geo", "seen"].map(|set| format!("peer:{}:{set}", region.0))
+}
+
+fn name(key: &Key) -> String {
+    let mut name = String::new();
+    let written = match key {
+        Key::Hash(key) => write!(name, "{key}"),
+        Key::Counter(key) => write!(name, "{key}"),
+        Key::Revoked(key) => write!(name, "{key}"),
+        Key::Presence { region, .. } => write!(name, "{}", presence(*region)[0]),
+    };
+    written.expect("a text takes everything");
+    name
+}
+
+/// Longitude and latitude of a cell's middle.
+pub(super) fn middle(cell: Cell) -> (String, String) {
+    let longitude = (f64::from(cell.column()) + 0.5) / STEPS * 360.0 - 180.0;
+    let latitude = (f64::from(cell.row()) + 0.5) / STEPS * 2.0 * LATITUDE_MAX - LATITUDE_MAX;
+    (format!("{longitude:.12}"), format!("{latitude:.12}"))
+}
+
+fn degrees(place: Position) -> (String, String) {
+    (format!("{:.12}", place.x_mm as f64 / DEGREE_MM), format!("{:.12}", place.y_mm as f64 / DEGREE_MM))
+}
+
+fn decode(op: OpId, submission: &Submission, said: Said<'_>, counters: &Counters) -> Done {
+    let value = match said {
+        Ok(value) => value,
+        Err(error) => return failed(op, submission, error, counters),
+    };
+    let unread = || {
+        counters.unreadable();
+        Ask::from(submission).ended(End::Unknown)
+    };
+    let answer = match submission {
+        Submission::Read(_) => Answer::Read(Outcome::Done(hash(value, counters))),
+        Submission::Write { .. } => Answer::Written(Outcome::Done(())),
+        Submission::Keep { key, .. } => match (value, text(value).map(|text| text.parse::<Stamp>())) {
+            (Value::Int(1), _) => Answer::Kept(Outcome::Done(Kept::Replaced)),
+            (_, Some(Ok(stamp))) => Answer::Kept(Outcome::Done(Kept::Stands(stamp))),
+            // Above what any stamp can be: nobody could ever replace it.
+            _ => {
+                counters.wrong_type();
+                let answer = Answer::Kept(Outcome::Refused(Refusal::WrongType));
+                return Done { answer: Some((op, answer)), next: Some(Work::Remove(key.to_string())) };
+            }
+        },
+        Submission::Increment { .. } => number(value).map_or_else(unread, |sum| Answer::Counted(Outcome::Done(sum))),
+        Submission::Count(key) => match value {
+            Value::Nil => Answer::Counted(Outcome::Done(0)),
+            value => match number(value) {
+                Some(count) => Answer::Counted(Outcome::Done(count)),
+                None => {
+                    counters.wrong_type();
+                    let answer = Answer::Counted(Outcome::Done(0));
+                    return Done { answer: Some((op, answer)), next: Some(Work::Remove(key.to_string())) };
+                }
+            },
+        },
+        Submission::Get(_) => Answer::Got(Outcome::Done(text(value).map(str::to_owned))),
+        Submission::Set { .. } => Answer::Set(Outcome::Done(())),
+        Submission::Delete(_) => match number(value) {
+            Some(count) => Answer::Deleted(Outcome::Done(count > 0)),
+            None => unread(),
+        },
+        Submission::Place { .. } => Answer::Placed(Outcome::Done(())),
+        &Submission::Near { around, radius_mm, .. } => Answer::Near(Outcome::Done(near(value, around, radius_mm))),
+        &Submission::Loads(region) => {
+            let mut nodes: Vec<NodeId> = items(value).filter_map(text).filter_map(node).collect();
+            nodes.sort_unstable();
+            nodes.truncate(limits::CACHE_LOADS);
+            if !nodes.is_empty() {
+                return Done { answer: None, next: Some(Work::Loads { op, region, nodes }) };
+            }
+            Answer::Loads(Outcome::Done(vec![]))
+        }
+    };
+    Done::answer(op, answer)
+}
+
+/// The server has refused it.
+fn failed(op: OpId, submission: &Submission, error: &ServerError, counters: &Counters) -> Done {
+    let ask = Ask::from(submission);
+    if error.code() == "WRONGTYPE" {
+        counters.wrong_type();
+        // The scripts have deleted it themselves.
+        let (answer, key) = match submission {
+            Submission::Read(key) => (Answer::Read(Outcome::Done(None)), Some(key.to_string())),
+            Submission::Count(key) => (Answer::Counted(Outcome::Done(0)), Some(key.to_string())),
+            Submission::Get(key) => (Answer::Got(Outcome::Done(None)), Some(key.to_string())),
+            Submission::Loads(region) => (Answer::Loads(Outcome::Done(vec![])), Some(index(*region))),
+            Submission::Near { .. } => (Answer::Near(Outcome::Done(vec![])), None),
+            _ => (ask.ended(End::Refused(Refusal::WrongType)), None),
+        };
+        return Done { answer: Some((op, answer)), next: key.map(Work::Remove) };
+    }
+    Done::answer(op, ask.ended(verdict(error)))
+}
+
+/// What the server's refusal says of the operation. What is not known is not certain.
+fn verdict(error: &ServerError) -> End {
+    match error.code() {
+        "OOM" => End::Refused(Refusal::OutOfMemory),
+        "READONLY" => End::Refused(Refusal::ReadOnly),
+        "LOADING" | "MASTERDOWN" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" | "MOVED" | "ASK" | "NOAUTH" | "NOPERM"
+        | "MISCONF" | "NOREPLICAS" => End::Refused(Refusal::NotServing),
+        _ if error.details().is_some_and(|said| said.contains("would overflow")) => End::Refused(Refusal::Overflow),
+        _ => End::Unknown,
+    }
+}
+
+/// Whether a refusal shows that this server is not the one to ask: a replica, or one that lets nobody in any more.
+pub(super) fn turns_away(value: &Value) -> Option<&str> {
+    match value {
+        Value::ServerError(error) if matches!(error.code(), "READONLY" | "NOAUTH" | "MASTERDOWN" | "MOVED") => {
+            Some(error.code())
+        }
+        _ => None,
+    }
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(number) => Some(*number),
+        value => text(value)?.parse().ok(),
+    }
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    match value {
+        Value::Array(items) | Value::Set(items) => items.iter(),
+        _ => [].iter(),
+    }
+}
+
+fn node(text: &str) -> Option<NodeId> {
+    text.strip_prefix('n')?.parse().ok().map(NodeId)
+}
+
+/// A hash as it is read: none where there is no field. A field that is no text is left out and counted.
+fn hash(value: &Value, counters: &Counters) -> Option<Hash> {
+    let mut hash = Hash::default();
+    let mut any = false;
+    let mut items = items(value);
+    while let (Some(name), Some(value)) = (items.next(), items.next()) {
+        any = true;
+        match (text(name), text(value)) {
+            (Some(STAMP_FIELD), stamp) => hash.stamp = stamp.and_then(|stamp| stamp.parse().ok()),
+            (Some(name), Some(value)) => {
+                hash.fields.insert(name.to_owned(), value.to_owned());
+            }
+            _ => counters.unreadable(),
+        }
+    }
+    any.then_some(hash)
+}
+
+/// The members that the server has found, as they are measured on the plane.
+fn near(value: &Value, around: Position, radius_mm: u64) -> Vec<Neighbour> {
+    let found = items(value).filter_map(|member| {
+        let mut parts = items(member);
+        let who = parts.next().and_then(text)?.parse::<CharacterId>().ok()?;
+        let code = u64::try_from(parts.next().and_then(number)?).ok()?;
+        let position = Cell::from_code(code)?.middle();
+        Some(Neighbour { member: who, position, distance_mm: position.distance_mm(around) })
+    });
+    let mut near: Vec<Neighbour> = found.filter(|neighbour| neighbour.distance_mm <= radius_mm).collect();
+    near.sort_unstable_by_key(|neighbour| (neighbour.distance_mm, neighbour.member));
+    near
+}
