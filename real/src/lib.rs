@@ -1,7 +1,7 @@
-//! Worldline on real services: the same roles, unchanged, on QUIC, gRPC, etcd and PostgreSQL.
+//! Worldline on real services: the same roles, unchanged, on QUIC, gRPC, etcd, PostgreSQL and a Redis-protocol cache.
 //!
 //! A role's thread ([`host`]) takes events out of its [`Inbox`] and hands what the role submits to the adapters of its doors:
-//! [`network`] (quinn and tonic), [`directory`] (etcd), [`ledger`] (PostgreSQL). Each door has the same file name as in
+//! [`network`] (quinn and tonic), [`directory`] (etcd), [`ledger`] (PostgreSQL), [`cache`] (redis). Each door has the same file name as in
 //! `sim/`. Adapters are tasks on tokio: they turn a submission into a call and what comes of it into an event.
 //!
 //! Invariants:

@@ -6,8 +6,9 @@
 
 use super::{
     Config, Counters,
-    link::{Line, addresses, connect},
-    requests::{Done, Work, turns_away},
+    link::{Line, connect},
+    replies::turns_away,
+    requests::{Done, Work},
 };
 use crate::{Inbox, clock, entropy, ready::Readiness};
 use redis::{Pipeline, RedisResult, Value};
@@ -66,14 +67,15 @@ impl Keeper {
     pub async fn keep(mut self) {
         let mut entropy = entropy::fresh().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
         let (mut backoff, retry) = (Backoff::default(), Retry::default());
-        self.ready.degraded(NEED, format!("not yet connected to the cache at {}", addresses(&self.config)));
         let count = self.config.endpoints.len();
         if count == 0 {
             self.ready.degraded(NEED, "no address of a cache is configured");
+            while self.meanwhile(std::future::pending::<()>()).await.is_some() {}
+            return;
         }
         let mut problems: Vec<Option<String>> = vec![None; count];
         let mut at = 0;
-        while count > 0 {
+        loop {
             let endpoint = self.config.endpoints[at].clone();
             let Some(connected) = self.meanwhile(connect(&endpoint, BATCHES * 2)).await else { return };
             let problem = match connected {
@@ -101,7 +103,6 @@ impl Keeper {
                 }
             }
         }
-        while self.meanwhile(std::future::pending::<()>()).await.is_some() {}
     }
 
     /// Refuses what is asked until this has come about; `None` once the adapter is closed.

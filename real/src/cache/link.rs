@@ -27,7 +27,7 @@ pub(super) async fn connect(endpoint: &Endpoint, batches: usize) -> Result<Line,
     let client = Client::open(endpoint.info.clone()).map_err(|error| nobody(error.to_string()))?;
     // Each batch that is in flight has its place at once: a batch that waited for one could be overtaken.
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT + HANDSHAKE))
+        .set_connection_timeout(None)
         .set_response_timeout(None)
         .set_pipeline_buffer_size(batches);
     let opened = async {
@@ -39,12 +39,9 @@ pub(super) async fn connect(endpoint: &Endpoint, batches: usize) -> Result<Line,
         let scripts = introduce(endpoint, &mut connection).await?;
         Ok(Line { connection, scripts })
     };
-    match timeout(CONNECT + HANDSHAKE, opened).await {
-        Ok(opened) => opened,
-        Err(_) => Err(format!(
-            "{endpoint} accepts connections and never answers: a server of the Redis protocol should be there"
-        )),
-    }
+    timeout(CONNECT + HANDSHAKE, opened).await.unwrap_or_else(|_| {
+        Err(format!("{endpoint} accepts connections and never answers: a server of the Redis protocol should be there"))
+    })
 }
 
 /// Whether anybody accepts connections there.

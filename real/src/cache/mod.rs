@@ -13,6 +13,7 @@
 mod config;
 mod keeper;
 mod link;
+mod replies;
 mod requests;
 mod scripts;
 #[cfg(test)]
@@ -100,6 +101,7 @@ impl Cache {
     /// there is a connection, and again whenever there is none.
     #[must_use]
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
+        ready.degraded(keeper::NEED, format!("not yet connected to the cache at {}", link::addresses(&config)));
         let (asks, asked) = mpsc::channel(limits::OPERATIONS_IN_FLIGHT);
         let counters = Counters::default();
         let keeper = Keeper { config, inbox: inbox.clone(), ready, counters: counters.clone(), asked };

@@ -59,7 +59,8 @@ end
 return 1
 ";
 
-// Stamps are texts of one length whose order is that of what they mean: a number of Lua has only 53 bits.
+// Stamps are texts of one length whose order is that of what they mean: a number of Lua has only 53 bits. The first write is one
+// that a server at its memory bound refuses; after another it would let the rest pass.
 const KEEP: &str = r"
 local stands = redis.pcall('HGET', KEYS[1], 'stamp')
 if type(stands) == 'table' and stands.err then
@@ -69,6 +70,7 @@ end
 if stands and #stands == 41 and string.match(stands, '^%d+%.%d+$') and stands >= ARGV[2] then
   return stands
 end
+redis.call('HSET', KEYS[1], 'stamp', ARGV[2])
 redis.call('UNLINK', KEYS[1])
 redis.call('HSET', KEYS[1], 'stamp', ARGV[2], unpack(ARGV, 3))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])

@@ -7,7 +7,7 @@ use tokio::{
     net::TcpListener,
 };
 
-/// Whatever answers everything it is sent with these bytes and, if it `stays`, keeps the connection.
+/// Whatever answers every command it is sent with these bytes and, if it `stays`, keeps the connection.
 fn impostor(caller: &Caller, says: &'static [u8], stays: bool) -> String {
     let listener = caller.runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
     let url = format!("redis://{}", listener.local_addr().expect("bound"));
@@ -16,8 +16,9 @@ fn impostor(caller: &Caller, says: &'static [u8], stays: bool) -> String {
             tokio::spawn(async move {
                 let mut heard = [0; 4_096];
                 // It may have hung up.
-                while stays && stream.read(&mut heard).await.is_ok_and(|bytes| bytes > 0) {
-                    let _ = stream.write_all(says).await;
+                while stays && let Ok(bytes @ 1..) = stream.read(&mut heard).await {
+                    let commands = heard[..bytes].iter().filter(|&&byte| byte == b'*').count();
+                    let _ = stream.write_all(&says.repeat(commands)).await;
                 }
             });
         }

@@ -62,7 +62,6 @@ impl Caller {
     }
 
     fn until_connected(&self) {
-        // Before it has looked for the first time nothing is said to be wrong either: what it says then is waited for.
         self.until("connected", |lacks| lacks.is_empty());
         assert!(self.ready.problems().is_empty(), "a process is ready without its cache");
     }

@@ -1,8 +1,9 @@
-//! A Valkey (or Redis) of a test's own: on a free port of loopback, keeping nothing, gone with the test.
+//! A Valkey (or Redis) of a test's own: on a free port of loopback, in a temporary folder, gone with the test.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     net::TcpListener,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -14,14 +15,17 @@ const HOW: &str = "WORLDLINE_TEST_VALKEY_BIN is not set: these tests need Valkey
 pub(super) struct Valkey {
     child: Child,
     pub port: u16,
+    /// It keeps nothing there but what a replica is sent.
+    folder: PathBuf,
     arguments: Vec<String>,
 }
 
 impl Valkey {
     pub fn start(extra: &[&str]) -> Self {
         let port = free_port();
+        let folder = std::env::temp_dir().join(format!("worldline-valkey-{}-{port}", std::process::id()));
         let arguments: Vec<String> = extra.iter().map(ToString::to_string).collect();
-        Self { child: spawn(port, &arguments), port, arguments }
+        Self { child: spawn(port, &folder, &arguments), port, folder, arguments }
     }
 
     pub fn url(&self) -> String {
@@ -46,7 +50,7 @@ impl Valkey {
 
     /// Starts it again, empty, on its port, after it was killed.
     pub fn restart(&mut self) {
-        self.child = spawn(self.port, &self.arguments);
+        self.child = spawn(self.port, &self.folder, &self.arguments);
     }
 
     fn signal(&self, signal: Signal) {
@@ -60,6 +64,7 @@ impl Drop for Valkey {
         // It may have been killed already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -76,12 +81,15 @@ fn free_port() -> u16 {
     }
 }
 
-fn spawn(port: u16, arguments: &[String]) -> Child {
+/// In an empty folder: it reads what it finds there.
+fn spawn(port: u16, folder: &Path, arguments: &[String]) -> Child {
     let binary = std::env::var_os("WORLDLINE_TEST_VALKEY_BIN").expect(HOW);
+    let _ = std::fs::remove_dir_all(folder);
+    std::fs::create_dir_all(folder).expect("a folder for the server");
     Command::new(binary)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .args(arguments)
-        .current_dir(std::env::temp_dir())
+        .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
