@@ -59,15 +59,17 @@ impl Item {
 struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
-    room: Semaphore,
     streams: Semaphore,
-    credits: Semaphore,
     shed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Item>,
+    /// So many of them are unsolicited input.
+    unsolicited: usize,
+    /// So many of them are news of watches.
+    news: usize,
     closed: bool,
     /// A thread waits for an item and was not woken yet: waking costs a system call, and mostly nobody needs it.
     asleep: bool,
@@ -82,9 +84,7 @@ impl Default for Inbox {
         Self(Arc::new(Shared {
             queue: Mutex::default(),
             filled: Condvar::new(),
-            room: Semaphore::new(limits::INBOX),
             streams: Semaphore::new(limits::INBOX),
-            credits: Semaphore::new(limits::WATCH_CREDITS),
             shed: AtomicU64::new(0),
         }))
     }
@@ -105,28 +105,25 @@ impl Inbox {
     /// Unsolicited input: `false` where it was shed.
     #[must_use]
     pub fn offer(&self, event: Event) -> bool {
-        let Ok(slot) = self.0.room.try_acquire() else {
+        let mut queue = self.queue();
+        if queue.closed || queue.unsolicited >= limits::INBOX {
+            drop(queue);
             self.0.shed.fetch_add(1, Ordering::Relaxed);
             return false;
-        };
-        slot.forget();
-        self.push(Item::Unsolicited(event));
+        }
+        queue.unsolicited += 1;
+        queue.items.push_back(Item::Unsolicited(event));
+        self.wake(queue);
         true
     }
 
     /// Unsolicited input that came at once: as much of it as finds slots, from the first on; the rest is shed.
     pub fn offer_all(&self, events: &mut Vec<Event>) {
-        let slots = self.0.room.available_permits().min(events.len());
-        // Another may have taken them meanwhile; then each looks for its own.
-        match self.0.room.try_acquire_many(slots as u32) {
-            Ok(all) => all.forget(),
-            Err(_) => {
-                return events.drain(..).for_each(|event| {
-                    let _ = self.offer(event);
-                });
-            }
-        }
-        self.push_all(events.drain(..slots).map(Item::Unsolicited));
+        let mut queue = self.queue();
+        let slots = if queue.closed { 0 } else { limits::INBOX.saturating_sub(queue.unsolicited).min(events.len()) };
+        queue.unsolicited += slots;
+        queue.items.extend(events.drain(..slots).map(Item::Unsolicited));
+        self.wake(queue);
         self.0.shed.fetch_add(events.len() as u64, Ordering::Relaxed);
         events.clear();
     }
@@ -158,12 +155,15 @@ impl Inbox {
     /// News of a watch: `false` where its reader has not kept up, and the watch must end with a gap.
     #[must_use]
     pub fn news(&self, event: Event) -> bool {
-        let Ok(credit) = self.0.credits.try_acquire() else {
+        let mut queue = self.queue();
+        if queue.closed || queue.news >= limits::WATCH_CREDITS {
+            drop(queue);
             self.0.shed.fetch_add(1, Ordering::Relaxed);
             return false;
-        };
-        credit.forget();
-        self.push(Item::News(event));
+        }
+        queue.news += 1;
+        queue.items.push_back(Item::News(event));
+        self.wake(queue);
         true
     }
 
@@ -204,9 +204,12 @@ impl Inbox {
         }
         let item = queue.items.pop_front()?;
         match item {
-            Item::Unsolicited(_) => self.0.room.add_permits(1),
-            Item::Streamed(_) => self.0.streams.add_permits(1),
-            Item::News(_) => self.0.credits.add_permits(1),
+            Item::Unsolicited(_) => queue.unsolicited -= 1,
+            Item::News(_) => queue.news -= 1,
+            Item::Streamed(_) => {
+                drop(queue);
+                self.0.streams.add_permits(1);
+            }
             Item::Answer(..) | Item::Reserved(_) => {}
         }
         Some(item)
@@ -224,9 +227,7 @@ impl Inbox {
         let mut queue = self.queue();
         queue.closed = true;
         queue.items.clear();
-        self.0.room.close();
         self.0.streams.close();
-        self.0.credits.close();
     }
 
     fn push(&self, item: Item) {
@@ -237,11 +238,16 @@ impl Inbox {
         let mut queue = self.queue();
         if !queue.closed {
             queue.items.extend(items);
-            let asleep = std::mem::take(&mut queue.asleep);
-            drop(queue);
-            if asleep {
-                self.0.filled.notify_all();
-            }
+            self.wake(queue);
+        }
+    }
+
+    /// Wakes who waits for an item, once.
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        let asleep = !queue.items.is_empty() && std::mem::take(&mut queue.asleep);
+        drop(queue);
+        if asleep {
+            self.0.filled.notify_all();
         }
     }
 

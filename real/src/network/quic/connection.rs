@@ -6,7 +6,7 @@
 use super::{
     Place, Shared,
     frames::Dialect,
-    lane::{Datagrams, Lane, Overflow},
+    lane::{Datagrams, Gathered, Lane, Overflow},
     leaving::Leaver,
     reader::Reader,
     reason::{code, reason_of},
@@ -15,7 +15,6 @@ use super::{
 use crate::network::counters::Count;
 use quinn::{SendDatagramError, WriteError};
 use std::{
-    collections::VecDeque,
     future::{Future, poll_fn},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -26,7 +25,7 @@ use std::{
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot},
-    task::coop,
+    task::yield_now,
     time::timeout,
 };
 use worldline_proto::{ConnectionId, NodeId};
@@ -64,7 +63,7 @@ impl Entry {
         if self.is_over() {
             return shared.counters.add(Count::SentToNobody);
         }
-        let Some(bytes) = self.dialect.datagram(payload) else {
+        let Some(bytes) = self.dialect.datagram_bytes(payload) else {
             tracing::error!(?payload, "this datagram cannot be sent");
             return shared.counters.add(Count::Unsendable);
         };
@@ -72,7 +71,7 @@ impl Entry {
         if lane.writer.begin() {
             shared.tasks.spawn(write_datagrams(Arc::clone(shared), Arc::clone(self)));
         }
-        let (displaced, writer) = lane.push(bytes);
+        let (displaced, writer) = lane.push(self.dialect, payload, bytes);
         drop(lane);
         wake(writer);
         if displaced {
@@ -274,7 +273,7 @@ async fn write(shared: Arc<Shared>, entry: Arc<Entry>, class: StreamClass, done:
         stream.write_all(&[class as u8]).await?;
         while let Some(frames) = poll_fn(|context| lock(lane).poll_take(context)).await {
             stream.write_chunk(frames).await?;
-            coop::consume_budget().await;
+            yield_now().await;
         }
         Ok(())
     };
@@ -294,15 +293,15 @@ async fn write(shared: Arc<Shared>, entry: Arc<Entry>, class: StreamClass, done:
 
 /// Sends what waits of a connection's datagrams, until none will come.
 async fn write_datagrams(shared: Arc<Shared>, entry: Arc<Entry>) {
-    let mut taken = VecDeque::new();
+    let mut taken = Gathered::default();
     while poll_fn(|context| lock(&entry.datagrams).poll_take(context, &mut taken)).await.is_some() {
-        for datagram in taken.drain(..) {
+        while let Some(datagram) = taken.pop() {
             match entry.connection.send_datagram(datagram) {
                 Ok(()) => {}
                 Err(SendDatagramError::ConnectionLost(_)) => shared.counters.add(Count::SentToNobody),
                 Err(_) => shared.counters.add(Count::Unsendable),
             }
         }
-        coop::consume_budget().await;
+        yield_now().await;
     }
 }

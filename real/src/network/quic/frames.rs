@@ -1,6 +1,6 @@
 //! The framing of streams: the first byte is the class, then each frame is its length (four bytes, big endian) and its bytes.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 use prost::Message as _;
 use worldline_proto::server::PeerMessage;
 use worldline_system::{
@@ -43,36 +43,36 @@ impl Dialect {
         }
     }
 
-    /// A datagram; `None` where the payload is longer than the limit, or not of this dialect.
-    pub fn datagram(self, payload: &Payload) -> Option<Bytes> {
-        let bytes = match (self, payload) {
-            (Self::Client, payload) => Bytes::copy_from_slice(payload.as_bytes()?),
-            (Self::Peer, Payload::Peer(message)) => message.encode_to_vec().into(),
-            (Self::Peer, _) => return None,
-        };
-        (bytes.len() <= limits::DATAGRAM_BYTES).then_some(bytes)
+    /// How many bytes a datagram takes; `None` where the payload is longer than the limit, or not of this dialect.
+    pub fn datagram_bytes(self, payload: &Payload) -> Option<usize> {
+        self.bytes(payload).filter(|len| *len <= limits::DATAGRAM_BYTES)
     }
 
     /// How many bytes a frame takes; `None` where the payload is longer than the limit, or not of this dialect.
     pub fn frame_bytes(self, payload: &Payload) -> Option<usize> {
-        let len = match (self, payload) {
-            (Self::Client, payload) => payload.as_bytes()?.len(),
-            (Self::Peer, Payload::Peer(message)) => message.encoded_len(),
-            (Self::Peer, _) => return None,
-        };
-        (len <= limits::FRAME_BYTES).then_some(LENGTH_BYTES + len)
+        self.bytes(payload).filter(|len| *len <= limits::FRAME_BYTES).map(|len| LENGTH_BYTES + len)
     }
 
-    /// Appends a frame whose bytes were counted.
-    pub fn put_frame(self, payload: &Payload, to: &mut BytesMut) {
-        let begin = to.len();
-        to.put_u32(0);
+    fn bytes(self, payload: &Payload) -> Option<usize> {
+        match (self, payload) {
+            (Self::Client, payload) => payload.as_bytes().map(<[u8]>::len),
+            (Self::Peer, Payload::Peer(message)) => Some(message.encoded_len()),
+            (Self::Peer, _) => None,
+        }
+    }
+
+    /// Appends a payload whose bytes were counted.
+    pub fn put(self, payload: &Payload, to: &mut BytesMut) {
         match payload {
             Payload::Peer(message) => message.encode(to).expect("what grows is large enough"),
             bytes => to.put_slice(bytes.as_bytes().unwrap_or_default()),
         }
-        let len = (to.len() - begin - LENGTH_BYTES) as u32;
-        to[begin..begin + LENGTH_BYTES].copy_from_slice(&len.to_be_bytes());
+    }
+
+    /// Appends a frame of so many bytes.
+    pub fn put_frame(self, payload: &Payload, bytes: usize, to: &mut BytesMut) {
+        to.put_u32((bytes - LENGTH_BYTES) as u32);
+        self.put(payload, to);
     }
 }
 
@@ -140,8 +140,9 @@ mod tests {
         let mut wire = BytesMut::new();
         for bytes in &payloads {
             let (begin, payload) = (wire.len(), Payload::from(&bytes[..]));
-            Dialect::Client.put_frame(&payload, &mut wire);
-            assert_eq!(Dialect::Client.frame_bytes(&payload), Some(wire.len() - begin));
+            let len = Dialect::Client.frame_bytes(&payload).expect("within the limit");
+            Dialect::Client.put_frame(&payload, len, &mut wire);
+            assert_eq!(wire.len() - begin, len);
         }
         for piece in [1, 3, 1_000, wire.len()] {
             let (mut frames, mut out) = (Frames::default(), Vec::new());
@@ -160,8 +161,8 @@ mod tests {
     fn one_byte_above_the_limit_is_refused_on_both_sides() {
         let long = vec![0; limits::FRAME_BYTES + 1];
         assert!(Dialect::Client.frame_bytes(&long[..].into()).is_none());
-        assert!(Dialect::Client.datagram(&long[..limits::DATAGRAM_BYTES + 1].into()).is_none());
-        assert!(Dialect::Client.datagram(&long[..limits::DATAGRAM_BYTES].into()).is_some());
+        assert!(Dialect::Client.datagram_bytes(&long[..limits::DATAGRAM_BYTES + 1].into()).is_none());
+        assert!(Dialect::Client.datagram_bytes(&long[..limits::DATAGRAM_BYTES].into()).is_some());
         let mut frames = Frames::default();
         frames.push(&(limits::FRAME_BYTES as u32 + 1).to_be_bytes());
         assert!(matches!(frames.next(), Err(Count::FrameTooLong)));
@@ -170,9 +171,12 @@ mod tests {
     #[test]
     fn a_dialect_carries_its_own_payloads_only() {
         let (bytes, message) = (Payload::from(&b"x"[..]), Payload::from(PeerMessage { message: None }));
-        assert!(Dialect::Peer.frame_bytes(&bytes).is_none() && Dialect::Peer.datagram(&bytes).is_none());
-        assert!(Dialect::Client.frame_bytes(&message).is_none() && Dialect::Client.datagram(&message).is_none());
-        assert_eq!(Dialect::Peer.read(&Dialect::Peer.datagram(&message).expect("fits")).expect("decodes"), message);
+        assert!(Dialect::Peer.frame_bytes(&bytes).is_none() && Dialect::Peer.datagram_bytes(&bytes).is_none());
+        assert!(Dialect::Client.frame_bytes(&message).is_none() && Dialect::Client.datagram_bytes(&message).is_none());
+        let mut encoded = BytesMut::new();
+        Dialect::Peer.put(&message, &mut encoded);
+        assert_eq!(Dialect::Peer.datagram_bytes(&message), Some(encoded.len()));
+        assert_eq!(Dialect::Peer.read(&encoded).expect("decodes"), message);
         assert!(Dialect::Peer.read(b"\xff\xff").is_err());
         assert_eq!(Dialect::of(Dialect::Peer.alpn()), Some(Dialect::Peer));
         assert_eq!(Dialect::of(b"h3"), None);

@@ -1,8 +1,8 @@
 //! What a role has sent and a task has not written yet: a lane for each class of a connection, and one for its datagrams.
 //!
 //! * The role's thread only puts down: it never meets the locks under which quinn seals and sends packets.
-//! * A writer is woken when it has nothing to do, once, and takes what has gathered meanwhile: the more there is to send, the
-//!   more goes into a packet, and the fewer are the wake-ups.
+//! * A writer is woken when it has nothing to do, once, and takes what has gathered meanwhile. It lets the packets leave and
+//!   looks again before it rests: the more there is to send, the more goes into a packet, and the fewer are the wake-ups.
 //! * A class holds [`limits::STREAM_BACKLOG`] frames, and beside them its writer holds one piece of them.
 
 use super::frames::Dialect;
@@ -17,6 +17,8 @@ use worldline_system::{doors::network::Payload, limits};
 const PIECE_FRAMES: usize = 64;
 /// Bytes that frames are gathered to. A longer frame is a piece of its own.
 const PIECE_BYTES: usize = 16 * 1024;
+/// Room that the first datagram makes for others.
+const FIRST_BYTES: usize = 1_024;
 /// Datagrams that wait for their writer; one more displaces the oldest.
 const DATAGRAMS: usize = 1_024;
 
@@ -79,7 +81,7 @@ impl Lane {
             self.waiting.push_back(Piece { bytes: BytesMut::with_capacity(bytes), frames: 0 });
         }
         let piece = self.waiting.back_mut().expect("it was just put there");
-        dialect.put_frame(payload, &mut piece.bytes);
+        dialect.put_frame(payload, bytes, &mut piece.bytes);
         piece.frames += 1;
         self.frames += 1;
         Ok(self.writer.idle.take())
@@ -101,26 +103,46 @@ impl Lane {
 #[derive(Default)]
 pub(super) struct Datagrams {
     pub writer: Writer,
-    waiting: VecDeque<Bytes>,
+    waiting: Gathered,
+}
+
+/// Datagrams one after the other.
+#[derive(Default)]
+pub(super) struct Gathered {
+    bytes: BytesMut,
+    lengths: VecDeque<usize>,
+}
+
+impl Gathered {
+    /// Takes the first. With the last goes the room for them: a connection that rests keeps none.
+    pub fn pop(&mut self) -> Option<Bytes> {
+        let len = self.lengths.pop_front()?;
+        let last = self.lengths.is_empty();
+        Some(if last { std::mem::take(&mut self.bytes) } else { self.bytes.split_to(len) }.freeze())
+    }
 }
 
 impl Datagrams {
-    /// Puts a datagram down. Whether the oldest was displaced, and the writer, to be woken without the lock.
-    pub fn push(&mut self, datagram: Bytes) -> (bool, Option<Waker>) {
-        let full = self.waiting.len() >= DATAGRAMS;
+    /// Puts a datagram of so many bytes down. Whether the oldest was displaced, and the writer, to be woken without the lock.
+    pub fn push(&mut self, dialect: Dialect, payload: &Payload, bytes: usize) -> (bool, Option<Waker>) {
+        let full = self.waiting.lengths.len() >= DATAGRAMS;
         if full {
-            self.waiting.pop_front();
+            drop(self.waiting.pop());
         }
-        self.waiting.push_back(datagram);
+        if self.waiting.lengths.is_empty() {
+            self.waiting.bytes = BytesMut::with_capacity(bytes.max(FIRST_BYTES));
+        }
+        dialect.put(payload, &mut self.waiting.bytes);
+        self.waiting.lengths.push_back(bytes);
         (full, self.writer.idle.take())
     }
 
-    /// All that wait, in exchange for an empty queue; `None` when none will come.
-    pub fn poll_take(&mut self, context: &Context<'_>, taken: &mut VecDeque<Bytes>) -> Poll<Option<()>> {
-        if self.waiting.is_empty() {
+    /// All that wait, in exchange for what is done with; `None` when none will come.
+    pub fn poll_take(&mut self, context: &Context<'_>, done: &mut Gathered) -> Poll<Option<()>> {
+        if self.waiting.lengths.is_empty() {
             return self.writer.wait(context);
         }
-        std::mem::swap(&mut self.waiting, taken);
+        std::mem::swap(&mut self.waiting, done);
         Poll::Ready(Some(()))
     }
 }
@@ -168,15 +190,20 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_datagrams_are_kept() {
+    fn the_newest_datagrams_are_kept_each_as_it_was() {
         let mut lane = Datagrams::default();
-        for n in 0..=DATAGRAMS as u32 {
-            let (displaced, _) = lane.push(Bytes::copy_from_slice(&n.to_be_bytes()));
-            assert_eq!(displaced, n as usize == DATAGRAMS);
+        let datagram = |n: usize| vec![n as u8; n % 7];
+        for n in 0..=DATAGRAMS {
+            let payload = Payload::from(&datagram(n)[..]);
+            let (displaced, _) = lane.push(Dialect::Client, &payload, n % 7);
+            assert_eq!(displaced, n == DATAGRAMS);
         }
-        let mut taken = VecDeque::new();
+        let mut taken = Gathered::default();
         assert!(lane.poll_take(&Context::from_waker(Waker::noop()), &mut taken).is_ready());
-        assert_eq!((taken.len(), &taken[0][..]), (DATAGRAMS, &1_u32.to_be_bytes()[..]));
+        for n in 1..=DATAGRAMS {
+            assert_eq!(taken.pop().as_deref(), Some(&datagram(n)[..]), "{n}");
+        }
+        assert!(taken.pop().is_none());
         assert!(lane.poll_take(&Context::from_waker(Waker::noop()), &mut taken).is_pending());
     }
 }
