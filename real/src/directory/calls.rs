@@ -7,8 +7,8 @@ use super::{
     verdict::{Verdict, verdict},
 };
 use etcd_client::{
-    Compare as Condition, CompareOp, Error, GetOptions, LeaseGrantOptions, PutOptions, Txn, TxnOp, TxnOpResponse,
-    WatchOptions,
+    Compare as Condition, CompareOp, Error, GetOptions, KeyValue, LeaseGrantOptions, PutOptions, SortOrder, SortTarget,
+    Txn, TxnOp, TxnOpResponse, WatchOptions,
 };
 use std::collections::BTreeSet;
 use worldline_proto::{LeaseId, Revision};
@@ -232,13 +232,23 @@ async fn oldest(line: &Line) -> Result<Revision, Verdict> {
     Err(Verdict::Unknown)
 }
 
-/// Whether everything from a revision on can still be watched: whether the one before it can be read.
-pub(super) async fn can_watch(line: &Line, from: Revision) -> Result<(), Verdict> {
+/// The key of a range, or the one, that had changed last before a revision; refused where not everything from that revision on
+/// can still be watched: where the one before it cannot be read.
+pub(super) async fn before(
+    line: &Line,
+    first: &[u8],
+    end: Option<&'static str>,
+    from: Revision,
+) -> Result<Option<KeyValue>, Verdict> {
     let before = from.0.saturating_sub(1).max(1);
-    let options = GetOptions::new().with_revision(signed(before)).with_keys_only();
-    match fetch(line, codec::path(Key::Leader).into_bytes(), options, Consistency::Serializable).await {
+    let mut options = GetOptions::new().with_revision(signed(before)).with_limit(1);
+    if let Some(end) = end {
+        options = options.with_range(end).with_sort(SortTarget::Mod, SortOrder::Descend);
+    }
+    match fetch(line, first.to_vec(), options, Consistency::Serializable).await {
+        Ok(mut found) => Ok(found.take_kvs().pop()),
         // A revision that is yet to come: nothing of it can have been compacted.
-        Ok(_) | Err(Verdict::Refused(Refusal::Malformed)) => Ok(()),
+        Err(Verdict::Refused(Refusal::Malformed)) => Ok(None),
         // What happened in the oldest revision that can be read is partly gone: what it deleted.
         Err(Verdict::Refused(Refusal::Compacted { oldest })) => {
             Err(Verdict::Refused(Refusal::Compacted { oldest: oldest.next() }))

@@ -4,11 +4,16 @@
 //!   asks for fragments. So where a watch goes on, it goes on behind the last revision that it has reported.
 //! * It does not go on where that may miss something: the revision is compacted, the directory that answers is another one or
 //!   an older state of it (a backup was restored), or no member has answered for [`RESUME`].
+//! * A backup that was restored has the same cluster id, and may have passed the revision and the term that were seen. So the
+//!   watch also looks at the key that changed last in what it knows: it must stand there as it was left. What is not noticed
+//!   is a backup that has lost nothing but deletions from before the watch began, or whose last known deletion was made again;
+//!   for those, who must be sure scans.
 
 use super::{Deadline, Shared, calls, codec, link::Line, verdict::Verdict};
-use etcd_client::{ResponseHeader, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{EventType, KeyValue, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -61,13 +66,60 @@ impl Watches {
 }
 
 /// A watch that stands.
-struct Standing {
+pub(super) struct Standing {
     line: Arc<Line>,
     stream: WatchStream,
     family: Family,
     /// The first revision that was not yet reported.
     next: Revision,
     seen: Seen,
+    latest: Option<Latest>,
+}
+
+/// The key of the family that changed last before the next revision, and what stands there: `None` where it was deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Latest {
+    path: Vec<u8>,
+    stands: Option<Stands>,
+}
+
+/// A record's making: another history does not repeat it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stands {
+    created: i64,
+    modified: i64,
+    version: i64,
+    lease: i64,
+    value_hash: u64,
+}
+
+impl Latest {
+    pub fn of(pair: &KeyValue) -> Self {
+        let mut hasher = DefaultHasher::new();
+        pair.value().hash(&mut hasher);
+        let stands = Stands {
+            created: pair.create_revision(),
+            modified: pair.mod_revision(),
+            version: pair.version(),
+            lease: pair.lease(),
+            value_hash: hasher.finish(),
+        };
+        Self { path: pair.key().to_vec(), stands: Some(stands) }
+    }
+
+    fn nothing_at(path: &[u8]) -> Self {
+        Self { path: path.to_vec(), stands: None }
+    }
+
+    /// What the last of these changes left.
+    fn after(response: &WatchResponse) -> Option<Self> {
+        let event = response.events().last()?;
+        let pair = event.kv()?;
+        Some(match event.event_type() {
+            EventType::Put => Self::of(pair),
+            EventType::Delete => Self::nothing_at(pair.key()),
+        })
+    }
 }
 
 /// Which state of which directory has answered last.
@@ -141,7 +193,7 @@ async fn begin(shared: &Shared, deadline: Deadline, family: Family, from: Revisi
         let line = shared.link.line(behind, found_by).await.filter(|_| !deadline.is_over());
         let line = line.ok_or(End::Refused(Refusal::Unreachable))?;
         let number = line.number;
-        match timeout_at(by, establish(line, family, from)).await {
+        match timeout_at(by, establish(line, family, from, None)).await {
             Ok(Ok(standing)) => return Ok(standing),
             Ok(Err(Verdict::NeverLeft)) => behind = number,
             Ok(Err(Verdict::Refused(refusal))) => {
@@ -155,8 +207,13 @@ async fn begin(shared: &Shared, deadline: Deadline, family: Family, from: Revisi
     }
 }
 
-/// Opens a watch on one connection.
-async fn establish(line: Arc<Line>, family: Family, from: Revision) -> Result<Standing, Verdict> {
+/// Opens a watch on one connection; where something is known of the family already, that is looked at again.
+pub(super) async fn establish(
+    line: Arc<Line>,
+    family: Family,
+    from: Revision,
+    known: Option<&Latest>,
+) -> Result<Standing, Verdict> {
     let from = from.max(Revision(1));
     let (first, end) = codec::range(family);
     let options = WatchOptions::new().with_range(end).with_start_revision(calls::signed(from.0));
@@ -169,9 +226,15 @@ async fn establish(line: Arc<Line>, family: Family, from: Revision) -> Result<St
         });
     }
     // etcd says that a watch stands and only then finds out that what it should begin with is gone.
-    calls::can_watch(&line, from).await?;
+    let latest = match known {
+        None => calls::before(&line, first.as_bytes(), Some(end), from).await?.map(|pair| Latest::of(&pair)),
+        Some(known) => {
+            let found = calls::before(&line, &known.path, None, from).await?;
+            Some(found.map_or_else(|| Latest::nothing_at(&known.path), |pair| Latest::of(&pair)))
+        }
+    };
     let seen = Seen::new(created.header().ok_or(Verdict::Unknown)?);
-    Ok(Standing { line, stream, family, next: from, seen })
+    Ok(Standing { line, stream, family, next: from, seen, latest })
 }
 
 /// Reports until there is a gap.
@@ -185,8 +248,7 @@ async fn report(shared: &Shared, op: OpId, mut watch: Standing) -> GapCause {
                 if let Some(header) = response.header() {
                     watch.seen = Seen::new(header);
                 }
-                let Some((revision, changes)) = news(&response) else { continue };
-                watch.next = revision.next();
+                let Some((revision, changes)) = watch.take_in(&response) else { continue };
                 if changes.is_empty() {
                     continue;
                 }
@@ -203,16 +265,31 @@ async fn report(shared: &Shared, op: OpId, mut watch: Standing) -> GapCause {
     }
 }
 
-/// What a response tells: its last revision and its changes.
-fn news(response: &WatchResponse) -> Option<(Revision, Arc<[Change]>)> {
-    let last = response.events().iter().filter_map(|event| Some(event.kv()?.mod_revision())).max()?;
-    let changes = response.events().iter().filter_map(|event| codec::change(event).ok());
-    Some((codec::revision(last), changes.collect()))
+impl Standing {
+    /// What a response tells: its last revision and its changes.
+    fn take_in(&mut self, response: &WatchResponse) -> Option<(Revision, Arc<[Change]>)> {
+        let last = response.events().iter().filter_map(|event| Some(event.kv()?.mod_revision())).max()?;
+        let revision = codec::revision(last);
+        self.next = revision.next();
+        self.latest = Latest::after(response);
+        let changes = response.events().iter().filter_map(|event| codec::change(event).ok());
+        Some((revision, changes.collect()))
+    }
+
+    /// The next changes, whatever they are.
+    #[cfg(test)]
+    pub(super) async fn changed(&mut self) {
+        while let Ok(Some(response)) = self.stream.message().await {
+            if self.take_in(&response).is_some() {
+                return;
+            }
+        }
+    }
 }
 
 /// Goes on with a watch whose stream has ended, on whatever connection there is.
-async fn resume(shared: &Shared, watch: Standing) -> Result<Standing, GapCause> {
-    let Standing { line, family, next, seen, .. } = watch;
+pub(super) async fn resume(shared: &Shared, watch: Standing) -> Result<Standing, GapCause> {
+    let Standing { line, family, next, seen, latest, .. } = watch;
     let by = Instant::now() + RESUME;
     // The stream may have ended alone: for want of a leader.
     let mut candidate = Some(line);
@@ -221,8 +298,10 @@ async fn resume(shared: &Shared, watch: Standing) -> Result<Standing, GapCause> 
             Some(line) => line,
             None => shared.link.line(0, by).await.ok_or(GapCause::Cancelled)?,
         };
-        match timeout_at(by, establish(line, family, next)).await {
-            Ok(Ok(resumed)) if seen.precedes(resumed.seen) => return Ok(resumed),
+        match timeout_at(by, establish(line, family, next, latest.as_ref())).await {
+            Ok(Ok(resumed)) if seen.precedes(resumed.seen) && (latest.is_none() || latest == resumed.latest) => {
+                return Ok(resumed);
+            }
             Ok(Ok(_)) => return Err(GapCause::Cancelled),
             Ok(Err(Verdict::Refused(Refusal::Compacted { .. }))) => return Err(GapCause::Compacted),
             Ok(Err(_)) => sleep(AGAIN).await,

@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -99,6 +99,17 @@ impl Etcd {
         std::fs::remove_dir_all(&self.folder).expect("it is ours");
     }
 
+    /// Keeps a copy of its data, while it is killed.
+    pub fn back_up(&self) {
+        copy(&self.folder, &self.folder.with_extension("backup"));
+    }
+
+    /// Forgets its data for the copy that was kept, while it is killed.
+    pub fn restore(&self) {
+        self.wipe();
+        copy(&self.folder.with_extension("backup"), &self.folder);
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
         kill_process(pid, signal).expect("it is ours");
@@ -111,9 +122,15 @@ impl Drop for Etcd {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = std::fs::remove_dir_all(self.folder.with_extension("backup"));
         // The last member takes the folder of all with it.
         let _ = self.folder.parent().map(std::fs::remove_dir);
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
+    assert!(copied.success(), "{} is copied", from.display());
 }
 
 /// Ports that nobody listens on, below those that the kernel gives to connections.
@@ -123,7 +140,7 @@ fn free_ports(number: u32, count: usize) -> Vec<u16> {
     drawn.filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok()).take(count).collect()
 }
 
-fn spawn(name: &str, folder: &std::path::Path, arguments: &[String]) -> Child {
+fn spawn(name: &str, folder: &Path, arguments: &[String]) -> Child {
     let binary = std::env::var_os("WORLDLINE_TEST_ETCD_BIN").expect(HOW);
     std::fs::create_dir_all(folder).expect("a folder for etcd");
     Command::new(binary)

@@ -1,6 +1,7 @@
 //! A watch reports every change, in order, each once; or it says that it has a gap.
 
 use super::{etcd::Etcd, proxy::Proxy, *};
+use crate::directory::watch;
 
 #[test]
 fn a_watch_reports_from_its_revision_on_in_order_and_until_it_is_ended() {
@@ -158,6 +159,58 @@ fn a_watch_of_a_directory_that_was_restored_to_an_older_state_has_a_gap() {
     assert_eq!(news, Event::Gap { watch, cause: GapCause::Cancelled });
 }
 
+/// The cluster id is the same, and term and revision have passed what was seen.
+#[test]
+fn a_watch_does_not_go_on_in_a_backup_that_has_caught_up() {
+    let mut etcd = Etcd::start(&[]);
+    let mut caller = Caller::connected(&[etcd.url()]);
+    caller.put(boss(1), 1);
+    let killed = |caller: &Caller, etcd: &mut Etcd| {
+        etcd.kill();
+        caller.problem("etcd");
+    };
+    let started = |caller: &Caller, etcd: &mut Etcd| {
+        etcd.restart();
+        caller.until_ready();
+    };
+    killed(&caller, &mut etcd);
+    etcd.back_up();
+    started(&caller, &mut etcd);
+    caller.put(boss(1), 2);
+    let lost = caller.put(boss(2), 1);
+    // One that has seen the end of what it began behind, and one that was told of it.
+    let shared = caller.directory.0.clone();
+    let establish = |caller: &Caller, from| {
+        caller.runtime.block_on(async {
+            let by = tokio::time::Instant::now() + clock::span(SOON);
+            let line = shared.link.line(0, by).await.expect("it is ready");
+            watch::establish(line, Family::Owners, from, None).await.expect("it stands")
+        })
+    };
+    let quiet = establish(&caller, lost.next());
+    let mut told = establish(&caller, lost);
+    caller.runtime.block_on(told.changed());
+    let untouched = establish(&caller, lost.next());
+    killed(&caller, &mut etcd);
+    started(&caller, &mut etcd);
+    let resumed = caller.runtime.block_on(watch::resume(&shared, untouched));
+    assert!(resumed.is_ok(), "nothing is missed where it is the same directory");
+    drop(resumed);
+    killed(&caller, &mut etcd);
+    etcd.restore();
+    // The terms of both starts, and more.
+    for _ in 0..2 {
+        started(&caller, &mut etcd);
+        killed(&caller, &mut etcd);
+    }
+    started(&caller, &mut etcd);
+    while caller.put(boss(3), 1) <= lost {}
+    for watch in [quiet, told] {
+        let resumed = caller.runtime.block_on(watch::resume(&shared, watch));
+        assert_eq!(resumed.err(), Some(GapCause::Cancelled), "what it knows was undone");
+    }
+}
+
 #[test]
 fn a_watcher_that_does_not_keep_up_has_a_gap_behind_what_it_was_told() {
     let etcd = Etcd::start(&[]);
@@ -191,8 +244,7 @@ fn a_watcher_that_does_not_keep_up_has_a_gap_behind_what_it_was_told() {
 fn a_node_has_so_many_watches_and_no_more() {
     let etcd = Etcd::start(&[]);
     let mut caller = Caller::connected(&[etcd.url()]);
-    let watches: Vec<OpId> =
-        (0..crate::directory::watch::WATCHES).map(|_| caller.watch(Family::Leader, Revision(1))).collect();
+    let watches: Vec<OpId> = (0..watch::WATCHES).map(|_| caller.watch(Family::Leader, Revision(1))).collect();
     let busy = Answer::Watching(Outcome::Refused(worldline_system::Refusal::Busy));
     assert_eq!(caller.call(Submission::Watch { family: Family::Leader, from: Revision(1) }), busy);
     caller.call(Submission::Unwatch(watches[0]));
