@@ -13,6 +13,7 @@
 
 pub mod bot;
 pub mod cache;
+pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod directory;

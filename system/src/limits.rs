@@ -65,9 +65,9 @@ pub const GATEWAY_SESSIONS: usize = 2_048;
 /// The largest payload of a message on the bus, in bytes.
 pub const BUS_PAYLOAD_BYTES: usize = 64 * 1024;
 /// Messages that the bus's stream keeps; one more and the oldest goes.
-pub const BUS_MESSAGES: u64 = 10_000_000;
+pub const BUS_MESSAGES: u64 = 5_000_000;
 /// Bytes that the bus's stream keeps, headers and framing counted; more and the oldest messages go.
-pub const BUS_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+pub const BUS_BYTES: u64 = 1024 * 1024 * 1024;
 /// Messages of one consumer that are delivered and not acknowledged (JetStream's `max_ack_pending`).
 pub const BUS_CREDITS: usize = 256;
 /// Consumers of one node; one more is refused as `Busy`. All their credits are within [`WATCH_CREDITS`].

@@ -1,0 +1,306 @@
+//! The one connection that an adapter keeps: to a server that has shown itself to be NATS with JetStream, and to another when
+//! that is gone.
+//!
+//! A connection is gone when the server ends it, when nothing is heard for three pings, or when too many requests on it were
+//! never answered. What waits on it ends with it, and so do its consumers: nothing is kept for the next one.
+
+use super::{
+    Config, Endpoint,
+    stream::{self, Problem},
+};
+use crate::{entropy, ready::Readiness};
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr,
+    connection::State,
+    jetstream::context::{Context, ContextBuilder},
+};
+use std::{
+    error::Error as _,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use worldline_system::{backoff::Backoff, doors::entropy::Entropy, knobs::Retry};
+
+/// How long a server may take to let us in, and what is asked may wait for a connection.
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
+/// How long a server may take to greet us, and to answer for the stream.
+const PROBE: Duration = Duration::from_secs(2);
+/// How often a server is pinged, and the stream is looked at. Three pings unanswered end the connection.
+const PULSE: Duration = Duration::from_secs(1);
+/// Requests of one connection that were never answered before it is replaced: the client keeps a slot for each.
+const UNANSWERED: u32 = 1_024;
+/// Commands that wait for the connection's task.
+const COMMANDS: usize = 2_048;
+/// Messages of one subscription that nobody has taken: above the credits of a consumer.
+const UNTAKEN: usize = 1_024;
+/// The first version of NATS that has all that is used.
+const VERSION_MIN: (u32, u32) = (2, 10);
+/// What is missing when the bus is.
+const NEED: &str = "bus";
+
+/// A connection to one server.
+pub(super) struct Line {
+    /// Every connection of an adapter has a higher one.
+    pub number: u64,
+    pub client: Client,
+    pub context: Context,
+    /// The stream behind it is ours.
+    pub serves: AtomicBool,
+    broken: watch::Receiver<bool>,
+    unanswered: AtomicU32,
+}
+
+impl Line {
+    /// Returns once the connection is gone.
+    pub async fn gone(&self) {
+        let mut broken = self.broken.clone();
+        // Its sender lives in the client's own task: with that the connection is gone as well.
+        let _ = broken.wait_for(|&broken| broken).await;
+    }
+}
+
+/// Where the present connection is found.
+#[derive(Clone)]
+pub(super) struct Link {
+    lines: watch::Receiver<Option<Arc<Line>>>,
+    suspects: mpsc::Sender<u64>,
+}
+
+impl Link {
+    /// A link, and what keeps it until `closing` says so.
+    pub fn new(
+        config: Config,
+        ready: Readiness,
+        mut closing: watch::Receiver<bool>,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (lines_sender, lines) = watch::channel(None);
+        let (suspects, suspected) = mpsc::channel(1);
+        let addresses: Vec<String> = config.endpoints.iter().map(Endpoint::to_string).collect();
+        ready.missing(NEED, format!("not yet connected to NATS at {}", addresses.join(", ")));
+        let keeper = Keeper { config, ready, lines: lines_sender, suspected, number: 0 };
+        let task = async move {
+            tokio::select! {
+                biased;
+                _ = closing.wait_for(|&closing| closing) => {}
+                () = keeper.keep() => {}
+            }
+        };
+        (Self { lines, suspects }, task)
+    }
+
+    /// The connection, as soon as there is one; `None` if there is none by then.
+    pub async fn line(&self, by: Instant) -> Option<Arc<Line>> {
+        if let Some(line) = self.lines.borrow().as_ref() {
+            return Some(line.clone());
+        }
+        let mut lines = self.lines.clone();
+        let some = lines.wait_for(Option::is_some);
+        timeout_at(by, some).await.ok()?.ok()?.clone()
+    }
+
+    /// A request on this connection was not answered in time.
+    pub fn unanswered(&self, line: &Line) {
+        if line.unanswered.fetch_add(1, Ordering::Relaxed) >= UNANSWERED {
+            // One suspicion at a time is enough.
+            let _ = self.suspects.try_send(line.number);
+        }
+    }
+}
+
+/// Keeps the connection.
+struct Keeper {
+    config: Config,
+    ready: Readiness,
+    lines: watch::Sender<Option<Arc<Line>>>,
+    suspected: mpsc::Receiver<u64>,
+    number: u64,
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        let mut entropy = entropy::fresh().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
+        let mut backoff = Backoff::default();
+        let count = self.config.endpoints.len();
+        let mut problems = vec![None; count];
+        let Some(mut at) = usize::try_from(entropy.bits()).ok().and_then(|drawn| drawn.checked_rem(count)) else {
+            return self.ready.missing(NEED, "no address of a NATS server is configured");
+        };
+        loop {
+            let endpoint = &self.config.endpoints[at];
+            let problem = match connect(endpoint, self.number + 1).await {
+                Err(problem) => problem,
+                Ok(line) => {
+                    self.number = line.number;
+                    let line = Arc::new(line);
+                    tracing::info!(server = %endpoint, "connected to NATS");
+                    let (problem, served) = self.tend(at, &line).await;
+                    self.lines.send_replace(None);
+                    if served {
+                        backoff.reset();
+                        problems.fill(None);
+                    }
+                    problem
+                }
+            };
+            problems[at] = Some(problem);
+            let known: Vec<&str> = problems.iter().flatten().map(String::as_str).collect();
+            self.ready.missing(NEED, known.join("; "));
+            at = (at + 1) % count;
+            // A round through all servers without one that serves: wait before the next.
+            if problems.iter().all(Option::is_some) {
+                sleep(crate::clock::span(backoff.fail(Retry::default(), &mut entropy))).await;
+            }
+        }
+    }
+
+    /// Looks after a connection until it has to be replaced: why, and whether the stream behind it was ours.
+    async fn tend(&mut self, at: usize, line: &Arc<Line>) -> (String, bool) {
+        let endpoint = self.config.endpoints[at].clone();
+        let mut served = false;
+        loop {
+            let looked = tokio::select! {
+                biased;
+                () = line.gone() => return (format!("NATS at {endpoint} has ended the connection"), served),
+                looked = timeout(PROBE, stream::ensure(&line.context)) => looked,
+            };
+            let serves = match looked {
+                Ok(Ok(())) => {
+                    served = true;
+                    self.ready.fulfilled(NEED);
+                    true
+                }
+                Ok(Err(Problem::NoJetStream)) => return (without_jetstream(&endpoint), served),
+                Ok(Err(Problem::Differs(problem))) => {
+                    self.ready.missing(NEED, format!("NATS at {endpoint}: {problem}"));
+                    false
+                }
+                Ok(Err(Problem::Unavailable(problem))) => {
+                    self.ready.missing(NEED, format!("NATS at {endpoint} answers, but {problem}"));
+                    served
+                }
+                Err(_) => {
+                    let problem = format!("says nothing of the stream within {} s", PROBE.as_secs());
+                    self.ready.missing(NEED, format!("NATS at {endpoint} answers, but {problem}"));
+                    served
+                }
+            };
+            line.serves.store(serves, Ordering::Relaxed);
+            if self.lines.borrow().is_none() {
+                self.lines.send_replace(Some(line.clone()));
+            }
+            let pulse = sleep(PULSE);
+            tokio::pin!(pulse);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = line.gone() => return (format!("NATS at {endpoint} has ended the connection"), served),
+                    Some(number) = self.suspected.recv() => {
+                        if number == line.number {
+                            return (format!("NATS at {endpoint} does not answer what it is asked"), served);
+                        }
+                    }
+                    () = &mut pulse => break,
+                }
+            }
+            // What the client could not tell: its events are few, but not kept for ever.
+            if line.client.connection_state() != State::Connected {
+                return (format!("NATS at {endpoint} has ended the connection"), served);
+            }
+        }
+    }
+}
+
+fn without_jetstream(endpoint: &Endpoint) -> String {
+    format!(
+        "NATS at {endpoint} runs without JetStream: start it with `-js`, or with `jetstream {{}}` in its configuration"
+    )
+}
+
+/// Connects to a server and makes sure that it is NATS with JetStream.
+async fn connect(endpoint: &Endpoint, number: u64) -> Result<Line, String> {
+    let (tell, broken) = watch::channel(false);
+    let options = ConnectOptions::new()
+        .name("worldline")
+        .connection_timeout(PROBE)
+        .request_timeout(None)
+        .ping_interval(PULSE)
+        .client_capacity(COMMANDS)
+        .subscription_capacity(UNTAKEN)
+        .ignore_discovered_servers()
+        // It tries once more before it gives up; whatever comes of that, this connection is over.
+        .max_reconnects(1)
+        .reconnect_delay_callback(|_| Duration::ZERO)
+        .event_callback(move |event| {
+            if matches!(event, Event::Disconnected | Event::Closed) {
+                tell.send_replace(true);
+            }
+            std::future::ready(())
+        });
+    let options = match &endpoint.user {
+        None => options,
+        Some((user, password)) => options.user_and_password(user.clone(), password.clone()),
+    };
+    let address: ServerAddr =
+        format!("nats://{endpoint}").parse().map_err(|error| format!("{endpoint} is no address: {error}"))?;
+    let client = match timeout(PROBE + CONNECT, options.connect(address)).await {
+        Ok(Ok(client)) => client,
+        Ok(Err(error)) => {
+            let refused = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+            let words = refused.map_or_else(|| error.to_string(), io::Error::to_string);
+            return Err(match error.kind() {
+                ConnectErrorKind::TimedOut => silent(endpoint),
+                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                    format!("NATS at {endpoint} does not let us in: wrong user or password")
+                }
+                ConnectErrorKind::Dns => format!("nobody answers at {endpoint}, where NATS should: {error}"),
+                ConnectErrorKind::Io if refused.is_some_and(is_nobody) => {
+                    format!("nobody answers at {endpoint}, where NATS should: {words}")
+                }
+                _ => format!("what answers at {endpoint} is not NATS 2.10 or newer: {words}"),
+            });
+        }
+        Err(_) => return Err(silent(endpoint)),
+    };
+    let info = client.server_info();
+    if !new_enough(&info.version) {
+        return Err(format!("NATS at {endpoint} is of version `{}`: 2.10 or newer is needed", info.version));
+    }
+    if !info.jetstream {
+        return Err(without_jetstream(endpoint));
+    }
+    let context = ContextBuilder::new().timeout(PROBE).max_ack_inflight(1).build(client.clone());
+    let (serves, unanswered) = (AtomicBool::new(false), AtomicU32::new(0));
+    Ok(Line { number, client, context, serves, broken, unanswered })
+}
+
+fn silent(endpoint: &Endpoint) -> String {
+    format!("{endpoint} accepts connections and never answers: NATS 2.10 or newer should be there")
+}
+
+fn is_nobody(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | TimedOut)
+}
+
+fn new_enough(version: &str) -> bool {
+    let mut numbers = version.split('.').map(str::parse);
+    let (major, minor) = (numbers.next(), numbers.next());
+    matches!((major, minor), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= VERSION_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn nats_is_served_from_2_10_on() {
+        assert!(["2.10.0", "2.10.27", "2.12.1-beta", "3.0.0"].into_iter().all(super::new_enough));
+        assert!(!["2.9.25", "1.4.1", "", "2", "x.y", "not nats"].into_iter().any(super::new_enough));
+    }
+}

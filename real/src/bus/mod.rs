@@ -1,0 +1,241 @@
+//! The bus door, served by NATS 2.10 or newer with JetStream.
+//!
+//! * Every submission is answered once, a few milliseconds before its deadline at the latest.
+//! * `Refused` is certain: what never left, and what JetStream says that it has not stored. All else is `Unknown`, and nothing
+//!   is ever sent twice.
+//! * An adapter speaks with one server at a time, and with another when that one is gone (`link`). With the connection end its
+//!   consumers, each with a gap.
+//! * The stream is made where there is none (`stream`). One that has other limits than the door says is not touched and not
+//!   used: what differs stands in `/ready`.
+//! * A message on a subject that is none of the door's, or larger than its bound, is taken off and counted: no role hears of it.
+//!
+//! Deliberately absent: TLS to NATS; other streams; a cluster's placement and replicas, which are its operator's.
+
+mod config;
+mod consumers;
+mod link;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+pub use config::{BadEndpoint, Config, Endpoint};
+
+use crate::{Inbox, clock, ready::Readiness};
+use async_nats::{HeaderMap, Request, RequestErrorKind};
+use consumers::Consumers;
+use link::{CONNECT, Link};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, RwLock, Semaphore, watch},
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+use worldline_proto::OpId;
+use worldline_system::{
+    Outcome, Refusal,
+    doors::{
+        Asked, Event,
+        bus::{self, Answer, Ask, MessageId, Published, StreamSequence, Subject, Submission},
+    },
+    limits,
+    outcome::End,
+};
+
+/// A future that leaves this crate.
+pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// How long before its deadline an operation is answered at the latest: the answer has still to reach its role.
+const MARGIN: Duration = Duration::from_millis(5);
+/// How long who closes waits for answers.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The adapter. Clones share one connection; it lives until it is closed.
+#[derive(Clone)]
+pub struct Bus(Arc<Shared>);
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    inbox: Inbox,
+    runtime: Handle,
+    link: Link,
+    consumers: Consumers,
+    /// A permit for each operation that is not yet answered, and for each consumer that has not yet ended.
+    in_flight: Arc<Semaphore>,
+    /// Read by each operation that is not yet answered, consumers apart; written by who closes.
+    asked: Arc<RwLock<()>>,
+    closing: watch::Sender<bool>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    foreign: AtomicU64,
+}
+
+/// All that can be in flight: the operations of a node, and its consumers, each perhaps with one that is ending.
+const PERMITS: u32 = (limits::OPERATIONS_IN_FLIGHT + 2 * limits::BUS_CONSUMERS) as u32;
+
+impl Bus {
+    /// Begins to look for NATS; must be called inside a tokio runtime. `ready` hears of `"bus"`: missing, and why, until the
+    /// stream is there and ours, and again whenever it is not.
+    #[must_use]
+    pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
+        let (closing, closed) = watch::channel(false);
+        let (link, keep) = Link::new(config, ready, closed);
+        let runtime = Handle::current();
+        let keeper = Mutex::new(Some(runtime.spawn(keep)));
+        Self(Arc::new(Shared {
+            inbox,
+            runtime,
+            link,
+            consumers: Consumers::default(),
+            in_flight: Arc::new(Semaphore::new(PERMITS as usize)),
+            asked: Arc::default(),
+            closing,
+            keeper,
+            foreign: AtomicU64::new(0),
+        }))
+    }
+
+    /// Takes a submission and never waits. It is answered once, before its deadline.
+    pub fn submit(&self, asked: Asked<Submission>) {
+        let Asked { op, deadline, submission } = asked;
+        let ask = Ask::from(&submission);
+        let refused = |refusal| self.0.answer(op, ask.ended(End::Refused(refusal)));
+        match &submission {
+            Submission::Close(consumer) => {
+                self.0.consumers.end(*consumer);
+                return self.0.answer(op, Answer::Closed(Outcome::Done(())));
+            }
+            Submission::Publish { payload, .. } if payload.len() > limits::BUS_PAYLOAD_BYTES => {
+                return refused(Refusal::Malformed);
+            }
+            _ => {}
+        }
+        if *self.0.closing.borrow() {
+            return refused(Refusal::Unreachable);
+        }
+        let Ok(asked) = self.0.asked.clone().try_read_owned() else { return refused(Refusal::Unreachable) };
+        let Ok(permit) = self.0.in_flight.clone().try_acquire_owned() else { return refused(Refusal::Busy) };
+        let by = Instant::now() + clock::until(deadline).saturating_sub(MARGIN);
+        let shared = self.0.clone();
+        if let Submission::Consume { durable, start } = submission {
+            let Some(stop) = self.0.consumers.begin(op) else { return refused(Refusal::Busy) };
+            self.0.runtime.spawn(async move {
+                consumers::run(&shared, op, by, durable, start, stop).await;
+                drop(permit);
+            });
+        } else {
+            self.0.runtime.spawn(async move {
+                let answer = shared.perform(by, submission).await;
+                shared.answer(op, answer);
+                drop((permit, asked));
+            });
+        }
+    }
+
+    /// How many messages were taken off the stream because no role could have read them.
+    #[must_use]
+    pub fn foreign(&self) -> u64 {
+        self.0.foreign.load(Ordering::Relaxed)
+    }
+
+    /// Ends all connections and tasks, and returns when they have ended. What was asked has a second to be answered; what
+    /// is asked from now on is refused.
+    #[must_use = "nothing is closed before it is awaited"]
+    pub fn close(&self) -> Boxed<()> {
+        let shared = self.0.clone();
+        Box::pin(async move {
+            let last_words = Instant::now() + LAST_WORDS;
+            // Answered or not: from here on nothing is taken.
+            let _answered = timeout_at(last_words, shared.asked.write()).await;
+            shared.closing.send_replace(true);
+            if let Some(keeper) = shared.keeper.lock().await.take() {
+                // It ends by itself, and a panic of it is its own report.
+                let _ = keeper.await;
+            }
+            // The semaphore is never closed; who holds a permit gives it back at its deadline at the latest.
+            let _all = shared.in_flight.acquire_many(PERMITS).await;
+        })
+    }
+}
+
+impl Shared {
+    fn answer(&self, op: OpId, answer: Answer) {
+        let answer = Box::new(answer);
+        self.inbox.answer(op, Event::Bus(bus::Event::Answered { op, answer }));
+    }
+
+    /// A message that no role can read.
+    fn foreign(&self, subject: &str) {
+        let before = self.foreign.fetch_add(1, Ordering::Relaxed);
+        if before == 0 {
+            tracing::warn!(subject, "something on the bus is none of ours: it is passed over, and counted from now on");
+        }
+    }
+
+    async fn perform(&self, by: Instant, submission: Submission) -> Answer {
+        match submission {
+            Submission::Publish { subject, message, after, payload } => {
+                let published = self.publish(by, subject, message, after, &payload).await;
+                Answer::Published(published.map_or_else(Outcome::from, Outcome::Done))
+            }
+            Submission::Acknowledge { consumer, through } => {
+                Answer::Acknowledged(self.acknowledge(by, consumer, through).await)
+            }
+            Submission::Reject { consumer, sequence } => Answer::Rejected(self.reject(by, consumer, sequence).await),
+            Submission::Consume { .. } | Submission::Close(_) => {
+                unreachable!("a consumer has a task of its own, and its end is answered at once")
+            }
+        }
+    }
+
+    async fn publish(
+        &self,
+        by: Instant,
+        subject: Subject,
+        message: MessageId,
+        after: Option<StreamSequence>,
+        payload: &[u8],
+    ) -> Result<Published, End> {
+        let found_by = by.min(Instant::now() + CONNECT);
+        let line = self.link.line(found_by).await.filter(|_| Instant::now() < by);
+        let line = line.ok_or(End::Refused(Refusal::Unreachable))?;
+        if !line.serves.load(Ordering::Relaxed) {
+            return Err(End::Refused(Refusal::NotServing));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", message.to_string());
+        headers.insert("Nats-Expected-Stream", stream::NAME);
+        if let Some(after) = after {
+            headers.insert("Nats-Expected-Last-Subject-Sequence", after.to_string());
+        }
+        let request = Request::new().headers(headers).payload(payload.to_vec().into());
+        tokio::select! {
+            biased;
+            answered = timeout_at(by, line.client.send_request(subject.to_string(), request)) => match answered {
+                Ok(Ok(answer)) => verdict::published(&answer),
+                Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
+                    Err(End::Refused(Refusal::NoStream))
+                }
+                Ok(Err(_)) => Err(End::Unknown),
+                Err(_) => {
+                    self.link.unanswered(&line);
+                    Err(End::Unknown)
+                }
+            },
+            () = line.gone() => Err(End::Unknown),
+        }
+    }
+}
