@@ -161,7 +161,7 @@ impl Keeper {
         }
     }
 
-    /// Looks after a connection until it has to be replaced: why, and whether the stream behind it was ours.
+    /// Looks after a connection until it has to be replaced: why, and whether the stream behind it was ours at last.
     async fn tend(&mut self, at: usize, line: &Arc<Line>) -> (String, bool) {
         let endpoint = self.config.endpoints[at].clone();
         let mut served = false;
@@ -171,30 +171,28 @@ impl Keeper {
                 () = line.gone() => return (format!("NATS at {endpoint} has ended the connection"), served),
                 looked = timeout(PROBE, stream::ensure(&line.context)) => looked,
             };
-            let serves = match looked {
-                Ok(Ok(())) => {
-                    served = true;
-                    self.ready.fulfilled(NEED);
-                    true
-                }
+            let problem = match looked {
+                Ok(Ok(())) => None,
                 Ok(Err(Problem::NoJetStream)) => return (without_jetstream(&endpoint), served),
                 Ok(Err(Problem::Differs(problem))) => {
-                    self.ready.missing(NEED, format!("NATS at {endpoint}: {problem}"));
-                    false
+                    served = false;
+                    Some(format!("NATS at {endpoint}: {problem}"))
                 }
-                Ok(Err(Problem::Unavailable(problem))) => {
-                    self.ready.missing(NEED, format!("NATS at {endpoint} answers, but {problem}"));
-                    served
-                }
-                Err(_) => {
-                    let problem = format!("says nothing of the stream within {} s", PROBE.as_secs());
-                    self.ready.missing(NEED, format!("NATS at {endpoint} answers, but {problem}"));
-                    served
-                }
+                Ok(Err(Problem::Unavailable(problem))) => Some(format!("NATS at {endpoint} answers, but {problem}")),
+                Err(_) => Some(format!(
+                    "NATS at {endpoint} answers, but says nothing of the stream within {} s",
+                    PROBE.as_secs()
+                )),
             };
-            line.serves.store(serves, Ordering::Relaxed);
+            served |= problem.is_none();
+            // What was found to be ours is used until it is found to be another.
+            line.serves.store(served, Ordering::Relaxed);
             if self.lines.borrow().is_none() {
                 self.lines.send_replace(Some(line.clone()));
+            }
+            match problem {
+                None => self.ready.fulfilled(NEED),
+                Some(problem) => self.ready.missing(NEED, problem),
             }
             let pulse = sleep(PULSE);
             tokio::pin!(pulse);
