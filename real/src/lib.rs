@@ -12,8 +12,8 @@
 //! Must never be here: a rule of the game, a decision that belongs to a role, a simulator.
 
 pub mod bot;
-pub mod cache;
 pub mod bus;
+pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod directory;
