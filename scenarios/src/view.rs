@@ -10,7 +10,10 @@ use std::{cell::OnceCell, collections::BTreeSet};
 use worldline_proto::{CharacterId, NodeId, OpNumber};
 use worldline_sim::{Actor as _, ledger};
 use worldline_system::{
-    doors::{directory::RegionId, ledger::StoredResult},
+    doors::{
+        directory::RegionId,
+        ledger::{FactRow, StoredResult},
+    },
     history::Row,
 };
 
@@ -167,5 +170,9 @@ impl LedgerRows for Ledger<'_> {
 
     fn result(&self, character: CharacterId, number: OpNumber) -> Option<StoredResult> {
         self.model.stored_result(character, number)
+    }
+
+    fn each_fact(&self, each: &mut dyn FnMut(FactRow)) {
+        self.model.facts().for_each(each);
     }
 }

@@ -1,6 +1,9 @@
 //! What a drill has come to: everything that it has left behind, told to the judge in the order in which it happened.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use worldline_proto::{CharacterId, NodeId, OpNumber};
 use worldline_real::ledger::Tables;
 use worldline_reports::{Miss, RunResult};
@@ -11,8 +14,8 @@ use worldline_scenarios::{
     nodes::Nodes,
 };
 use worldline_system::{
-    doors::ledger::StoredResult,
-    history::{Entry, EventId, Row},
+    doors::ledger::{FactRow, StoredResult},
+    history::{Acceptance, Entry, EventId, Row, What},
     time::Instant,
 };
 
@@ -83,7 +86,7 @@ impl Evidence<'_> {
         }
         told.for_each(|(at, told)| tell(&mut judge, told, since(*at), last, &mut latest));
         if let Some(sample) = latest {
-            let rows = Rows(self.tables);
+            let rows = Rows::new(self.tables, stop);
             judge.at_end(&View { ledger: Some(&rows), settled: true, ..view(sample, end, last) });
         }
         stop.iter().for_each(|entry| judge.on_stop(entry, &Facts::default()));
@@ -128,20 +131,41 @@ fn view(sample: &Sample, at: Instant, event: EventId) -> View<'_> {
 }
 
 /// The ledger's tables as a checker reads them.
-struct Rows<'a>(&'a Tables);
+struct Rows<'a> {
+    tables: &'a Tables,
+    /// Operations that were applied while the world stopped: their facts stand in the tables, and not at the end.
+    stopping: BTreeSet<(CharacterId, OpNumber)>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(tables: &'a Tables, stop: &[Entry]) -> Self {
+        let applied = stop.iter().filter_map(|entry| match &entry.what {
+            What::Accepted(Acceptance::OperationApplied { operation, .. }) => {
+                Some((operation.character, operation.number))
+            }
+            _ => None,
+        });
+        Self { tables, stopping: applied.collect() }
+    }
+}
 
 impl LedgerRows for Rows<'_> {
     fn each(&self, each: &mut dyn FnMut(&Row)) {
-        self.0.rows.iter().for_each(each);
+        self.tables.rows.iter().for_each(each);
     }
 
     fn applied_through(&self, character: CharacterId) -> Option<OpNumber> {
-        self.0.applied_through.iter().find(|(known, _)| *known == character).map(|(_, number)| *number)
+        self.tables.applied_through.iter().find(|(known, _)| *known == character).map(|(_, number)| *number)
     }
 
     fn result(&self, character: CharacterId, number: OpNumber) -> Option<StoredResult> {
-        let results = &self.0.results;
+        let results = &self.tables.results;
         results.iter().find(|(known, result)| *known == character && result.number == number).map(|(_, result)| *result)
+    }
+
+    fn each_fact(&self, each: &mut dyn FnMut(FactRow)) {
+        let stopping = |fact: &&FactRow| !self.stopping.contains(&(fact.character, fact.number));
+        self.tables.facts.iter().filter(stopping).copied().for_each(each);
     }
 }
 
@@ -152,10 +176,7 @@ mod tests {
     use worldline_proto::{EntityId, Epoch, Incarnation, LeaseId, Version};
     use worldline_reports::{Outcome, State};
     use worldline_scenarios::{catalogue, world};
-    use worldline_system::{
-        doors::ledger::Authority,
-        history::{Acceptance, Note, What},
-    };
+    use worldline_system::{doors::ledger::Authority, history::Note};
 
     const SECOND: u64 = 1_000_000_000;
     const UP: Services = Services { directory: true, ledger: true, orchestrator: true };

@@ -296,7 +296,7 @@ impl Checker for AuthorityEverywhere {
 mod tests {
     use super::{super::story::*, *};
     use worldline_proto::Epoch;
-    use worldline_system::doors::ledger::StoredResult;
+    use worldline_system::doors::ledger::{FactRow, StoredResult};
 
     /// The hero strikes the boss; then the rows are as given.
     fn blow(dealt: u32, hero_row: (u32, i64, i64), boss_row: (u32, i64, i64)) -> What {
@@ -328,6 +328,7 @@ mod tests {
         fn result(&self, _: CharacterId, _: OpNumber) -> Option<StoredResult> {
             None
         }
+        fn each_fact(&self, _: &mut dyn FnMut(FactRow)) {}
     }
 
     #[test]

@@ -43,6 +43,7 @@ invariants! {
     S3 "what was answered or acknowledged had been committed before, and stays committed",
     E1 "balances sum to what was minted less what was burned, at every commit",
     E4 "one key has one payload and one result, everywhere",
+    E6 "an effect and its fact are committed together, every fact is published, and every reader applies each once, in order",
     E7 "no balance is negative, nothing overflows, and rows change by exactly what the result says",
     E8 "every row is written under an authority that equals its fence",
     M1 "accepted displacement is at most v_max times the time passed, and a bounded credit",

@@ -13,6 +13,7 @@ mod economy;
 mod invariant;
 mod life;
 mod movement;
+mod outbox;
 mod ownership;
 mod sessions;
 #[cfg(test)]
@@ -184,6 +185,7 @@ set! {
     acknowledged_survives: sessions::AcknowledgedSurvives,
     conservation: economy::Conservation,
     one_result: economy::OneResult,
+    outbox: outbox::Outbox,
     no_overdraft: economy::NoOverdraft,
     authority_everywhere: economy::AuthorityEverywhere,
     speed: movement::Speed,

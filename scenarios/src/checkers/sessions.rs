@@ -277,7 +277,10 @@ impl Checker for AcknowledgedSurvives {
 #[cfg(test)]
 mod tests {
     use super::{super::LedgerRows, super::story::*, *};
-    use worldline_system::{doors::ledger::StoredResult, history::Row};
+    use worldline_system::{
+        doors::ledger::{FactRow, StoredResult},
+        history::Row,
+    };
 
     fn opened(generation: u64) -> What {
         What::Noted(Note::SessionOpened { character: hero(), generation: Generation(generation) })
@@ -370,6 +373,7 @@ mod tests {
         fn result(&self, _: CharacterId, number: OpNumber) -> Option<StoredResult> {
             (number.0 == self.0).then_some(StoredResult { number, digest: digest(1), result: self.1 })
         }
+        fn each_fact(&self, _: &mut dyn FnMut(FactRow)) {}
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use worldline_proto::{CharacterId, EntityId, NodeId, OpNumber};
 use worldline_system::{
-    doors::{directory::RegionId, ledger::StoredResult},
+    doors::{
+        directory::RegionId,
+        ledger::{FactRow, StoredResult},
+    },
     history::{EventId, Row},
     time::{Duration, Instant},
 };
@@ -104,6 +107,8 @@ pub trait LedgerRows {
     fn applied_through(&self, character: CharacterId) -> Option<OpNumber>;
     /// The result that is kept for an operation. `None` where none is.
     fn result(&self, character: CharacterId, number: OpNumber) -> Option<StoredResult>;
+    /// Hands every fact of the outbox to `each`, in the order of (aggregate, sequence).
+    fn each_fact(&self, each: &mut dyn FnMut(FactRow));
 }
 
 /// Something that has outlived its end: an operation past its deadline, half a connection.
