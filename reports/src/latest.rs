@@ -1,4 +1,5 @@
-//! `reports/latest/result.json` and `drill.json`: a suite without its samples, for whoever reads results by program.
+//! `reports/latest/result.json` and `drill.json`: a suite without its samples, for whoever reads results by program;
+//! [`crate::kept`] reads it back.
 
 use crate::{Outcome, Quantiles, ScenarioResult, Skipped, Source, State, SuiteResult};
 use serde::Serialize;
@@ -18,6 +19,8 @@ struct Latest<'a> {
 struct Scenario<'a> {
     name: &'a str,
     summary: &'a str,
+    file: String,
+    settings: &'a [String],
     outcome: Outcome,
     seeds: usize,
     broken: usize,
@@ -57,6 +60,10 @@ struct Run<'a> {
     all_broken: Vec<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missed: Vec<&'a str>,
+    /// The distribution of every timing in this seed alone: `diff` pairs seeds.
+    timings: BTreeMap<&'a str, Quantiles>,
+    /// How often each probe was reached; those never reached are left out.
+    probes: BTreeMap<&'a str, u64>,
     /// Why an invariant was not checked, by its id.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     not_checked: BTreeMap<&'a str, &'a str>,
@@ -111,6 +118,12 @@ fn scenario<'a>(result: &'a ScenarioResult, simulated: Option<&'a ScenarioResult
         first_event: run.violation.as_ref().map(|violation| violation.event.id),
         all_broken: run.verdicts.iter().filter(|v| v.state == State::Broken).map(|v| v.id.as_str()).collect(),
         missed: run.misses.iter().map(|miss| miss.name.as_str()).collect(),
+        timings: run
+            .timings
+            .iter()
+            .filter_map(|(name, spans)| Some((&**name, Quantiles::of(spans.clone())?)))
+            .collect(),
+        probes: run.probes.iter().filter(|(_, count)| **count > 0).map(|(name, count)| (&**name, *count)).collect(),
         not_checked: run
             .verdicts
             .iter()
@@ -123,6 +136,8 @@ fn scenario<'a>(result: &'a ScenarioResult, simulated: Option<&'a ScenarioResult
     Scenario {
         name: &result.name,
         summary: &result.summary,
+        file: format!("{:016x}", result.file),
+        settings: &result.settings,
         outcome: result.outcome(),
         seeds: result.runs.len(),
         broken: result.count(Outcome::Broken),

@@ -3,9 +3,13 @@
 //! Must never be here: a clock, a simulator, or a decision about a run. Whoever fills in a result has judged already.
 
 pub mod beside;
+pub mod diff;
 pub mod failure;
 pub mod junit;
+pub mod kept;
 pub mod latest;
+pub mod moved;
+pub mod pairs;
 pub mod quantiles;
 pub mod result;
 pub mod terminal;

@@ -10,6 +10,7 @@
 //! | 65 | a wrong scenario or failure file |
 //! | 74 | what was asked for could not be written |
 
+mod diff;
 mod list;
 pub mod output;
 pub mod place;
@@ -85,6 +86,13 @@ const AFTER_HELP: &str = "Without a command the default suite runs: the whole ca
     Exit codes: 0 all held; 1 an invariant broke; 2 a liveness or timing budget was missed; 3 not deterministic;\n\
     64 wrong usage; 65 a wrong scenario file.";
 
+const DIFF_HELP: &str = "Example:\n  \
+    worldline run worker-crash --seeds 200 --result a.json\n  \
+    worldline run worker-crash --seeds 200 --set lease.ttl=4s --result b.json\n  \
+    worldline diff a.json b.json\n\n\
+    Exit codes: 0 nothing is worse in B; 1 an invariant breaks in B only; 2 a budget is missed in B only, or a\n\
+    timing is slower beyond noise; 64 wrong usage; 65 a file is no result, or the two cannot be compared.";
+
 #[derive(Subcommand)]
 enum Command {
     /// The catalogue: names, and what threatens
@@ -93,6 +101,9 @@ enum Command {
     Run(run::RunArguments),
     /// Run one seed again, twice, and print its hash, its verdicts and, if asked, every event
     Replay(replay::ReplayArguments),
+    /// Compare two kept results over the same seeds: what moved, and whether beyond noise
+    #[command(after_help = DIFF_HELP)]
+    Diff(diff::DiffArguments),
     /// Print the JSON Schema of scenario files, for an editor or a program
     Schema,
 }
@@ -112,6 +123,7 @@ pub fn main() -> ExitCode {
     let ended = match arguments.command {
         None => run::default_suite(&mut output),
         Some(Command::List) => list::list(&mut output).map(|()| 0),
+        Some(Command::Diff(arguments)) => diff::diff(&mut output, &arguments),
         Some(Command::Schema) => schema::schema(&mut output).map(|()| 0),
         Some(Command::Run(arguments)) => run::run(&mut output, arguments),
         Some(Command::Replay(arguments)) => replay::replay(&mut output, arguments),

@@ -56,6 +56,9 @@ struct How {
     /// Write the results as JUnit too
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Keep the result as JSON, for `worldline diff`
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
     /// Go on behind a broken invariant, to see which others break
     #[arg(long)]
     all: bool,
@@ -63,7 +66,13 @@ struct How {
 
 /// The whole catalogue.
 pub fn default_suite(output: &mut Output) -> Result<u8, Failed> {
-    suite(output, usage::whole_catalogue()?, (1..=SEEDS).collect(), None, How { jobs: None, junit: None, all: false })
+    suite(
+        output,
+        usage::whole_catalogue()?,
+        (1..=SEEDS).collect(),
+        None,
+        How { jobs: None, junit: None, result: None, all: false },
+    )
 }
 
 /// What was asked for.
@@ -107,11 +116,14 @@ fn suite(
         let xml = junit::xml(&result, &|run| keeper.command(run)).map_err(|error| Failed::Write(error.to_string()))?;
         place::write(&path, &xml).map_err(|error| Failed::Write(format!("`{}`: {error}", path.display())))?;
     }
-    if let Some(path) = here.result() {
-        let json = latest::json(&result).map_err(|error| Failed::Write(error.to_string()))?;
-        if let Err(error) = place::write(&path, &json) {
-            output.complain(&format!("note: `{}` was not written: {error}", path.display()));
-        }
+    let json = latest::json(&result).map_err(|error| Failed::Write(error.to_string()))?;
+    if let Some(path) = how.result {
+        place::write(&path, &json).map_err(|error| Failed::Write(format!("`{}`: {error}", path.display())))?;
+    }
+    if let Some(path) = here.result()
+        && let Err(error) = place::write(&path, &json)
+    {
+        output.complain(&format!("note: `{}` was not written: {error}", path.display()));
     }
     Ok(result.outcome().exit_code())
 }

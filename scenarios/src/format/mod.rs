@@ -52,7 +52,15 @@ pub fn read(path: &Path) -> Result<Scenario, Problems> {
 /// # Errors
 /// Why it cannot be read, or is no text.
 pub fn read_text(path: &Path, expected: &str) -> Result<String, Problems> {
-    source::read(path, expected).map_err(|problem| Problems::of_file(&path.display().to_string(), problem))
+    read_text_of(path, expected, BYTES_MAX)
+}
+
+/// The same of at most so many bytes.
+///
+/// # Errors
+/// Why it cannot be read, or is no text.
+pub fn read_text_of(path: &Path, expected: &str, bytes_max: usize) -> Result<String, Problems> {
+    source::read(path, expected, bytes_max).map_err(|problem| Problems::of_file(&path.display().to_string(), problem))
 }
 
 /// The scenario in `text`; `file` is how its problems call it.

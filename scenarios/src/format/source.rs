@@ -32,7 +32,7 @@ impl Unreadable {
 }
 
 /// The text of the file at `path`.
-pub(super) fn read(path: &Path, expected: &str) -> Result<String, Unreadable> {
+pub(super) fn read(path: &Path, expected: &str, bytes_max: usize) -> Result<String, Unreadable> {
     let unreadable = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Unreadable::at_start("no such file", expected),
         std::io::ErrorKind::IsADirectory => Unreadable::at_start("a directory", expected),
@@ -48,15 +48,15 @@ pub(super) fn read(path: &Path, expected: &str) -> Result<String, Unreadable> {
     }
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    text(bytes, expected)
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    text(bytes, expected, bytes_max)
 }
 
 /// The text that these bytes are.
-fn text(bytes: Vec<u8>, expected: &str) -> Result<String, Unreadable> {
-    if bytes.len() > BYTES_MAX {
-        let found = format!("more than {BYTES_MAX} bytes");
-        return Err(Unreadable::at_start(found, "at most 1 MiB"));
+fn text(bytes: Vec<u8>, expected: &str, bytes_max: usize) -> Result<String, Unreadable> {
+    if bytes.len() > bytes_max {
+        let found = format!("more than {bytes_max} bytes");
+        return Err(Unreadable::at_start(found, &format!("at most {} MiB", bytes_max >> 20)));
     }
     if let Some(at) = bytes.iter().position(|&byte| byte == 0) {
         let valid = std::str::from_utf8(&bytes[..at]).map_or_else(|error| error.valid_up_to(), |_| at);
