@@ -1,6 +1,8 @@
 //! A worker by hand: what it submits, in which order, and what it must not say.
 
 mod bench;
+#[path = "worker/checkpoints.rs"]
+mod checkpoints_cached;
 #[path = "worker/facts.rs"]
 mod facts_told;
 
@@ -17,6 +19,7 @@ use worldline_proto::{
 use worldline_system::{
     Outcome, Refusal,
     doors::{
+        cache::Answer as Said,
         directory::{
             Answer as Told, Consistency, Key, Ownership, Page, Record, RegionId, Submission as ToDirectory, Transacted,
             Value, Worker as Registered, Write,
@@ -93,8 +96,16 @@ impl Bench<Worker> {
         self.directory(raise.expect("it claims").0, Told::Transacted(Outcome::Done(done)));
         let (claim, _) = self.asked_ledger().remove(0);
         let durable = mine.iter().map(|&entity| Ok(Box::new(durable(entity)))).collect();
-        self.ledger(claim, Answer::Claimed(Outcome::Done(durable)));
+        self.claimed(claim, durable);
         self.network(FromNetwork::Accepted { connection: LINK, from: GATEWAY });
+    }
+
+    /// The cache has nothing, and the ledger answers a claim that has just been submitted.
+    fn claimed(&mut self, claim: OpId, claims: Vec<Result<Box<Durable>, Refusal>>) {
+        for (op, _) in self.asked_cache() {
+            self.cache(op, Said::Read(Outcome::Done(None)));
+        }
+        self.ledger(claim, Answer::Claimed(Outcome::Done(claims)));
     }
 
     fn call(&mut self, call: u64, request: Request) {
@@ -201,7 +212,7 @@ fn a_claim_raises_the_record_then_the_fence_and_only_then_serves() {
     let (claim, submission) = bench.asked_ledger().remove(0);
     assert_eq!(submission, ToLedger::Claim { lease: bench.lease(), entities: vec![(boss(), Epoch(5))] });
     assert_eq!(bench.role.served().count(), 0, "not before the fence stands");
-    bench.ledger(claim, Answer::Claimed(Outcome::Done(vec![Ok(Box::new(durable(boss())))])));
+    bench.claimed(claim, vec![Ok(Box::new(durable(boss())))]);
     assert!(matches!(bench.notes()[..], [Note::Serving { authority, .. }] if authority.epoch == Epoch(5)));
 }
 
@@ -213,7 +224,7 @@ fn a_fence_that_stands_higher_is_outbid_in_the_record_first() {
     let done = Transacted { succeeded: true, revision: Revision(12), otherwise: Vec::new() };
     bench.directory(raise.expect("it claims").0, Told::Transacted(Outcome::Done(done)));
     let (claim, _) = bench.asked_ledger().remove(0);
-    bench.ledger(claim, Answer::Claimed(Outcome::Done(vec![Err(Refusal::Fenced { highest: Epoch(41) })])));
+    bench.claimed(claim, vec![Err(Refusal::Fenced { highest: Epoch(41) })]);
     let ToDirectory::Transact(again) = bench.asked_directory().remove(0).1 else { panic!("the record again") };
     let Some(Write::Put { value: Value::Owner(owner), .. }) = again.writes.first() else { panic!("a record") };
     assert_eq!(owner.epoch, Epoch(42));
@@ -498,7 +509,7 @@ fn a_refusal_under_an_earlier_holding_does_not_end_the_later_one() {
     let done = Transacted { succeeded: true, revision: Revision(32), otherwise: Vec::new() };
     bench.directory(raise.expect("it claims").0, Told::Transacted(Outcome::Done(done)));
     let (claim, _) = bench.asked_ledger().remove(0);
-    bench.ledger(claim, Answer::Claimed(Outcome::Done(vec![Ok(Box::new(durable(boss())))])));
+    bench.claimed(claim, vec![Ok(Box::new(durable(boss())))]);
 
     bench.commit(op, &batch, Verdict::Fenced { entity: boss(), highest: Epoch(6) });
     assert_eq!(bench.role.served().count(), 2, "both are held");
@@ -518,7 +529,7 @@ fn a_resumption_waits_for_every_fence() {
         bench.directory(raise, Told::Transacted(Outcome::Done(done)));
         let (claim, ToLedger::Claim { entities, .. }) = bench.asked_ledger().remove(0) else { panic!("it claims") };
         let held = entities.iter().map(|&(entity, _)| Ok(Box::new(durable(entity)))).collect();
-        bench.ledger(claim, Answer::Claimed(Outcome::Done(held)));
+        bench.claimed(claim, held);
     }
     bench.renew_late(npcs.iter().map(|&npc| bench.record(npc, 12, 0)).collect());
     let claims = bench.asked_ledger();

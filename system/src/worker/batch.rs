@@ -49,6 +49,7 @@ impl Worker {
         }
         turn.arm_in(Timer::Tick, limits::TICK);
         self.tick += 1;
+        self.tell_load(turn);
         if self.flight.is_none() && !maybe!(turn, "worker.delay-commit-a-tick") {
             self.commit(turn);
         }
@@ -64,6 +65,7 @@ impl Worker {
             return;
         }
         let (operations, requesters) = self.queue.drain(..taken).map(|q| (q.operation, q.requester)).unzip();
+        self.cache_checkpoints(&checkpoints, turn);
         let batch = Arc::new(Batch { operations, checkpoints, published: self.outgoing.take_flags(turn.now()) });
         let op = turn.ledger(ledger::Submission::Commit(Arc::clone(&batch)), limits::LEDGER_PATIENCE);
         self.flight = Some(Flight { op: Some(op), batch, requesters, backoff: Backoff::default() });

@@ -3,7 +3,7 @@
 //! First the record's compare-and-set to a higher epoch, then the ledger's fence to the same, and only then service. Each
 //! step is repeated as it was until its outcome is known; a group of claims is one transaction of each kind.
 
-use super::{Phase, Resuming, Served, Submission, Timer, Worker};
+use super::{Phase, Resuming, Served, Submission, Timer, Worker, checkpoints::Claimed};
 use crate::{
     Outcome, Refusal, Turn,
     backoff::Backoff,
@@ -24,6 +24,8 @@ use worldline_proto::{EntityId, Epoch, LeaseId, Nonce, OpId, Revision};
 const GROUPS: usize = 8;
 /// Entities in a group: each takes a compare, and one more is the worker's own key.
 const GROUP_ENTITIES: usize = limits::TAKEOVER_RECORDS;
+/// Entities in all groups together.
+pub(super) const ENTITIES_IN_CLAIM: usize = GROUPS * GROUP_ENTITIES;
 /// How often a worker reads all records, whatever its watch has told it.
 const SCAN_PERIOD: crate::time::Duration = crate::time::Duration::from_secs(5);
 
@@ -314,8 +316,11 @@ impl Worker {
                 turn.directory(submission, limits::DIRECTORY_PATIENCE)
             }
             Step::Fencing => {
-                let entities = group.entries.iter().map(|claiming| (claiming.entity, claiming.epoch)).collect();
-                turn.ledger(ledger::Submission::Claim { lease, entities }, limits::LEDGER_PATIENCE)
+                let entities: Vec<_> = group.entries.iter().map(|claiming| (claiming.entity, claiming.epoch)).collect();
+                let asked: Vec<EntityId> = entities.iter().map(|(entity, _)| *entity).collect();
+                let op = turn.ledger(ledger::Submission::Claim { lease, entities }, limits::LEDGER_PATIENCE);
+                self.read_checkpoints(number, &asked, turn);
+                op
             }
         };
         self.claims.steps.insert(op, number);
@@ -389,6 +394,13 @@ impl Worker {
             // Refused has not happened; `Unknown` may have, and then the same claim passes again for the same lease.
             return self.try_group_later(number, turn);
         };
+        if let Some(claims) = self.cached.wait(number, claims) {
+            self.take_in_claims(number, claims, turn);
+        }
+    }
+
+    /// Serves what the ledger has let it claim, once the cache has answered too.
+    pub(super) fn take_in_claims(&mut self, number: u64, claims: Claimed, turn: &mut Turn<'_, Submission>) {
         if self.phase != Phase::Active || !self.acts(turn.now()) {
             // Too late to serve under this validity: the group is kept and claims again once the worker is active.
             return;
@@ -398,7 +410,10 @@ impl Worker {
         for (mut claiming, claim) in group.entries.into_iter().zip(claims) {
             let authority = Authority { entity: claiming.entity, epoch: claiming.epoch, lease };
             match claim {
-                Ok(durable) => self.serve(authority, claiming, &durable, turn),
+                Ok(mut durable) => {
+                    self.cached.bring_up(number, claiming.epoch, &mut durable);
+                    self.serve(authority, claiming, &durable, turn);
+                }
                 Err(Refusal::Fenced { highest }) => {
                     reached!(turn, "worker.claim-refused-went-higher");
                     self.told(claiming.entity, highest);
@@ -410,6 +425,7 @@ impl Worker {
                 Err(_) => {}
             }
         }
+        self.cached.forget(number);
         self.begin_group(Step::Recording, higher, turn);
         self.begin_groups(turn);
     }

@@ -8,6 +8,7 @@
 //! Deliberately absent: durable state. What an entity has is the ledger's; here stands a copy that follows the commits.
 
 mod batch;
+mod checkpoints;
 mod claims;
 mod facts;
 mod operations;
@@ -16,7 +17,7 @@ mod sessions;
 
 use crate::{
     Role, Turn,
-    doors::{Asked, bus, clock::TimerKey, directory, ledger, network},
+    doors::{Asked, bus, cache, clock::TimerKey, directory, ledger, network},
     history::Note,
     knobs::Knobs,
     lease::{Holder, LeaseTimes, News},
@@ -32,6 +33,7 @@ use alloc::{
     vec::Vec,
 };
 use batch::{Flight, Queued};
+use checkpoints::Cached;
 use claims::Claims;
 use facts::Outgoing;
 pub use served::Served;
@@ -42,6 +44,7 @@ role_sums! {
     Directory(directory::Event, Asked<directory::Submission>),
     Ledger(ledger::Event, Asked<ledger::Submission>),
     Bus(bus::Event, Asked<bus::Submission>),
+    Cache(cache::Event, Asked<cache::Submission>),
 }
 
 /// What a worker is told before it starts.
@@ -158,6 +161,7 @@ pub struct Worker {
     gateways: BTreeMap<NodeId, ConnectionId>,
     peers: BTreeMap<ConnectionId, NodeId>,
     routes: Routes,
+    cached: Cached,
     tick: u64,
 }
 
@@ -180,6 +184,7 @@ impl Worker {
             gateways: BTreeMap::new(),
             peers: BTreeMap::new(),
             routes: Routes::default(),
+            cached: Cached::default(),
             tick: 0,
         }
     }
@@ -236,6 +241,7 @@ impl Worker {
             return turn.stopped();
         }
         self.phase = Phase::Suspended;
+        self.ticks_stop();
         self.tell_gateways_suspended(true, turn);
     }
 
@@ -266,6 +272,8 @@ impl Worker {
         turn.note(Note::Fenced { lease: holder.lease() });
         self.abandon_operations(turn);
         self.claims.reset(turn);
+        self.cached.reset();
+        self.ticks_stop();
         self.registration = None;
         for timer in [Timer::Silence, Timer::Register, Timer::Tick, Timer::Scan, Timer::Batch, Timer::Resume] {
             turn.disarm(timer);
@@ -427,6 +435,7 @@ impl Role for Worker {
             Event::Network(event) => self.on_network(event, turn),
             Event::Directory(event) => self.on_directory(event, turn),
             Event::Ledger(event) => self.on_ledger(event, turn),
+            Event::Cache(event) => self.on_cache(event, turn),
             Event::Bus(event) => self.on_bus(&event, turn),
         }
     }
@@ -437,6 +446,7 @@ impl Role for Worker {
         let (lookups, most) = self.routes.lookups();
         report("worker.lookups", lookups, most);
         self.claims.queues(report);
+        report("worker.cached-checkpoints-asked", self.cached.reads(), claims::ENTITIES_IN_CLAIM);
         self.outgoing.queues(report);
         let waiting = self.entities.values().map(Served::waiting).max().unwrap_or(0);
         report("worker.character-operations", waiting, limits::CLIENT_WINDOW);

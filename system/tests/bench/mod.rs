@@ -7,6 +7,7 @@ use worldline_system::{
     Desk, Outcome, Role, Turn,
     doors::{
         Event, Submission, bus,
+        cache::{Answer as Said, Event as FromCache, Submission as ToCache},
         clock::TimerKey,
         directory::{Answer as Told, Event as FromDirectory, Submission as ToDirectory},
         entropy::Entropy,
@@ -62,6 +63,10 @@ where
         self.give(Event::Bus(bus::Event::Answered { op, answer: Box::new(answer) }));
     }
 
+    pub fn cache(&mut self, op: OpId, answer: Said) {
+        self.give(Event::Cache(FromCache { op, answer: Box::new(answer) }));
+    }
+
     pub fn timer(&mut self, kind: u8) {
         self.give(Event::Timer(TimerKey::new(kind, 0)));
     }
@@ -99,6 +104,13 @@ where
     pub fn asked_bus(&self) -> Vec<(OpId, bus::Submission)> {
         self.submitted(|s| match s {
             Submission::Bus(asked) => Some((asked.op, asked.submission.clone())),
+            _ => None,
+        })
+    }
+
+    pub fn asked_cache(&self) -> Vec<(OpId, ToCache)> {
+        self.submitted(|s| match s {
+            Submission::Cache(asked) => Some((asked.op, asked.submission.clone())),
             _ => None,
         })
     }
