@@ -82,6 +82,7 @@ pub async fn run(config: Bot, json: bool) -> Exit {
             counters: counters.clone(),
             probes: probes.clone(),
             network: None,
+            bus: None,
             cache: None,
         };
         task::spawn(async move { serve(listener, told).await })

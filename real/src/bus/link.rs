@@ -43,7 +43,7 @@ const COMMANDS: usize = 2_048;
 const UNTAKEN: usize = 1_024;
 /// The first version of NATS that has all that is used.
 const VERSION_MIN: (u32, u32) = (2, 10);
-/// What is missing when the bus is.
+/// What a process does without when it has no bus.
 const NEED: &str = "bus";
 
 /// A connection to one server.
@@ -84,7 +84,7 @@ impl Link {
         let (lines_sender, lines) = watch::channel(None);
         let (suspects, suspected) = mpsc::channel(1);
         let addresses: Vec<String> = config.endpoints.iter().map(Endpoint::to_string).collect();
-        ready.missing(NEED, format!("not yet connected to NATS at {}", addresses.join(", ")));
+        ready.degraded(NEED, format!("not yet connected to NATS at {}", addresses.join(", ")));
         let keeper = Keeper { config, ready, lines: lines_sender, suspected, number: 0 };
         let task = async move {
             tokio::select! {
@@ -94,6 +94,11 @@ impl Link {
             }
         };
         (Self { lines, suspects }, task)
+    }
+
+    /// A link to nowhere.
+    pub fn absent() -> Self {
+        Self { lines: watch::channel(None).1, suspects: mpsc::channel(1).0 }
     }
 
     /// The connection, as soon as there is one; `None` if there is none by then.
@@ -131,7 +136,7 @@ impl Keeper {
         let count = self.config.endpoints.len();
         let mut problems = vec![None; count];
         let Some(mut at) = usize::try_from(entropy.bits()).ok().and_then(|drawn| drawn.checked_rem(count)) else {
-            return self.ready.missing(NEED, "no address of a NATS server is configured");
+            return self.ready.degraded(NEED, "no address of a NATS server is configured");
         };
         loop {
             let endpoint = &self.config.endpoints[at];
@@ -152,7 +157,7 @@ impl Keeper {
             };
             problems[at] = Some(problem);
             let known: Vec<&str> = problems.iter().flatten().map(String::as_str).collect();
-            self.ready.missing(NEED, known.join("; "));
+            self.ready.degraded(NEED, known.join("; "));
             at = (at + 1) % count;
             // A round through all servers without one that serves: wait before the next.
             if problems.iter().all(Option::is_some) {
@@ -191,8 +196,8 @@ impl Keeper {
                 self.lines.send_replace(Some(line.clone()));
             }
             match problem {
-                None => self.ready.fulfilled(NEED),
-                Some(problem) => self.ready.missing(NEED, problem),
+                None => self.ready.restored(NEED),
+                Some(problem) => self.ready.degraded(NEED, problem),
             }
             let pulse = sleep(PULSE);
             tokio::pin!(pulse);

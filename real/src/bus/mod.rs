@@ -6,7 +6,8 @@
 //! * An adapter speaks with one server at a time, and with another when that one is gone (`link`). With the connection end its
 //!   consumers, each with a gap.
 //! * The stream is made where there is none (`stream`). One that has other limits than the door says is not touched and not
-//!   used: what differs stands in `/ready`.
+//!   used: what differs stands in `/health`.
+//! * A role is ready without the bus: `/health` says that it is degraded, and why. What is published later is late, not lost.
 //! * A message on a subject that is none of the door's, or larger than its bound, is taken off and counted: no role hears of it.
 //!
 //! Deliberately absent: TLS to NATS; other streams; a cluster's placement and replicas, which are its operator's.
@@ -87,23 +88,32 @@ struct Shared {
 const PERMITS: u32 = (limits::OPERATIONS_IN_FLIGHT + 2 * limits::BUS_CONSUMERS) as u32;
 
 impl Bus {
-    /// Begins to look for NATS; must be called inside a tokio runtime. `ready` hears of `"bus"`: missing, and why, until the
+    /// Begins to look for NATS; must be called inside a tokio runtime. `ready` hears of `"bus"`: degraded, and why, until the
     /// stream is there and ours, and again whenever it is not.
     #[must_use]
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
         let (closing, closed) = watch::channel(false);
         let (link, keep) = Link::new(config, ready, closed);
-        let runtime = Handle::current();
-        let keeper = Mutex::new(Some(runtime.spawn(keep)));
+        let keeper = Some(Handle::current().spawn(keep));
+        Self::with(inbox, link, closing, keeper)
+    }
+
+    /// Where no bus is configured: everything is refused. Must be called inside a tokio runtime.
+    #[must_use]
+    pub fn absent(inbox: Inbox) -> Self {
+        Self::with(inbox, Link::absent(), watch::channel(false).0, None)
+    }
+
+    fn with(inbox: Inbox, link: Link, closing: watch::Sender<bool>, keeper: Option<JoinHandle<()>>) -> Self {
         Self(Arc::new(Shared {
             inbox,
-            runtime,
+            runtime: Handle::current(),
             link,
             consumers: Consumers::default(),
             in_flight: Arc::new(Semaphore::new(PERMITS as usize)),
             asked: Arc::default(),
             closing,
-            keeper,
+            keeper: Mutex::new(keeper),
             foreign: AtomicU64::new(0),
         }))
     }
@@ -145,10 +155,10 @@ impl Bus {
         }
     }
 
-    /// How many messages were taken off the stream because no role could have read them.
+    /// Each count by its name: messages that were taken off the stream because no role could have read them.
     #[must_use]
-    pub fn foreign(&self) -> u64 {
-        self.0.foreign.load(Ordering::Relaxed)
+    pub fn counters(&self) -> [(&'static str, u64); 1] {
+        [("unreadable", self.0.foreign.load(Ordering::Relaxed))]
     }
 
     /// Ends all connections and tasks, and returns when they have ended. What was asked has a second to be answered; what

@@ -4,7 +4,7 @@ use super::{
     given::{Given, Value, read},
     problem::{Problem, Sink, quoted},
 };
-use crate::{cache, directory::Endpoint};
+use crate::{bus, cache, directory::Endpoint};
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, ToSocketAddrs as _},
@@ -207,6 +207,22 @@ pub fn member(given: &Given, sink: &mut Sink) -> Option<Endpoint> {
             let found = said.split("; expected").next().unwrap_or(EXPECTED);
             let meant = format!("http://{text}");
             let near = !text.contains(['/', '@']) && text.contains(':') && meant.parse::<Endpoint>().is_ok();
+            sink.report(Problem { nearest: near.then_some(meant), ..Problem::new(&given.origin, found, EXPECTED) })
+        }
+    }
+}
+
+/// The address of a server of the bus: `nats://127.0.0.1:4222`. It may hold a password, which is not shown.
+pub fn bus(given: &Given, sink: &mut Sink) -> Option<bus::Endpoint> {
+    const EXPECTED: &str = "the address of a NATS server, such as `nats://127.0.0.1:4222`";
+    let Some(text) = given.text() else { return sink.report(given.problem(EXPECTED)) };
+    match text.parse::<bus::Endpoint>() {
+        Ok(endpoint) => Some(endpoint),
+        Err(error) => {
+            let said = error.to_string();
+            let found = said.split("; expected").next().unwrap_or(EXPECTED);
+            let meant = format!("nats://{text}");
+            let near = !text.contains(['/', '@']) && text.contains(':') && meant.parse::<bus::Endpoint>().is_ok();
             sink.report(Problem { nearest: near.then_some(meant), ..Problem::new(&given.origin, found, EXPECTED) })
         }
     }

@@ -101,6 +101,7 @@ pub const KEYS: &[Key] = &[
     list("alternates", "ID,..", &[Gateway], "Gateways that its players may turn to when it is gone, the last one in another region"),
     list("directory", "URL,..", &[Gateway, Worker, Orchestrator, WhoOwns], "The members of etcd, as `http://127.0.0.1:2379`"),
     key("ledger", "URL", &[Gateway, Worker, Orchestrator, Migrate, WhoOwns], "PostgreSQL, as `postgres://worldline@127.0.0.1:5432/worldline`; a password is best left to PGPASSWORD"),
+    list("bus", "URL,..", &[Worker, Orchestrator], "NATS 2.10 or newer with JetStream, as `nats://127.0.0.1:4222` [default: none: facts stay in the ledger until there is one]"),
     list("cache", "URL,..", SERVERS, "The region's cache, any Redis-protocol server, as `redis://127.0.0.1:6379`; the primary of several is found [default: none, which costs time only]"),
     key("tls.ca", "FILE", &[Gateway, Worker, Bot], "The certificate of the world's CA, PEM"),
     key("tls.certificate", "FILE", NETWORKED, "This node's certificate, PEM"),

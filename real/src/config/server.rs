@@ -8,7 +8,7 @@ use super::{
     problem::{Problem, Problems, Sink, quoted},
     world::{self, World},
 };
-use crate::{cache, directory, network::tls::Identity};
+use crate::{bus, cache, directory, network::tls::Identity};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -104,6 +104,8 @@ pub struct Server {
     pub directory: directory::Config,
     /// The URL of the ledger. It may hold a password.
     pub ledger: Secret,
+    /// The servers of the bus, if there is one.
+    pub bus: Option<bus::Config>,
     /// The servers of the cache, if there is one.
     pub cache: Option<cache::Config>,
     /// The world.
@@ -142,6 +144,7 @@ fn decode_server(command: Command, layers: &Layers, sink: &mut Sink) -> Option<S
     let world = world_of(layers, sink);
     let directory = members(layers, sink);
     let ledger = layers.required("ledger", sink, decode::ledger);
+    let buses = layers.optional("bus", sink, decode::list(decode::bus, "addresses of NATS servers"));
     let caches = layers.optional("cache", sink, decode::list(decode::cache, "addresses of a cache's servers"));
     let patience = decode::duration_in(Duration::from_millis(100)..=Duration::from_secs(3_600));
     let stop_patience = layers.optional("stop_patience", sink, patience).unwrap_or(STOP_PATIENCE);
@@ -156,6 +159,7 @@ fn decode_server(command: Command, layers: &Layers, sink: &mut Sink) -> Option<S
         process,
         directory: directory?,
         ledger: Secret(ledger?),
+        bus: buses.filter(|servers| !servers.is_empty()).map(|endpoints| bus::Config { endpoints }),
         cache: caches.filter(|servers| !servers.is_empty()).map(|endpoints| cache::Config { endpoints }),
         world: world?,
         stop_patience,

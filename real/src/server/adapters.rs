@@ -1,6 +1,6 @@
 //! The doors of a role on real services, as its host calls them.
 
-use crate::{Doors, cache::Cache, directory::Directory, ledger::Ledger, network::Network};
+use crate::{Doors, bus::Bus, cache::Cache, directory::Directory, ledger::Ledger, network::Network};
 use std::sync::Arc;
 use worldline_system::{
     doors::{Asked, bus, cache, directory, ledger, network},
@@ -16,6 +16,8 @@ pub struct Adapters {
     pub directory: Directory,
     /// PostgreSQL.
     pub ledger: Ledger,
+    /// NATS, if there is one.
+    pub bus: Bus,
     /// A Redis-protocol server, if there is one.
     pub cache: Cache,
 }
@@ -35,8 +37,9 @@ impl Doors for Adapters {
         self.ledger.submit(asked);
     }
 
-    // Nobody serves it yet: an operation comes to its deadline.
-    fn bus(&mut self, _: Asked<bus::Submission>) {}
+    fn bus(&mut self, asked: Asked<bus::Submission>) {
+        self.bus.submit(asked);
+    }
 
     fn cache(&mut self, asked: Asked<cache::Submission>) {
         self.cache.submit(asked);

@@ -3,7 +3,7 @@
 //! A connection lives a few seconds at most, and one too many ends the oldest: whoever opens many and says nothing keeps
 //! nobody else out.
 
-use crate::{Inbox, cache::Cache, hooks::Probes, host::Counters, network::Network, ready::Readiness};
+use crate::{Inbox, bus::Bus, cache::Cache, hooks::Probes, host::Counters, network::Network, ready::Readiness};
 use axum::{
     Json, Router,
     extract::State,
@@ -59,6 +59,8 @@ pub struct Process {
     pub probes: Probes,
     /// Its network, if it has one.
     pub network: Option<Arc<Network>>,
+    /// Its bus, if its role has that door.
+    pub bus: Option<Bus>,
     /// Its cache, if its role has that door.
     pub cache: Option<Cache>,
 }
@@ -95,6 +97,7 @@ async fn health(State(process): State<Arc<Process>>) -> Json<Value> {
         "log": { "lost": super::logs::lost() },
         "inbox": { "length": process.inbox.len(), "shed": process.inbox.shed() },
         "network": counts(&mut process.network.iter().flat_map(|network| network.counters())),
+        "bus": counts(&mut process.bus.iter().flat_map(Bus::counters)),
         "cache": counts(&mut process.cache.iter().flat_map(Cache::counters)),
         "probes": counts(&mut process.probes.reached()),
     }))

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     Host, Inbox,
+    bus::Bus,
     cache::Cache,
     clock,
     config::{Command, Part, Place, Server},
@@ -90,7 +91,7 @@ struct Running {
 
 impl Running {
     async fn start(command: Command, config: Server) -> Result<Self, Exit> {
-        let Server { node, process, directory, ledger: url, cache, world, stop_patience, knobs, part } = config;
+        let Server { node, process, directory, ledger: url, bus, cache, world, stop_patience, knobs, part } = config;
         let (inbox, ready, probes) = (Inbox::default(), Readiness::default(), Probes::default());
         let listener = match process.http {
             Some(address) => Some(listen(address).await?),
@@ -119,11 +120,15 @@ impl Running {
         })?;
         let ledger = ledger::Config { name: format!("worldlined {}", process.name), ..ledger };
         let ledger = Ledger::new(ledger, inbox.clone(), ready.clone());
+        let bus = match bus {
+            Some(config) => Bus::new(config, inbox.clone(), ready.clone()),
+            None => Bus::absent(inbox.clone()),
+        };
         let cache = match cache {
             Some(config) => Cache::new(config, inbox.clone(), ready.clone()),
             None => Cache::absent(inbox.clone()),
         };
-        let adapters = Adapters { network: network.clone(), directory, ledger, cache: cache.clone() };
+        let adapters = Adapters { network: network.clone(), directory, ledger, bus: bus.clone(), cache: cache.clone() };
         let counters = Counters::default();
         let told = Process {
             role: super::name_of(command),
@@ -136,6 +141,7 @@ impl Running {
             counters: counters.clone(),
             probes: probes.clone(),
             network,
+            bus: Some(bus),
             cache: Some(cache),
         };
         tracing::info!(node = node.0, incarnation = desk.incarnation.0, name = process.name, "starts as {command}");
@@ -202,7 +208,13 @@ impl Running {
                     network.close().await;
                 }
             };
-            tokio::join!(network, adapters.ledger.close(), adapters.directory.close(), adapters.cache.close());
+            tokio::join!(
+                network,
+                adapters.ledger.close(),
+                adapters.directory.close(),
+                adapters.bus.close(),
+                adapters.cache.close()
+            );
         };
         if timeout(CLOSE_PATIENCE, Box::pin(closing)).await.is_err() {
             tracing::warn!("the adapters have not closed within {CLOSE_PATIENCE:?}");

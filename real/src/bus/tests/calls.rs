@@ -155,6 +155,6 @@ fn what_others_put_on_the_stream_is_passed_over_and_counted() {
     assert_eq!(caller.publish(1, 1), stored(3));
     let consumer = caller.consume(None, Start::Beginning);
     assert_eq!(caller.messages(consumer, 1), [(3, 1)]);
-    assert_eq!(caller.bus.foreign(), 2);
+    assert_eq!(caller.bus.counters(), [("unreadable", 2)]);
     assert_eq!(caller.acknowledge(consumer, 3), Outcome::Done(()));
 }

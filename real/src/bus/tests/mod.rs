@@ -79,8 +79,12 @@ impl Caller {
     }
 
     fn until(&self, what: &str, state: impl Fn(&BTreeMap<&'static str, String>) -> bool) {
-        let waited = async { tokio::time::timeout(clock::span(SOON), self.ready.until(state)).await };
-        assert!(self.runtime.block_on(waited).is_ok(), "{what}: not within {SOON:?}, but {:?}", self.ready.problems());
+        let waited = async { tokio::time::timeout(clock::span(SOON), self.ready.until_degraded(state)).await };
+        assert!(
+            self.runtime.block_on(waited).is_ok(),
+            "{what}: not within {SOON:?}, but {:?}",
+            self.ready.degradations()
+        );
     }
 
     fn ask(&mut self, submission: Submission) -> OpId {
