@@ -116,7 +116,12 @@ impl Watch {
 
     /// Looks at server and schema, at what was left behind there, and whether a commit is confirmed.
     async fn look(&self, eyes: &mut Eyes) -> Result<(), Problem> {
+        let kept = eyes.session.as_ref().map(|session| session.backend.clone());
         let mut session = self.open(eyes.session.take()).await?;
+        if kept.is_some_and(|kept| kept != session.backend) {
+            // The connection of the last time is lost, and so probably are those that rest: another server may stand there now.
+            self.pool.flush();
+        }
         let left = self.pool.left_behind();
         let waiting = eyes.confirming.iter().filter(|confirming| confirming.ended.is_none());
         let asked: Vec<Backend> = left.into_iter().chain(waiting.map(|waiting| waiting.backend.clone())).collect();

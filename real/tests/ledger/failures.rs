@@ -94,6 +94,25 @@ async fn a_swallowed_answer_is_unknown_and_its_repetition_is_answered_from_what_
 }
 
 #[tokio::test]
+async fn connections_that_rest_go_when_the_one_that_is_looked_at_is_lost_without_a_word() {
+    let url = world().await;
+    let line = Line::to(&url).await;
+    let (ledger, ready) = adapter(&line.url, 4);
+    commit(&ledger, vec![]).await;
+    until(async || ready.problems().is_empty()).await;
+    let mine = "application_name = 'worldlined' and datname = current_database()";
+    let youngest =
+        format!("select (extract(epoch from max(backend_start)) * 1e6)::bigint from pg_stat_activity where {mine}");
+    let youngest = number(&url, &youngest).await;
+    line.lose_what_stands();
+    let older = format!(
+        "select count(*) from pg_stat_activity where {mine} and (extract(epoch from backend_start) * 1e6)::bigint <= {youngest}"
+    );
+    until(async || number(&url, &older).await == 0).await;
+    assert!(matches!(commit_within(&ledger, vec![], PATIENCE).await, Outcome::Done(_)));
+}
+
+#[tokio::test]
 async fn a_server_that_has_many_sessions_of_ours_gets_no_other() {
     let url = world().await;
     drop(begun(&url).await);

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -48,6 +48,8 @@ pub struct Line {
     /// The address to use.
     pub url: String,
     mute: Arc<AtomicBool>,
+    /// Connections from before this one was counted are mute for ever.
+    first: Arc<AtomicUsize>,
     carrier: JoinHandle<()>,
 }
 
@@ -58,14 +60,19 @@ impl Line {
         let (server, database) = rest.split_once('/').unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("{user}@{}/{database}", listener.local_addr().unwrap());
-        let (server, mute) = (server.to_owned(), Arc::<AtomicBool>::default());
-        let carrier = tokio::spawn(carry(listener, server, mute.clone()));
-        Self { url, mute, carrier }
+        let (server, mute, first) = (server.to_owned(), Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let carrier = tokio::spawn(carry(listener, server, mute.clone(), first.clone()));
+        Self { url, mute, first, carrier }
     }
 
     /// From now on no answer comes through, until `false`.
     pub fn mute(&self, mute: bool) {
         self.mute.store(mute, Ordering::SeqCst);
+    }
+
+    /// No answer comes through on the connections that stand; new ones are as good as ever.
+    pub fn lose_what_stands(&self) {
+        self.first.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -75,17 +82,19 @@ impl Drop for Line {
     }
 }
 
-async fn carry(listener: TcpListener, server: String, mute: Arc<AtomicBool>) {
+async fn carry(listener: TcpListener, server: String, mute: Arc<AtomicBool>, first: Arc<AtomicUsize>) {
     while let Ok((client, _)) = listener.accept().await {
+        let life = first.load(Ordering::SeqCst);
         let Ok(server) = TcpStream::connect(&server).await else { continue };
         let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
             (client.into_split(), server.into_split());
         tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-        let mute = mute.clone();
+        let (mute, first) = (mute.clone(), first.clone());
+        let is_mute = move || mute.load(Ordering::SeqCst) || first.load(Ordering::SeqCst) > life;
         tokio::spawn(async move {
             let mut bytes = [0; 4096];
             while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
-                if !mute.load(Ordering::SeqCst) && to_client.write_all(&bytes[..read]).await.is_err() {
+                if !is_mute() && to_client.write_all(&bytes[..read]).await.is_err() {
                     return;
                 }
             }
