@@ -7,10 +7,12 @@
 //! | 2 | a liveness or timing budget was missed |
 //! | 3 | not deterministic |
 //! | 64 | wrong usage |
-//! | 65 | a wrong scenario or failure file |
+//! | 65 | a wrong scenario, failure or result file |
+//! | 69 | `doctor --real`: something of the real part is missing |
 //! | 74 | what was asked for could not be written |
 
 mod diff;
+mod doctor;
 mod list;
 pub mod output;
 pub mod place;
@@ -82,16 +84,25 @@ struct Arguments {
     command: Option<Command>,
 }
 
-const AFTER_HELP: &str = "Without a command the default suite runs: the whole catalogue, several seeds each.\n\n\
-    Exit codes: 0 all held; 1 an invariant broke; 2 a liveness or timing budget was missed; 3 not deterministic;\n\
-    64 wrong usage; 65 a wrong scenario file.";
+const AFTER_HELP: &str = "Without a command the default suite runs: the whole catalogue, several seeds each.
 
-const DIFF_HELP: &str = "Example:\n  \
-    worldline run worker-crash --seeds 200 --result a.json\n  \
-    worldline run worker-crash --seeds 200 --set lease.ttl=4s --result b.json\n  \
-    worldline diff a.json b.json\n\n\
-    Exit codes: 0 nothing is worse in B; 1 an invariant breaks in B only; 2 a budget is missed in B only, or a\n\
-    timing is slower beyond noise; 64 wrong usage; 65 a file is no result, or the two cannot be compared.";
+Exit codes: 0 all held; 1 an invariant broke; 2 a liveness or timing budget was
+missed; 3 not deterministic; 64 wrong usage; 65 a wrong scenario, failure or
+result file; 69 `doctor --real`: something is missing; 74 a file could not be
+written.";
+
+const DOCTOR_HELP: &str = "Exit codes: 0 the simulator can run, whatever the real part lacks; 1 it cannot;
+3 it is not deterministic on this machine; 69 with --real: something of the
+real part is missing.";
+
+const DIFF_HELP: &str = "Example:
+  worldline run worker-crash --seeds 200 --result a.json
+  worldline run worker-crash --seeds 200 --set lease.ttl=4s --result b.json
+  worldline diff a.json b.json
+
+Exit codes: 0 nothing is worse in B; 1 an invariant breaks in B only; 2 a budget
+is missed in B only, or a timing is slower beyond noise; 64 wrong usage; 65 a
+file is no result, or the two cannot be compared.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -104,6 +115,9 @@ enum Command {
     /// Compare two kept results over the same seeds: what moved, and whether beyond noise
     #[command(after_help = DIFF_HELP)]
     Diff(diff::DiffArguments),
+    /// What is installed, what is missing, what for, and the command that gets it
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(doctor::DoctorArguments),
     /// Print the JSON Schema of scenario files, for an editor or a program
     Schema,
 }
@@ -124,6 +138,7 @@ pub fn main() -> ExitCode {
         None => run::default_suite(&mut output),
         Some(Command::List) => list::list(&mut output).map(|()| 0),
         Some(Command::Diff(arguments)) => diff::diff(&mut output, &arguments),
+        Some(Command::Doctor(arguments)) => doctor::doctor(&mut output, &arguments),
         Some(Command::Schema) => schema::schema(&mut output).map(|()| 0),
         Some(Command::Run(arguments)) => run::run(&mut output, arguments),
         Some(Command::Replay(arguments)) => replay::replay(&mut output, arguments),

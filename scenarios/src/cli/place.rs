@@ -22,6 +22,12 @@ impl Place {
         Self { project: Path::new("scenarios/catalogue").is_dir() && Path::new("reports/Cargo.toml").is_file() }
     }
 
+    /// Whether this is the project's folder.
+    #[must_use]
+    pub const fn is_project(self) -> bool {
+        self.project
+    }
+
     /// Where the result of the last suite is kept. `None` outside the project.
     pub fn result(self) -> Option<PathBuf> {
         self.project.then(|| PathBuf::from("reports/latest/result.json"))
