@@ -27,6 +27,8 @@ async fn everything_that_is_wrong_is_told_at_once_with_its_place() {
     );
     let arguments = ["worker", "--config", &config, "--listen", "localhost:70000"];
     let variables = [("WORLDLINE_HTTP", "8080"), ("WORLDLINE_PEERS", "7:127.0.0.1"), ("WORLDLINE_LISTN", "x")];
+    let caches = ("WORLDLINE_CACHE", "127.0.0.1:6379,rediss://me:hunter2hunter2@cache:6379");
+    let variables = [&variables[..], &[caches]].concat();
     let ended = run(&arguments, &variables).await;
     let at = |place: &str| format!("{}:{place}", config);
     ended.says(
@@ -45,6 +47,9 @@ async fn everything_that_is_wrong_is_told_at_once_with_its_place() {
             "variable WORLDLINE_HTTP: found `8080`",
             "variable WORLDLINE_PEERS: found `7:127.0.0.1`",
             "variable WORLDLINE_LISTN: found an unknown variable",
+            "variable WORLDLINE_CACHE: found `127.0.0.1:6379` is no address of a cache: it does not begin with redis://",
+            "did you mean `redis://127.0.0.1:6379`?",
+            "variable WORLDLINE_CACHE: found `rediss://…@cache:6379` is no address of a cache: TLS to the cache is not supported",
             "did you mean `WORLDLINE_LISTEN`?",
             "world.toml:5:10: found `franfurt`, expected one of this world's regions: frankfurt; did you mean `frankfurt`?",
             "configuration: found no `tls.ca`",
