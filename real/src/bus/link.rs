@@ -54,16 +54,17 @@ pub(super) struct Line {
     pub context: Context,
     /// The stream behind it is ours.
     pub serves: AtomicBool,
-    broken: watch::Receiver<bool>,
+    /// The connection is gone, or given up.
+    over: Arc<watch::Sender<bool>>,
     unanswered: AtomicU32,
 }
 
 impl Line {
     /// Returns once the connection is gone.
     pub async fn gone(&self) {
-        let mut broken = self.broken.clone();
-        // Its sender lives in the client's own task: with that the connection is gone as well.
-        let _ = broken.wait_for(|&broken| broken).await;
+        let mut over = self.over.subscribe();
+        // The line itself holds the sender.
+        let _ = over.wait_for(|&over| over).await;
     }
 }
 
@@ -85,12 +86,16 @@ impl Link {
         let (suspects, suspected) = mpsc::channel(1);
         let addresses: Vec<String> = config.endpoints.iter().map(Endpoint::to_string).collect();
         ready.degraded(NEED, format!("not yet connected to NATS at {}", addresses.join(", ")));
-        let keeper = Keeper { config, ready, lines: lines_sender, suspected, number: 0 };
+        let keeper = Keeper { config, ready, lines: lines_sender.clone(), suspected, number: 0 };
         let task = async move {
             tokio::select! {
                 biased;
                 _ = closing.wait_for(|&closing| closing) => {}
                 () = keeper.keep() => {}
+            }
+            // The connection ends with whoever holds it last.
+            if let Some(line) = lines_sender.send_replace(None) {
+                line.over.send_replace(true);
             }
         };
         (Self { lines, suspects }, task)
@@ -148,6 +153,7 @@ impl Keeper {
                     tracing::info!(server = %endpoint, "connected to NATS");
                     let (problem, served) = self.tend(at, &line).await;
                     self.lines.send_replace(None);
+                    line.over.send_replace(true);
                     if served {
                         backoff.reset();
                         problems.fill(None);
@@ -229,7 +235,8 @@ fn without_jetstream(endpoint: &Endpoint) -> String {
 
 /// Connects to a server and makes sure that it is NATS with JetStream.
 async fn connect(endpoint: &Endpoint, number: u64) -> Result<Line, String> {
-    let (tell, broken) = watch::channel(false);
+    let over = Arc::new(watch::channel(false).0);
+    let tell = over.clone();
     let options = ConnectOptions::new()
         .name("worldline")
         .connection_timeout(PROBE)
@@ -281,7 +288,7 @@ async fn connect(endpoint: &Endpoint, number: u64) -> Result<Line, String> {
     }
     let context = ContextBuilder::new().timeout(PROBE).max_ack_inflight(1).build(client.clone());
     let (serves, unanswered) = (AtomicBool::new(false), AtomicU32::new(0));
-    Ok(Line { number, client, context, serves, broken, unanswered })
+    Ok(Line { number, client, context, serves, over, unanswered })
 }
 
 fn silent(endpoint: &Endpoint) -> String {

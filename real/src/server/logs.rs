@@ -20,6 +20,9 @@ const WAITING_BYTES: usize = 4 << 20;
 /// How long a process that ends waits for its last lines to be read.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
+/// A library that calls an error what its adapter expects and tells in its own words. Heard only where the filter names it.
+const QUIET: &str = "async_nats";
+
 /// The log of this process, once it was started.
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -27,6 +30,7 @@ static LOG: OnceLock<Log> = OnceLock::new();
 /// it waits a moment for the last lines.
 #[must_use]
 pub fn start(filter: &str) -> Ending {
+    let filter = if filter.contains(QUIET) { filter.to_owned() } else { format!("{filter},{QUIET}=off") };
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = LOG.get_or_init(|| Log::begin(io::stderr())).clone();
     let writer = log.clone();
