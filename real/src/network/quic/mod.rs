@@ -36,6 +36,7 @@ use quinn::{ClientConfig, ConnectionError, Endpoint, Incoming};
 use reason::{code, reason_of};
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::{BuildHasherDefault, Hasher},
     io,
     net::{SocketAddr, UdpSocket},
     sync::{
@@ -64,12 +65,33 @@ const OWN_PLACES: usize = 256;
 /// Connections of strangers from one address: half the places that others have.
 const FROM_ONE_ADDRESS: usize = (limits::CONNECTIONS - OWN_PLACES) / 2;
 
+/// Connections by their numbers.
+type Open = HashMap<u64, Arc<Entry>, BuildHasherDefault<Spread>>;
+
+/// Looked up for all that is sent: numbers of this side's own making need no protection from who would choose them.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(self.0 ^ u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What all connections of a network share.
 pub(super) struct Shared {
     inbox: Inbox,
     counters: Counters,
     tasks: Tasks,
-    open: Mutex<HashMap<u64, Arc<Entry>>>,
+    open: Mutex<Open>,
     /// For connections that this side opens.
     own_places: Arc<Semaphore>,
     /// For connections that others open.
@@ -88,7 +110,7 @@ struct Place {
 }
 
 impl Shared {
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
+    fn open(&self) -> MutexGuard<'_, Open> {
         // Nothing panics while it holds the lock: what is inside is whole.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
