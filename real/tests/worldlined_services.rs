@@ -65,7 +65,8 @@ async fn without_its_services_a_process_lives_says_what_is_missing_and_stops_whe
             "orchestrator" => world.process(command, 3, http),
             _ => world.server(command, 7, free_address(), http),
         };
-        let daemon = Daemon::start(&slices(&arguments), &[]);
+        let cache = format!("redis://{NOBODY}");
+        let daemon = Daemon::start(&slices(&arguments), &[("WORLDLINE_CACHE", &cache)]);
         daemon.logs(&["starts as"]).await;
         daemon.logs(&["\"need\":\"ledger\"", NOBODY]).await;
         daemon.logs(&["\"need\":\"directory\"", NOBODY]).await;
@@ -75,8 +76,10 @@ async fn without_its_services_a_process_lives_says_what_is_missing_and_stops_whe
             let problem = ready["problems"][need].as_str().unwrap_or_else(|| panic!("no {need} in {ready}"));
             assert!(problem.contains(NOBODY), "{problem}");
         }
+        assert!(ready["problems"]["cache"].is_null(), "nobody needs a cache: {ready}");
         let (status, health) = get(http, "/health").await.expect("it answers");
         assert_eq!((status, health["role"].as_str(), health["ready"].as_bool()), (200, Some(command), Some(false)));
+        assert!(health["degraded"]["cache"].as_str().is_some_and(|why| why.contains(NOBODY)), "{health}");
         assert!(health["host"]["events"].is_u64() && health["inbox"]["length"].is_u64(), "{health}");
         let ended = daemon.stop().await;
         ended.says(0, &[]);

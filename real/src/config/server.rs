@@ -144,7 +144,11 @@ fn decode_server(command: Command, layers: &Layers, sink: &mut Sink) -> Option<S
     let world = world_of(layers, sink);
     let directory = members(layers, sink);
     let ledger = layers.required("ledger", sink, decode::ledger);
-    let buses = layers.optional("bus", sink, decode::list(decode::bus, "addresses of NATS servers"));
+    // A gateway has no bus.
+    let buses = match layers.offers("bus") {
+        true => layers.optional("bus", sink, decode::list(decode::bus, "addresses of NATS servers")),
+        false => None,
+    };
     let caches = layers.optional("cache", sink, decode::list(decode::cache, "addresses of a cache's servers"));
     let patience = decode::duration_in(Duration::from_millis(100)..=Duration::from_secs(3_600));
     let stop_patience = layers.optional("stop_patience", sink, patience).unwrap_or(STOP_PATIENCE);
