@@ -5,12 +5,12 @@
 //!   is ever sent twice.
 //! * An adapter speaks with one server at a time, and with another when that one is gone (`link`). With the connection end its
 //!   consumers, each with a gap.
-//! * The stream is made where there is none (`stream`). One that has other limits than the door says is not touched and not
+//! * The stream is made where there is none, with three members where there is a cluster (`stream`). One that has other limits than the door says is not touched and not
 //!   used: what differs stands in `/health`.
 //! * A role is ready without the bus: `/health` says that it is degraded, and why. What is published later is late, not lost.
 //! * A message on a subject that is none of the door's, or larger than its bound, is taken off and counted: no role hears of it.
 //!
-//! Deliberately absent: TLS to NATS; other streams; a cluster's placement and replicas, which are its operator's.
+//! Deliberately absent: TLS to NATS; other streams; where in a cluster the stream's members are, which is its operator's.
 
 mod config;
 mod consumers;

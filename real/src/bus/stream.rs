@@ -14,9 +14,11 @@ pub(super) const NAME: &str = "WORLDLINE_FACTS";
 pub(super) const SUBJECTS: &str = "worldline.facts.*";
 /// What a message may have besides its payload: the headers.
 const HEADER_BYTES: usize = 1_024;
+/// Members of the stream where there is a cluster; a server that stands alone is its only member.
+const REPLICAS: usize = 3;
 
 /// What a stream of ours is.
-fn wanted() -> Config {
+fn wanted(clustered: bool) -> Config {
     Config {
         name: NAME.to_owned(),
         description: Some("Facts of Worldline: what was committed, for who follows it".to_owned()),
@@ -29,7 +31,7 @@ fn wanted() -> Config {
         max_age: span(limits::BUS_AGE),
         max_message_size: (limits::BUS_PAYLOAD_BYTES + HEADER_BYTES) as i32,
         duplicate_window: span(limits::BUS_DEDUPLICATION),
-        num_replicas: 1,
+        num_replicas: if clustered { REPLICAS } else { 1 },
         ..Config::default()
     }
 }
@@ -56,7 +58,8 @@ pub(super) async fn ensure(context: &Context) -> Result<(), Problem> {
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(told) if told.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 // Two may make it at once: the second finds what the first has made.
-                let made = context.create_stream(wanted()).await;
+                let clustered = context.client().server_info().cluster.is_some();
+                let made = context.create_stream(wanted(clustered)).await;
                 made.map_err(|error| unavailable(&format!("the stream {NAME} cannot be made: {error}")))?;
                 tracing::info!(stream = NAME, "made the bus's stream");
                 return Ok(());
@@ -86,9 +89,9 @@ fn unavailable(problem: &str) -> Problem {
     Problem::Unavailable(problem.to_owned())
 }
 
-/// What a stream has that ours must have otherwise.
+/// What a stream has that ours must have otherwise. How many members it has is its operator's to change.
 fn differences(found: &Config) -> Vec<String> {
-    let wanted = wanted();
+    let wanted = wanted(false);
     let mut all = vec![];
     let mut compare = |name: &str, found: &dyn fmt::Debug, wanted: &dyn fmt::Debug| {
         let (found, wanted) = (format!("{found:?}"), format!("{wanted:?}"));
@@ -117,8 +120,8 @@ mod tests {
 
     #[test]
     fn every_difference_is_named_with_what_is_wanted() {
-        assert_eq!(differences(&wanted()), [""; 0]);
-        let other = Config { max_age: Duration::from_secs(60), discard: DiscardPolicy::New, ..wanted() };
+        assert_eq!(differences(&wanted(true)), [""; 0]);
+        let other = Config { max_age: Duration::from_secs(60), discard: DiscardPolicy::New, ..wanted(false) };
         let told = differences(&other).join("; ");
         assert!(told.contains("max_age is 60s where 259200s is wanted"), "{told}");
         assert!(told.contains("discard is New where Old is wanted"), "{told}");

@@ -105,3 +105,43 @@ fn who_closes_waits_for_what_it_asked_and_is_refused_afterwards() {
     }
     assert_eq!(caller.publish(1, 101), Outcome::Refused(Refusal::Unreachable));
 }
+
+#[test]
+fn a_cluster_elects_another_leader_and_keeps_what_was_answered() {
+    let mut servers = Nats::cluster(3);
+    let urls: Vec<String> = servers.iter().map(Nats::url).collect();
+    let mut caller = Caller::new(&urls);
+    caller.until_ready();
+    assert_eq!(caller.publish(1, 1), stored(1));
+    let leader = {
+        let jetstream = caller.jetstream(&urls[0]);
+        let stream =
+            caller.runtime.block_on(async { jetstream.get_stream("WORLDLINE_FACTS").await.expect("it is there") });
+        let cluster = stream.cached_info().cluster.clone().expect("it has members");
+        assert_eq!(cluster.replicas.len(), 2, "besides the leader");
+        cluster.leader.expect("somebody leads")
+    };
+    let at: usize = leader.trim_start_matches('s').parse().expect("its number");
+    servers[at].kill();
+    let by = clock::now() + SOON;
+    let again = loop {
+        match caller.publish_within(1, 2, time::Duration::from_secs(2)) {
+            Outcome::Unknown | Outcome::Refused(Refusal::NoStream | Refusal::Unreachable) if clock::now() < by => {}
+            other => break other,
+        }
+    };
+    assert!(again == stored(2) || again == known(2), "{again:?}");
+    assert_eq!(caller.publish(1, 1), known(1));
+    // Whoever leads the cluster, and says where consumers are, may have to be elected as well.
+    let consumer = loop {
+        let op = caller.ask(consume(Some(7), Start::Beginning));
+        match caller.answer(op) {
+            Answer::Consuming(Outcome::Unknown | Outcome::Refused(_)) if clock::now() < by => {}
+            other => {
+                assert_eq!(other, Answer::Consuming(Outcome::Done(())));
+                break op;
+            }
+        }
+    };
+    assert_eq!(caller.messages(consumer, 2), [(1, 1), (2, 1)]);
+}

@@ -136,6 +136,14 @@ impl Caller {
         }
     }
 
+    fn publish_within(&mut self, boss: u64, number: u64, patience: time::Duration) -> Outcome<Published> {
+        let op = self.ask_within(publish(boss, number, None), patience);
+        match self.answer(op) {
+            Answer::Published(outcome) => outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Opens a consumer and returns the operation that did.
     fn consume(&mut self, durable: Option<u32>, start: Start) -> OpId {
         let op = self.ask(consume(durable, start));

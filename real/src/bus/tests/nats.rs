@@ -25,9 +25,21 @@ impl Nats {
         Self::without_jetstream(&format!("jetstream {{ store_dir: \"FOLDER/data\" }}\n{more}"))
     }
 
+    /// A cluster of so many, each with JetStream; the first is `s0`.
+    pub fn cluster(servers: u32) -> Vec<Self> {
+        let ports: Vec<u16> = (0..servers).map(|_| free_port(next_number())).collect();
+        let routes: Vec<String> = ports.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+        let start = |(n, port): (usize, &u16)| {
+            Self::start(&format!(
+                "server_name: s{n}\ncluster {{ name: test, host: 127.0.0.1, port: {port}, routes: [ {} ] }}",
+                routes.join(", ")
+            ))
+        };
+        ports.iter().enumerate().map(start).collect()
+    }
+
     pub fn without_jetstream(more: &str) -> Self {
-        static NUMBERS: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let number = next_number();
         let folder = std::env::temp_dir().join(format!("worldline-nats-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for NATS");
         let port = free_port(number);
@@ -87,6 +99,13 @@ impl Drop for Nats {
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Counts what needs a port.
+fn next_number() -> u32 {
+    static NUMBERS: AtomicU32 = AtomicU32::new(0);
+    // A few are left to who finds the first ones taken.
+    NUMBERS.fetch_add(7, Ordering::Relaxed)
 }
 
 /// A port that nobody listens on, below those that the kernel gives to connections.
