@@ -15,8 +15,8 @@ pub mod result;
 pub mod terminal;
 
 /// The timings in the order in which they happen, and are shown.
-pub const TIMINGS: [&str; 8] =
-    ["failover", "detect", "reassign", "reconstruct", "redirect", "reconnect", "resume", "operation"];
+pub const TIMINGS: [&str; 9] =
+    ["failover", "detect", "reassign", "reconstruct", "redirect", "reconnect", "resume", "operation", "visibility"];
 
 pub use failure::Failure;
 pub use quantiles::Quantiles;

@@ -82,7 +82,11 @@ pub(crate) fn of(kind: Kind) -> Option<Cost> {
         Kind::Gateway(..) => Some(MODEL.gateway.into()),
         Kind::Worker(..) => Some(MODEL.worker.into()),
         Kind::Orchestrator(_) => Some(MODEL.orchestrator.into()),
-        Kind::Directory(_) | Kind::Ledger(_) | Kind::Player(..) | Kind::Double(..) => None,
+        // It does what a gateway does with as many messages.
+        Kind::Replica(_) => Some(MODEL.gateway.into()),
+        Kind::Directory(_) | Kind::Ledger(_) | Kind::Bus(_) | Kind::Cache(..) | Kind::Player(..) | Kind::Double(..) => {
+            None
+        }
     }
 }
 

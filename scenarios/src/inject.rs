@@ -1,11 +1,14 @@
 //! Faults of a scenario as faults of the simulator: selectors resolved, and how each ends.
 
 use crate::{
-    format::{DirectoryFault, FaultKind, LedgerFault, Moment, Outbox, Requests, Selector},
+    format::{
+        BusFault, BusRequests, CacheFault, DirectoryFault, FaultKind, LedgerFault, Moment, Outbox, Requests, Selector,
+    },
     nodes::{Kind, Nodes, Roles},
 };
 use worldline_proto::{LeaseId, NodeId};
-use worldline_sim::{ClockFault, Fault, Which, directory, ledger};
+use worldline_sim::{ClockFault, Fault, Which, bus, cache, directory, ledger};
+use worldline_system::time::Duration;
 
 /// What a fault of a scenario does now, and what ends it.
 #[derive(Clone, Debug, Default)]
@@ -149,6 +152,23 @@ pub fn injection(index: usize, kind: &FaultKind, nodes: &Nodes, now: &impl Now) 
                 ..Injection::default()
             }
         }
+        // Neither bus nor cache is needed for anything but speed: nobody is excused for them.
+        FaultKind::Bus(what) => {
+            let (begin, end) = bus(what, |selector| all(&[selector])?.first().copied())?;
+            Injection {
+                begin: vec![Fault::Bus(begin)],
+                end: end.map(|end| fault(Fault::Bus(end))).into_iter().collect(),
+                ..Injection::default()
+            }
+        }
+        FaultKind::Cache(what) => {
+            let (begin, end) = cache(what, |selector| all(&[selector])?.first().copied())?;
+            Injection {
+                begin: vec![Fault::Cache(begin)],
+                end: end.map(|end| fault(Fault::Cache(end))).into_iter().collect(),
+                ..Injection::default()
+            }
+        }
         FaultKind::Directory(what) => {
             let one = |selector| all(&[selector])?.first().copied();
             let (begin, end) = directory(what, one, |node| now.lease(node))?;
@@ -209,7 +229,7 @@ fn ledger(
         }
         LedgerFault::DelayCommits { from, by } => {
             let from = caller(from, one)?;
-            let none = worldline_system::time::Duration::ZERO;
+            let none = Duration::ZERO;
             (F::DelayCommits { from, by }, Some(F::DelayCommits { from, by: none }))
         }
         LedgerFault::Conflicts { serialization, deadlock } => (
@@ -229,13 +249,63 @@ fn ledger(
     })
 }
 
+fn bus(fault: &BusFault, one: impl Fn(Selector) -> Option<NodeId>) -> Option<(bus::Fault, Option<bus::Fault>)> {
+    use bus::{Fault as F, Which};
+    let which = |of: BusRequests| match of {
+        BusRequests::All => Which::All,
+        BusRequests::Publishes => Which::Publishes,
+        BusRequests::Acknowledgements => Which::Acknowledgements,
+    };
+    Some(match *fault {
+        BusFault::LeaderChange => (F::LeaderChange, None),
+        BusFault::LoseAnswers { from, of, share } => {
+            let (from, of) = (caller(from, one)?, which(of));
+            (F::LoseAnswers { from, of, permille: share }, Some(F::LoseAnswers { from, of, permille: 0 }))
+        }
+        BusFault::LoseRequests { from, of, share } => {
+            let (from, of) = (caller(from, one)?, which(of));
+            (F::LoseRequests { from, of, permille: share }, Some(F::LoseRequests { from, of, permille: 0 }))
+        }
+        BusFault::DelayDeliveries { by } => {
+            (F::DelayDeliveries { by }, Some(F::DelayDeliveries { by: Duration::ZERO }))
+        }
+        BusFault::Disconnect { from } => (F::Disconnect { from: caller(from, one)? }, None),
+        BusFault::Rewind(by) => (F::RewindConsumers { by: by.into() }, None),
+        BusFault::EndConsumers => (F::EndConsumers, None),
+        BusFault::ForgetIds => (F::ForgetIds, None),
+        BusFault::Purge => (F::Purge, None),
+        BusFault::Full => (F::Full { on: true }, Some(F::Full { on: false })),
+    })
+}
+
+fn cache(fault: &CacheFault, one: impl Fn(Selector) -> Option<NodeId>) -> Option<(cache::Fault, Option<cache::Fault>)> {
+    use cache::Fault as F;
+    Some(match *fault {
+        CacheFault::Flush(region) => (F::Flush { region }, None),
+        CacheFault::Evict(region, permille) => (F::Evict { region, permille }, None),
+        CacheFault::WrongTypes(region, permille) => (F::WrongTypes { region, permille }, None),
+        CacheFault::Failover(region) => (F::Failover { region }, None),
+        CacheFault::DelayReplication(by) => {
+            (F::DelayReplication { by }, Some(F::DelayReplication { by: Duration::ZERO }))
+        }
+        CacheFault::DelayRequests { from, by } => {
+            let from = caller(from, one)?;
+            (F::DelayRequests { from, by }, Some(F::DelayRequests { from, by: Duration::ZERO }))
+        }
+        CacheFault::LoseAnswers { from, share } => {
+            let from = caller(from, one)?;
+            (F::LoseAnswers { from, permille: share }, Some(F::LoseAnswers { from, permille: 0 }))
+        }
+    })
+}
+
 fn directory(
     fault: &DirectoryFault,
     one: impl Fn(Selector) -> Option<NodeId>,
     lease: impl Fn(NodeId) -> Option<LeaseId>,
 ) -> Option<(directory::Fault, Option<directory::Fault>)> {
     use directory::{Fault as F, Which};
-    let none = worldline_system::time::Duration::ZERO;
+    let none = Duration::ZERO;
     Some(match *fault {
         DirectoryFault::LeaderChange => (F::LeaderChange, None),
         DirectoryFault::LoseAnswers { from, of, share } => {

@@ -12,12 +12,18 @@ pub enum Kind {
     Directory(u16),
     /// A member of the ledger.
     Ledger(u16),
+    /// A member of the bus.
+    Bus(u16),
     /// An orchestrator.
     Orchestrator(u16),
     /// A worker of a region.
     Worker(usize, u16),
     /// A gateway of a region.
     Gateway(usize, u16),
+    /// The replica of a region.
+    Replica(usize),
+    /// A server of a region's cache.
+    Cache(usize, u16),
     /// The machine of a player, at the place of a region.
     Player(usize, u32),
     /// A second login with the same player's account.
@@ -34,6 +40,9 @@ pub struct Node {
     /// Where it stands.
     pub place: Place,
 }
+
+/// Servers of a region's cache: a primary and the one that follows it.
+pub const CACHE_SERVERS: u16 = 2;
 
 /// All nodes of a scenario; a node's id is its place in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,11 +85,14 @@ impl Nodes {
         let core = &scenario.core;
         (0..core.directory).for_each(|n| add(Kind::Directory(n), format!("directory:{n}"), core.place(n)));
         (0..core.ledger).for_each(|n| add(Kind::Ledger(n), format!("ledger:{n}"), core.place(n)));
+        (0..core.bus).for_each(|n| add(Kind::Bus(n), format!("bus:{n}"), core.place(n)));
         (0..core.orchestrators).for_each(|n| add(Kind::Orchestrator(n), format!("orchestrator:{n}"), core.place(n)));
         for (at, region) in scenario.regions.iter().enumerate() {
             let (name, place) = (&region.name, region.place);
             (0..region.workers).for_each(|n| add(Kind::Worker(at, n), format!("worker:{name}:{n}"), place));
             (0..region.gateways).for_each(|n| add(Kind::Gateway(at, n), format!("gateway:{name}:{n}"), place));
+            add(Kind::Replica(at), format!("replica:{name}"), place);
+            (0..CACHE_SERVERS).for_each(|n| add(Kind::Cache(at, n), format!("cache:{name}:{n}"), place));
         }
         for player in players(scenario) {
             let place = scenario.regions[player.region].place;
@@ -126,9 +138,16 @@ impl Nodes {
             Selector::Orchestrator(n) => self.those(|kind| kind == Kind::Orchestrator(n)),
             Selector::Directory(n) => self.those(|kind| kind == Kind::Directory(n)),
             Selector::Ledger(n) => self.those(|kind| kind == Kind::Ledger(n)),
-            Selector::Region(at) => {
-                self.those(|kind| matches!(kind, Kind::Worker(region, _) | Kind::Gateway(region, _) if region == at))
-            }
+            Selector::Bus(n) => self.those(|kind| kind == Kind::Bus(n)),
+            Selector::BusLeader => now.bus_leader().into_iter().collect(),
+            Selector::Replica(at) => self.those(|kind| kind == Kind::Replica(at)),
+            Selector::Cache(at, n) => self.those(|kind| kind == Kind::Cache(at, n)),
+            Selector::Region(at) => self.those(|kind| match kind {
+                Kind::Worker(region, _) | Kind::Gateway(region, _) | Kind::Replica(region) | Kind::Cache(region, _) => {
+                    region == at
+                }
+                _ => false,
+            }),
             Selector::Core => self.those(in_core),
             Selector::CoreAt(place) => {
                 let there = self.iter().filter(|(_, node)| in_core(node.kind) && node.place == place);
@@ -143,7 +162,7 @@ impl Nodes {
 }
 
 const fn in_core(kind: Kind) -> bool {
-    matches!(kind, Kind::Directory(_) | Kind::Ledger(_) | Kind::Orchestrator(_))
+    matches!(kind, Kind::Directory(_) | Kind::Ledger(_) | Kind::Bus(_) | Kind::Orchestrator(_))
 }
 
 /// Who leads and who owns, at a moment.
@@ -154,6 +173,8 @@ pub trait Roles {
     fn directory_leader(&self) -> Option<NodeId>;
     /// The ledger's primary.
     fn ledger_primary(&self) -> Option<NodeId>;
+    /// The leading member of the bus.
+    fn bus_leader(&self) -> Option<NodeId>;
     /// The worker that an entity's record names.
     fn owner(&self, entity: EntityId) -> Option<NodeId>;
 }
@@ -175,6 +196,9 @@ mod tests {
         fn ledger_primary(&self) -> Option<NodeId> {
             None
         }
+        fn bus_leader(&self) -> Option<NodeId> {
+            None
+        }
         fn owner(&self, _: EntityId) -> Option<NodeId> {
             None
         }
@@ -190,8 +214,18 @@ mod tests {
         assert_eq!(named(Selector::Worker(1, 1)), ["worker:frankfurt:1"]);
         assert_eq!(named(Selector::Player(1)), ["player:1"]);
         assert_eq!(named(Selector::Player(0)), Vec::<&str>::new());
-        assert_eq!(named(Selector::Region(2)), ["worker:virginia:0", "worker:virginia:1", "gateway:virginia:0"]);
-        assert_eq!(named(Selector::Core).len(), 8);
+        assert_eq!(
+            named(Selector::Region(2)),
+            [
+                "worker:virginia:0",
+                "worker:virginia:1",
+                "gateway:virginia:0",
+                "replica:virginia",
+                "cache:virginia:0",
+                "cache:virginia:1",
+            ]
+        );
+        assert_eq!(named(Selector::Core).len(), 11);
         assert_eq!(named(Selector::LedgerPrimary), Vec::<&str>::new());
         assert_eq!(players(&scenario).count(), scenario.players() as usize);
     }

@@ -4,8 +4,8 @@
 //! Invariant: a moment is the run's own clock, never a node's.
 
 use crate::format::Timing;
-use std::collections::{BTreeMap, BTreeSet};
-use worldline_proto::{CharacterId, EntityId, Epoch, Generation, LeaseId, NodeId, OpNumber};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use worldline_proto::{CharacterId, EntityId, Epoch, FactSequence, Generation, LeaseId, NodeId, OpNumber};
 use worldline_system::{
     doors::directory::{Change, Key, Record, Value},
     history::{Acceptance, Entry, Note, What},
@@ -14,6 +14,9 @@ use worldline_system::{
 
 /// Whose player has seen nothing for so long waits for its owner to act again.
 const SILENT: Duration = Duration::from_secs(1);
+
+/// Facts of an aggregate whose commits are remembered; what is shown of older ones is not measured.
+const FACTS_REMEMBERED: usize = 1_024;
 
 /// Who serves an entity.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +66,10 @@ pub struct Stopwatch {
     waiting: BTreeMap<CharacterId, Instant>,
     performed: BTreeMap<(CharacterId, OpNumber), Instant>,
     acknowledged: BTreeMap<CharacterId, Instant>,
+    /// When the latest facts of each aggregate were committed.
+    facts: BTreeMap<EntityId, VecDeque<(FactSequence, Instant)>>,
+    /// The last fact of an aggregate that a player was shown.
+    shown: BTreeMap<(CharacterId, EntityId), FactSequence>,
     spans: BTreeMap<Timing, Vec<Duration>>,
 }
 
@@ -123,6 +130,13 @@ impl Stopwatch {
             What::Stopped => {
                 self.draining.remove(&entry.node);
             }
+            What::Accepted(Acceptance::OperationApplied { fact: Some(fact), .. }) => {
+                let facts = self.facts.entry(fact.aggregate).or_default();
+                facts.push_back((fact.sequence, entry.at));
+                if facts.len() > FACTS_REMEMBERED {
+                    facts.pop_front();
+                }
+            }
             // The record itself, and not the note of who wrote it: the answer that tells him may be lost.
             What::Accepted(Acceptance::DirectoryChanged { changes, .. }) => {
                 for change in changes.iter() {
@@ -177,6 +191,7 @@ impl Stopwatch {
                     adrift.welcomed |= generation > adrift.generation;
                 }
             }
+            Note::GlobalSeen { character, entity, sequence, .. } => self.shown(character, entity, sequence, at),
             Note::Confirmed { character, epoch, .. } => self.confirmed(character, epoch, at),
             Note::Performed { character, number, .. } if !self.displaced.contains(&character) => {
                 self.performed.entry((character, number)).or_insert(at);
@@ -222,6 +237,17 @@ impl Stopwatch {
             self.span(Timing::Redirect, failover.serving, at);
             self.span(Timing::Failover, Some(failover.fault), at);
         }
+    }
+
+    /// A player is shown how an aggregate stands: that is the first it sees of every fact behind the last it was shown. What was
+    /// committed before it came counts for nobody.
+    fn shown(&mut self, character: CharacterId, entity: EntityId, sequence: FactSequence, at: Instant) {
+        let Some(before) = self.shown.insert((character, entity), sequence) else { return };
+        let facts = self.facts.get(&entity).into_iter().flatten();
+        // Of several that it is shown at once the one that has waited longest counts.
+        let oldest = facts.rev().skip_while(|(of, _)| *of > sequence).take_while(|(of, _)| *of > before).last();
+        let committed = oldest.map(|(_, committed)| *committed);
+        self.span(Timing::Visibility, committed, at);
     }
 
     fn span(&mut self, timing: Timing, from: Option<Instant>, to: Instant) {
@@ -359,6 +385,28 @@ mod tests {
         noted(&mut watch, 23, NodeId(8), confirmed(characters[0]));
         assert_eq!(watch.spans().get(&Timing::Resume), Some(&vec![Duration::from_secs(3)]));
         assert_eq!(watch.seen(characters[0]), Some(at(23)));
+    }
+
+    #[test]
+    fn a_fact_counts_from_its_commit_until_each_player_is_shown_it() {
+        let mut watch = Stopwatch::default();
+        let [one, other] = [1, 2].map(|n| CharacterId::new(n).expect("small"));
+        let entity = EntityId::new(worldline_proto::EntityKind::Boss, 1).expect("small");
+        let seen = |character, sequence| Note::GlobalSeen {
+            character,
+            entity,
+            sequence: FactSequence(sequence),
+            hit_points: 1,
+        };
+        for sequence in 1..=3 {
+            watch.facts.entry(entity).or_default().push_back((FactSequence(sequence), at(10 * sequence)));
+        }
+        noted(&mut watch, 11, NodeId(8), seen(one, 1)); // It comes, and is shown how things stand.
+        noted(&mut watch, 25, NodeId(8), seen(one, 2));
+        noted(&mut watch, 26, NodeId(9), seen(other, 0));
+        noted(&mut watch, 32, NodeId(9), seen(other, 3));
+        let spans = [5, 22].map(Duration::from_secs).to_vec();
+        assert_eq!(watch.spans().get(&Timing::Visibility), Some(&spans));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use worldline_proto::{
     token::{Claims, Key},
 };
 use worldline_sim::{
-    Actor, Seat, directory, host, ledger,
+    Actor, Seat, bus, cache, directory, host, ledger,
     network::latency::{self, City, LastMile},
     node::NodeSpec,
     world::Config,
@@ -29,6 +29,7 @@ use worldline_system::{
     },
     gateway::{self, Gateway},
     orchestrator::{self, Orchestrator},
+    replica::{self, Replica},
     rules::space::{self, Map, Position},
     time::Duration,
     worker::{self, Worker},
@@ -65,6 +66,8 @@ pub enum Cast {
     Worker(Box<Worker>),
     /// An orchestrator.
     Orchestrator(Box<Orchestrator>),
+    /// A replica.
+    Replica(Box<Replica>),
 }
 
 impl Actor for Cast {
@@ -75,6 +78,7 @@ impl Actor for Cast {
             Self::Gateway(gateway) => host(gateway.as_mut(), event, seat),
             Self::Worker(worker) => host(worker.as_mut(), event, seat),
             Self::Orchestrator(orchestrator) => host(orchestrator.as_mut(), event, seat),
+            Self::Replica(replica) => host(replica.as_mut(), event, seat),
         }
     }
 
@@ -85,6 +89,7 @@ impl Actor for Cast {
             Self::Gateway(gateway) => gateway.queues(report),
             Self::Worker(worker) => worker.queues(report),
             Self::Orchestrator(orchestrator) => orchestrator.queues(report),
+            Self::Replica(replica) => replica.queues(report),
         }
     }
 }
@@ -144,8 +149,24 @@ pub fn build_with<A: Actor>(
     world.set_directory(directory::Config { members: directory });
     let ledger = nodes.those(|kind| matches!(kind, Kind::Ledger(_)));
     world.set_ledger(ledger::Config::new(ledger, seeds(scenario)));
+    let bus = nodes.those(|kind| matches!(kind, Kind::Bus(_)));
+    world.set_bus(bus::Config::new(bus));
+    world.set_cache(cache::Config::new((0..scenario.regions.len()).map(|at| caches(nodes, at)).collect()));
     start.into_iter().for_each(|node| world.start(node));
     world
+}
+
+/// The cache of a region, and whom it serves.
+fn caches(nodes: &Nodes, at: usize) -> cache::Region {
+    cache::Region {
+        members: nodes.those(|kind| matches!(kind, Kind::Cache(region, _) if region == at)),
+        callers: nodes.those(|kind| match kind {
+            Kind::Worker(region, _) | Kind::Gateway(region, _) => region == at,
+            // The leader may be any of them; the first region's cache is theirs.
+            Kind::Orchestrator(_) => at == 0,
+            _ => false,
+        }),
+    }
 }
 
 /// Where a node hangs on the network: in a zone of its city, or on the line that the seed draws for a player.
@@ -153,9 +174,14 @@ pub fn build_with<A: Actor>(
 pub fn place(node: &Node, seed: u64) -> latency::Place {
     let zone = |n: u16| latency::Place::zone(city(node.place), (n % 3) as u8);
     match node.kind {
-        Kind::Directory(n) | Kind::Ledger(n) | Kind::Orchestrator(n) | Kind::Worker(_, n) | Kind::Gateway(_, n) => {
-            zone(n)
-        }
+        Kind::Directory(n)
+        | Kind::Ledger(n)
+        | Kind::Bus(n)
+        | Kind::Orchestrator(n)
+        | Kind::Worker(_, n)
+        | Kind::Cache(_, n)
+        | Kind::Gateway(_, n) => zone(n),
+        Kind::Replica(_) => zone(0),
         Kind::Player(_, number) | Kind::Double(_, number) => {
             const LINES: [LastMile; 3] = [LastMile::Fibre, LastMile::Cable, LastMile::Mobile];
             let line = draw::below(seed, Draw::Line, number.into(), LINES.len() as u64);
@@ -263,6 +289,8 @@ pub struct Stage<'a> {
     map: Arc<Map>,
     /// By region.
     gateways: Vec<Vec<NodeId>>,
+    /// By region.
+    replicas: Vec<NodeId>,
 }
 
 impl<'a> Stage<'a> {
@@ -270,14 +298,20 @@ impl<'a> Stage<'a> {
     #[must_use]
     pub fn of(scenario: &'a Scenario, nodes: &Nodes, seed: u64) -> Self {
         let of = |at| nodes.those(|kind| matches!(kind, Kind::Gateway(region, _) if region == at));
-        Self { scenario, seed, map: Arc::new(map(scenario)), gateways: (0..scenario.regions.len()).map(of).collect() }
+        Self {
+            scenario,
+            seed,
+            map: Arc::new(map(scenario)),
+            gateways: (0..scenario.regions.len()).map(of).collect(),
+            replicas: nodes.those(|kind| matches!(kind, Kind::Replica(_))),
+        }
     }
 
     /// The role of a node at its birth. `None` for a member of a service.
     fn role(&self, kind: Kind) -> Option<Cast> {
         let (map, lease, knobs) = (Arc::clone(&self.map), self.scenario.lease, self.scenario.knobs);
         Some(match kind {
-            Kind::Directory(_) | Kind::Ledger(_) => return None,
+            Kind::Directory(_) | Kind::Ledger(_) | Kind::Bus(_) | Kind::Cache(..) => return None,
             Kind::Orchestrator(_) => {
                 Cast::Orchestrator(Box::new(Orchestrator::new(orchestrator::Config { map, lease, knobs })))
             }
@@ -286,8 +320,13 @@ impl<'a> Stage<'a> {
             }
             Kind::Gateway(at, n) => {
                 let alternates = self.alternates(at, usize::from(n));
-                let config = gateway::Config { region: region_id(at), key: TOKEN_KEY, alternates, knobs };
+                let replica = Some(self.replica(at));
+                let config = gateway::Config { region: region_id(at), key: TOKEN_KEY, alternates, replica, knobs };
                 Cast::Gateway(Box::new(Gateway::new(config)))
+            }
+            Kind::Replica(_) => {
+                let entities = self.scenario.bosses.iter().map(|boss| boss.entity).collect();
+                Cast::Replica(Box::new(Replica::new(replica::Config { entities, retry: knobs.retry })))
             }
             Kind::Player(..) | Kind::Double(..) => Cast::Client(Client::new(self.player(kind)?)),
         })
@@ -316,6 +355,12 @@ impl<'a> Stage<'a> {
         let others = own.iter().enumerate().filter(|(index, _)| *index != n).map(|(_, node)| *node);
         let elsewhere = (1..self.gateways.len()).map(|step| &self.gateways[(at + step) % self.gateways.len()]);
         others.chain(elsewhere.take(1).filter_map(|gateways| gateways.get(n % gateways.len()).copied())).collect()
+    }
+
+    /// The replica of a region.
+    #[must_use]
+    pub fn replica(&self, at: usize) -> NodeId {
+        self.replicas[at]
     }
 
     fn logs_in_twice(&self, number: u32) -> bool {
@@ -366,6 +411,10 @@ impl Roles for World {
 
     fn ledger_primary(&self) -> Option<NodeId> {
         Some(self.ledger()?.primary())
+    }
+
+    fn bus_leader(&self) -> Option<NodeId> {
+        self.bus()?.leader(self.core())
     }
 
     fn owner(&self, entity: EntityId) -> Option<NodeId> {

@@ -208,6 +208,17 @@ pub enum Note {
         /// The version within it.
         version: Version,
     },
+    /// Client: it was shown how an entity that the whole world shares stands.
+    GlobalSeen {
+        /// Who it plays.
+        character: CharacterId,
+        /// Which entity.
+        entity: EntityId,
+        /// The last of its facts that is taken in.
+        sequence: FactSequence,
+        /// Its hit points then.
+        hit_points: u32,
+    },
     /// Client: it was welcomed.
     Joined {
         /// Who it plays.

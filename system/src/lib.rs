@@ -21,6 +21,7 @@ pub mod lease;
 pub mod limits;
 pub mod orchestrator;
 pub mod outcome;
+pub mod replica;
 pub mod role;
 mod routes;
 pub mod rules;

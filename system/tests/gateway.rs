@@ -41,6 +41,7 @@ fn gateway() -> Bench<Gateway> {
         region: RegionId(0),
         key: KEY,
         alternates: vec![NodeId(5)],
+        replica: None,
         knobs: Knobs::default(),
     }));
     bench.give(Event::Started);

@@ -317,6 +317,10 @@ impl Roles for Present {
         self.ledger
     }
 
+    fn bus_leader(&self) -> Option<NodeId> {
+        None
+    }
+
     fn owner(&self, entity: EntityId) -> Option<NodeId> {
         let records = self.records.as_ref()?;
         let owner = records.0.iter().find_map(|record| match (record.key, record.value) {

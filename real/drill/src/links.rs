@@ -62,7 +62,12 @@ fn calls(caller: Kind, callee: Kind) -> bool {
         Kind::Directory(_) | Kind::Ledger(_) => {
             matches!(caller, Kind::Gateway(..) | Kind::Worker(..) | Kind::Orchestrator(_))
         }
-        Kind::Orchestrator(_) | Kind::Player(..) | Kind::Double(..) => false,
+        Kind::Orchestrator(_)
+        | Kind::Player(..)
+        | Kind::Double(..)
+        | Kind::Bus(_)
+        | Kind::Cache(..)
+        | Kind::Replica(_) => false,
     }
 }
 

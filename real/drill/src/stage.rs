@@ -93,7 +93,7 @@ impl Folder {
 #[must_use]
 pub const fn command(kind: Kind) -> Option<&'static str> {
     match kind {
-        Kind::Directory(_) | Kind::Ledger(_) => None,
+        Kind::Directory(_) | Kind::Ledger(_) | Kind::Bus(_) | Kind::Cache(..) | Kind::Replica(_) => None,
         Kind::Orchestrator(_) => Some("orchestrator"),
         Kind::Worker(..) => Some("worker"),
         Kind::Gateway(..) => Some("gateway"),

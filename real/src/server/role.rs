@@ -148,9 +148,8 @@ impl Running {
         let map = world.map;
         let parts = Parts { desk, doors: adapters.clone(), inbox: inbox.clone(), history, probes, counters };
         let thread = match part {
-            Part::Gateway { region, key, alternates, .. } => {
-                parts.start(Gateway::new(gateway::Config { region, key, alternates, knobs }), &process.name)
-            }
+            Part::Gateway { region, key, alternates, .. } => parts
+                .start(Gateway::new(gateway::Config { region, key, alternates, replica: None, knobs }), &process.name),
             Part::Worker { region, lease, .. } => {
                 let worker = Worker::new(worker::Config { region, map, lease, knobs });
                 parts.start(Standing::new(worker, ready.clone()), &process.name)

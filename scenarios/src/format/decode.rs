@@ -27,6 +27,7 @@ const TIMINGS: &[(&str, Timing)] = &[
     ("reconnect", Timing::Reconnect),
     ("resume", Timing::Resume),
     ("operation", Timing::Operation),
+    ("visibility", Timing::Visibility),
 ];
 
 /// A scenario file.

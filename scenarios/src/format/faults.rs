@@ -104,6 +104,12 @@ fn parameters(kind: &str, fields: &mut Fields<'_, '_>, census: &Census<'_>, sink
     if kind.starts_with("directory-") {
         return services::directory(kind, fields, census, sink).map(FaultKind::Directory);
     }
+    if kind.starts_with("bus-") {
+        return services::bus(kind, fields, census, sink).map(FaultKind::Bus);
+    }
+    if kind.starts_with("cache-") {
+        return services::cache(kind, fields, census, sink).map(FaultKind::Cache);
+    }
     if matches!(kind, "cut" | "degrade") {
         return link(kind, fields, census, sink);
     }

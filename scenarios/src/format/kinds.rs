@@ -1,10 +1,10 @@
 //! The kinds of faults: their words, their keys, how they end.
 
 use super::{
-    forms::{Drift, Moments, Named, OneOrMore, Share, SignedSpan, Span, Truth, Whole, Word},
+    forms::{self, Drift, Moments, Named, OneOrMore, Share, SignedSpan, Span, Truth, Whole, Word},
     scenario::Outbox,
     select,
-    services::{Moment, Requests},
+    services::{BusRequests, Moment, Requests},
     shape::{Ends::AtOnce, Ends::Later, Key, Table, Variant, Variants, table},
 };
 
@@ -12,7 +12,7 @@ use super::{
 pub(super) static FAULT: Table =
     table!("`[[fault]]`", [&AT, &KIND, &FOR, &UNTIL], variants: &[&KINDS], rules: not_both_ends);
 /// Every kind of fault, those of the services too.
-pub(super) static KINDS: Variants = Variants(&[PROCESSES, LEDGER, DIRECTORY]);
+pub(super) static KINDS: Variants = Variants(&[PROCESSES, LEDGER, DIRECTORY, BUS, CACHE]);
 
 pub(super) static AT: Key<Moments> = Key::required(
     "at",
@@ -109,6 +109,26 @@ pub(super) static OF: Key<Word<Requests>> = Key::or(
 );
 pub(super) static AGE: Key<Span> = Key::required("age", Span::ms(1, 600_000), "How old the backup is.");
 
+pub(super) static OF_BUS: Key<Word<BusRequests>> = Key::or(
+    "of",
+    Word {
+        of: "a kind of request",
+        words: &[
+            ("all", BusRequests::All),
+            ("publishes", BusRequests::Publishes),
+            ("acknowledgements", BusRequests::Acknowledgements),
+        ],
+    },
+    BusRequests::All,
+    "To which requests.",
+);
+pub(super) static BACK: Key<Whole<u32>> =
+    Key::required("messages", Whole { from: 1, to: 1_000_000, of: "a number of messages" }, "By how many messages.");
+const A_REGION: Named = Named { pattern: || format!("^{}$", forms::NAME) };
+pub(super) static CACHE_OF: Key<Named> =
+    Key::optional("region", A_REGION, "Which region's cache; those of all where it is left out.");
+pub(super) static THE_CACHE_OF: Key<Named> = Key::required("region", A_REGION, "Which region's cache.");
+
 /// The keys that say how a fault ends.
 pub(super) const ENDS: [&str; 2] = ["for", "until"];
 
@@ -184,4 +204,32 @@ const DIRECTORY: &[Variant] = &[
     kind!("directory-restore-backup", [&AGE], AtOnce, "The cluster is restored from a backup."),
     kind!("directory-slow-disk", [&DISK_TIMES], Later, "Every disk of the directory is slow."),
     kind!("directory-disks-lie", [], Later, "The directory's disks say that they have synced and have not."),
+];
+
+const BUS: &[Variant] = &[
+    kind!("bus-leader-change", [], AtOnce, "The stream's leader leads no longer; an election follows."),
+    kind!(
+        "bus-lose-answers",
+        [&SHARE, &CALLER, &OF_BUS],
+        Later,
+        "Requests are executed and their answers swallowed: a publish is stored, and its publisher told nothing."
+    ),
+    kind!("bus-lose-requests", [&SHARE, &CALLER, &OF_BUS], Later, "Requests are swallowed."),
+    kind!("bus-delay-deliveries", [&BY], Later, "What consumers deliver arrives later."),
+    kind!("bus-disconnect", [&CALLER], AtOnce, "Connections end, as of one who reads too slowly."),
+    kind!("bus-rewind", [&BACK], AtOnce, "Every consumer is set back."),
+    kind!("bus-end-consumers", [], AtOnce, "Every consumer is deleted, durable ones too."),
+    kind!("bus-forget-ids", [], AtOnce, "No message id is recognised any more, as if the time of all had passed."),
+    kind!("bus-purge", [], AtOnce, "Everything that is stored is discarded."),
+    kind!("bus-full", [], Later, "The storage is full: nothing new is stored."),
+];
+
+const CACHE: &[Variant] = &[
+    kind!("cache-flush", [&CACHE_OF], AtOnce, "Everything is gone, at the followers too."),
+    kind!("cache-evict", [&SHARE, &CACHE_OF], AtOnce, "Entries are evicted, the least recently used first."),
+    kind!("cache-wrong-types", [&SHARE, &CACHE_OF], AtOnce, "Entries are replaced by something of another type."),
+    kind!("cache-failover", [&THE_CACHE_OF], AtOnce, "A follower is promoted, whatever it has not yet received."),
+    kind!("cache-delay-replication", [&BY], Later, "Followers are told of changes only later."),
+    kind!("cache-delay-requests", [&BY, &CALLER], Later, "Servers come to each request only later."),
+    kind!("cache-lose-answers", [&SHARE, &CALLER], Later, "Requests are executed, and their answers swallowed."),
 ];

@@ -30,7 +30,7 @@ pub use scenario::{
     Boss, Budget, CoreGroup, Fault, FaultKind, Outbox, Place, Region, Scenario, Selector, Timing, Window, Workload,
 };
 pub use schema::schema;
-pub use services::{DirectoryFault, LedgerFault, Moment, Requests};
+pub use services::{BusFault, BusRequests, CacheFault, DirectoryFault, LedgerFault, Moment, Requests};
 pub use setting::{SETTINGS_MAX, Setting};
 pub use source::BYTES_MAX;
 pub use units::{moment, permille_text};

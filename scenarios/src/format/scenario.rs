@@ -1,7 +1,7 @@
 //! What a scenario file says, decoded and checked.
 
 use super::{
-    services::{DirectoryFault, LedgerFault},
+    services::{BusFault, CacheFault, DirectoryFault, LedgerFault},
     setting::Setting,
 };
 use std::fmt;
@@ -107,6 +107,8 @@ pub struct CoreGroup {
     pub directory: u16,
     /// Members of the ledger: a primary and its standbys.
     pub ledger: u16,
+    /// Members of the bus.
+    pub bus: u16,
     /// Orchestrators.
     pub orchestrators: u16,
 }
@@ -224,6 +226,10 @@ pub enum FaultKind {
     Ledger(LedgerFault),
     /// Something about the directory.
     Directory(DirectoryFault),
+    /// Something about the bus.
+    Bus(BusFault),
+    /// Something about the caches.
+    Cache(CacheFault),
 }
 
 /// Names one or more nodes. Who leads or owns is looked up when the fault comes.
@@ -247,11 +253,19 @@ pub enum Selector {
     Ledger(u16),
     /// `ledger:primary`.
     LedgerPrimary,
+    /// `bus:1`.
+    Bus(u16),
+    /// `bus:leader`.
+    BusLeader,
+    /// `replica:singapore`.
+    Replica(usize),
+    /// `cache:singapore:0`.
+    Cache(usize, u16),
     /// `owner-of:boss-1`.
     OwnerOf(EntityId),
-    /// `region:singapore`: its workers and gateways.
+    /// `region:singapore`: its workers, gateways, replica and cache.
     Region(usize),
-    /// `core`: directory, ledger and orchestrators.
+    /// `core`: directory, ledger, bus and orchestrators.
     Core,
     /// `core:frankfurt`: those of them that stand there.
     CoreAt(Place),
@@ -277,11 +291,13 @@ pub enum Timing {
     Resume,
     /// From an operation's first sending until its acknowledgement.
     Operation,
+    /// From a fact's commit until a player, wherever it is, is shown it.
+    Visibility,
 }
 
 impl Timing {
     /// Every timing, in the order of the tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Failover,
         Self::Detect,
         Self::Reassign,
@@ -290,6 +306,7 @@ impl Timing {
         Self::Reconnect,
         Self::Resume,
         Self::Operation,
+        Self::Visibility,
     ];
 
     /// Its name in files and tables.
@@ -304,6 +321,7 @@ impl Timing {
             Self::Reconnect => "reconnect",
             Self::Resume => "resume",
             Self::Operation => "operation",
+            Self::Visibility => "visibility",
         }
     }
 }

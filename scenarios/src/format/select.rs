@@ -7,12 +7,13 @@ use super::{
     scenario::{Boss, CoreGroup, Region, Selector},
     world::PLACES,
 };
+use crate::nodes::CACHE_SERVERS;
 use toml::de::DeValue;
 use worldline_proto::{EntityId, EntityKind};
 
 const EXPECTED: &str = "a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, \
-                        `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, \
-                        `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`";
+                        `owner-of:character-N`, `player:N`, `replica:REGION`, `cache:REGION:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, \
+                        `directory:N`, `directory:leader`, `ledger:N`, `ledger:primary`, `bus:N` or `bus:leader`";
 
 /// What a selector looks like. Which regions, members, players and entities there are, only the world says.
 pub(super) fn pattern() -> String {
@@ -28,7 +29,8 @@ pub(super) fn pattern_of_one() -> String {
 fn single_pattern() -> String {
     let (name, n) = (forms::NAME, r"\+?[0-9]+");
     format!(
-        "(orchestrator|directory):(leader|{n})|ledger:(primary|{n})|(worker|gateway):{name}:{n}|player:{n}|\
+        "(orchestrator|directory|bus):(leader|{n})|ledger:(primary|{n})|(worker|gateway|cache):{name}:{n}|\
+         replica:{name}|player:{n}|\
          owner-of:(boss|character)-{n}"
     )
 }
@@ -47,15 +49,19 @@ impl Census<'_> {
 
     /// Every selector of the kind that `text` begins with, as examples; at most a few of each.
     fn valid(&self) -> Vec<String> {
-        let mut valid =
-            vec!["core".into(), "orchestrator:leader".into(), "directory:leader".into(), "ledger:primary".into()];
+        let mut valid = ["core", "orchestrator:leader", "directory:leader", "ledger:primary", "bus:leader"]
+            .map(String::from)
+            .to_vec();
         for region in self.regions {
             valid.push(format!("region:{}", region.name));
+            valid.push(format!("replica:{}", region.name));
+            valid.extend((0..CACHE_SERVERS).map(|n| format!("cache:{}:{n}", region.name)));
             valid.extend((0..region.workers.min(8)).map(|n| format!("worker:{}:{n}", region.name)));
             valid.extend((0..region.gateways.min(8)).map(|n| format!("gateway:{}:{n}", region.name)));
         }
         valid.extend((0..self.core.directory).map(|n| format!("directory:{n}")));
         valid.extend((0..self.core.ledger).map(|n| format!("ledger:{n}")));
+        valid.extend((0..self.core.bus).map(|n| format!("bus:{n}")));
         valid.extend((0..self.core.orchestrators).map(|n| format!("orchestrator:{n}")));
         valid.extend(self.bosses.iter().map(|boss| format!("owner-of:{}", boss.entity)));
         valid
@@ -73,12 +79,19 @@ impl Census<'_> {
             ("core", Some(place), None) => self.core_at(place),
             ("orchestrator", Some("leader"), None) => Ok(Selector::OrchestratorLeader),
             ("directory", Some("leader"), None) => Ok(Selector::DirectoryLeader),
+            ("bus", Some("leader"), None) => Ok(Selector::BusLeader),
+            ("bus", Some(n), None) => index("bus", n, self.core.bus).map(Selector::Bus),
             ("ledger", Some("primary"), None) => Ok(Selector::LedgerPrimary),
             ("orchestrator", Some(n), None) => {
                 index("orchestrator", n, self.core.orchestrators).map(Selector::Orchestrator)
             }
             ("directory", Some(n), None) => index("directory", n, self.core.directory).map(Selector::Directory),
             ("ledger", Some(n), None) => index("ledger", n, self.core.ledger).map(Selector::Ledger),
+            ("replica", Some(name), None) => self.region(name).map(Selector::Replica),
+            ("cache", Some(name), Some(n)) => {
+                let region = self.region(name)?;
+                index(&format!("cache:{name}"), n, CACHE_SERVERS).map(|n| Selector::Cache(region, n))
+            }
             ("region", Some(name), None) => self.region(name).map(Selector::Region),
             ("worker", Some(name), Some(n)) => {
                 let region = self.region(name)?;
@@ -109,6 +122,19 @@ impl Census<'_> {
             let names: Vec<_> = self.regions.iter().map(|region| format!("`{}`", region.name)).collect();
             format!("one of this world's regions: {}", names.join(", "))
         })
+    }
+
+    /// The region of this name.
+    pub fn region_named(&self, value: &Value<'_>, sink: &mut Sink) -> Option<usize> {
+        let name = value.get_ref().as_str();
+        match self.region(name.unwrap_or_default()) {
+            Ok(region) => Some(region),
+            Err(expected) => {
+                let names = self.regions.iter().map(|region| region.name.as_str());
+                let problem = Problem::new(value.span(), found(value), expected).near(name.unwrap_or_default(), names);
+                sink.report(Problem { shape: name.is_none(), ..problem })
+            }
+        }
     }
 
     fn player(&self, number: &str, prefix: &str) -> Result<u32, String> {

@@ -1,4 +1,4 @@
-//! Faults of the services: what befalls the ledger and the directory beyond their nodes and links.
+//! Faults of the services: what befalls ledger, directory, bus and caches beyond their nodes and links.
 
 use super::{
     fields::{Fields, Sink},
@@ -104,6 +104,91 @@ pub enum DirectoryFault {
     DisksLie,
 }
 
+/// Something that goes wrong in the bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BusFault {
+    /// The leader leads no longer; an election follows.
+    LeaderChange,
+    /// Requests are executed, and their answers swallowed.
+    LoseAnswers {
+        /// Of which caller; of all where none is named.
+        from: Option<Selector>,
+        /// To which requests.
+        of: BusRequests,
+        /// How often, in permille.
+        share: u16,
+    },
+    /// Requests are swallowed.
+    LoseRequests {
+        /// Of which caller; of all where none is named.
+        from: Option<Selector>,
+        /// Which requests.
+        of: BusRequests,
+        /// How often, in permille.
+        share: u16,
+    },
+    /// What consumers deliver arrives later.
+    DelayDeliveries {
+        /// How much later.
+        by: Duration,
+    },
+    /// Connections end.
+    Disconnect {
+        /// Of which caller; of all where none is named.
+        from: Option<Selector>,
+    },
+    /// Every consumer is set back by so many messages.
+    Rewind(u32),
+    /// Every consumer is deleted.
+    EndConsumers,
+    /// No message id is recognised any more.
+    ForgetIds,
+    /// Everything is discarded.
+    Purge,
+    /// The storage is full.
+    Full,
+}
+
+/// A kind of request to the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BusRequests {
+    /// All of them.
+    All,
+    /// Publishes.
+    Publishes,
+    /// Acknowledgements.
+    Acknowledgements,
+}
+
+/// Something that goes wrong in the caches. A region is an index into the scenario's; `None` is all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheFault {
+    /// Everything is gone.
+    Flush(Option<usize>),
+    /// So many of a thousand entries are evicted.
+    Evict(Option<usize>, u16),
+    /// So many of a thousand entries are replaced by something of another type.
+    WrongTypes(Option<usize>, u16),
+    /// A follower is promoted.
+    Failover(usize),
+    /// Followers are told of changes only so much later.
+    DelayReplication(Duration),
+    /// Servers come to each request only so much later.
+    DelayRequests {
+        /// Of which caller; of all where none is named.
+        from: Option<Selector>,
+        /// How much later.
+        by: Duration,
+    },
+    /// Requests are executed, and their answers swallowed.
+    LoseAnswers {
+        /// Of which caller; of all where none is named.
+        from: Option<Selector>,
+        /// How often, in permille.
+        share: u16,
+    },
+}
+
 /// A kind of request to the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requests {
@@ -205,6 +290,73 @@ pub(super) fn directory(
         "directory-slow-disk" => DirectoryFault::SlowDisk { times: fields.read(&kinds::DISK_TIMES, sink)? },
         _ => DirectoryFault::DisksLie,
     })
+}
+
+/// The parameters of a fault of the bus.
+pub(super) fn bus(kind: &str, fields: &mut Fields<'_, '_>, census: &Census<'_>, sink: &mut Sink) -> Option<BusFault> {
+    Some(match kind {
+        "bus-leader-change" => BusFault::LeaderChange,
+        "bus-lose-answers" | "bus-lose-requests" => {
+            let share = fields.read(&kinds::SHARE, sink);
+            let of = fields.read_or(&kinds::OF_BUS, sink);
+            let from = caller(fields, census, sink);
+            let (from, share) = (from?, share?);
+            match kind {
+                "bus-lose-answers" => BusFault::LoseAnswers { from, of, share },
+                _ => BusFault::LoseRequests { from, of, share },
+            }
+        }
+        "bus-delay-deliveries" => BusFault::DelayDeliveries { by: fields.read(&kinds::BY, sink)? },
+        "bus-disconnect" => BusFault::Disconnect { from: caller(fields, census, sink)? },
+        "bus-rewind" => BusFault::Rewind(fields.read(&kinds::BACK, sink)?),
+        "bus-end-consumers" => BusFault::EndConsumers,
+        "bus-forget-ids" => BusFault::ForgetIds,
+        "bus-purge" => BusFault::Purge,
+        _ => BusFault::Full,
+    })
+}
+
+/// The parameters of a fault of the caches.
+pub(super) fn cache(
+    kind: &str,
+    fields: &mut Fields<'_, '_>,
+    census: &Census<'_>,
+    sink: &mut Sink,
+) -> Option<CacheFault> {
+    Some(match kind {
+        "cache-flush" => CacheFault::Flush(cache_of(fields, census, sink)?),
+        "cache-evict" | "cache-wrong-types" => {
+            let share = fields.read(&kinds::SHARE, sink);
+            let region = cache_of(fields, census, sink)?;
+            match kind {
+                "cache-evict" => CacheFault::Evict(region, share?),
+                _ => CacheFault::WrongTypes(region, share?),
+            }
+        }
+        "cache-failover" => {
+            let region = fields.read_with(&kinds::THE_CACHE_OF, sink, |value, sink| census.region_named(value, sink));
+            CacheFault::Failover(region?)
+        }
+        "cache-delay-replication" => CacheFault::DelayReplication(fields.read(&kinds::BY, sink)?),
+        "cache-delay-requests" => {
+            let by = fields.read(&kinds::BY, sink);
+            let from = caller(fields, census, sink);
+            CacheFault::DelayRequests { from: from?, by: by? }
+        }
+        _ => {
+            let share = fields.read(&kinds::SHARE, sink);
+            let from = caller(fields, census, sink);
+            CacheFault::LoseAnswers { from: from?, share: share? }
+        }
+    })
+}
+
+/// The region whose cache a fault concerns, if it is one. The outer `None` is a reported problem.
+fn cache_of(fields: &mut Fields<'_, '_>, census: &Census<'_>, sink: &mut Sink) -> Option<Option<usize>> {
+    match fields.value(&kinds::CACHE_OF) {
+        Some(value) => census.region_named(value, sink).map(Some),
+        None => Some(None),
+    }
 }
 
 /// The caller that a fault concerns, if it is one. The outer `None` is a reported problem.

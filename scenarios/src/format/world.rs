@@ -89,7 +89,7 @@ static PURSE: Key<Whole<i64>> = Key::required(
 );
 
 /// `[core]`.
-pub(super) static CORE: Table = table!("`[core]`", [&CORE_PLACE, &DIRECTORY, &LEDGER, &ORCHESTRATORS]);
+pub(super) static CORE: Table = table!("`[core]`", [&CORE_PLACE, &DIRECTORY, &LEDGER, &BUS, &ORCHESTRATORS]);
 static CORE_PLACE: Key<Places> = Key::or(
     "place",
     Places(Word { of: "a place of the WAN matrix, or a list of places", words: PLACES }),
@@ -99,6 +99,7 @@ static CORE_PLACE: Key<Places> = Key::or(
 const MEMBERS: Whole<u16> = Whole { from: 1, to: 7, of: "a number of members" };
 static DIRECTORY: Key<Whole<u16>> = Key::or("directory", MEMBERS, 3, "Members of the directory.");
 static LEDGER: Key<Whole<u16>> = Key::or("ledger", MEMBERS, 3, "Members of the ledger: a primary and its standbys.");
+static BUS: Key<Whole<u16>> = Key::or("bus", MEMBERS, 3, "Members of the bus.");
 static ORCHESTRATORS: Key<Whole<u16>> = Key::or("orchestrators", MEMBERS, 2, "Orchestrators; one of them leads.");
 
 /// The regions and bosses of `[world]`.
@@ -271,6 +272,7 @@ pub(super) fn core(value: &Value<'_>, sink: &mut Sink) -> Option<CoreGroup> {
         places: fields.read_with(&CORE_PLACE, sink, core_places).unwrap_or_else(default_places),
         directory: fields.read_or(&DIRECTORY, sink),
         ledger: fields.read_or(&LEDGER, sink),
+        bus: fields.read_or(&BUS, sink),
         orchestrators: fields.read_or(&ORCHESTRATORS, sink),
     };
     fields.finish(sink, |_| None);
@@ -288,6 +290,7 @@ pub(super) fn default_core() -> CoreGroup {
         places: default_places(),
         directory: DIRECTORY.default.expect(text),
         ledger: LEDGER.default.expect(text),
+        bus: BUS.default.expect(text),
         orchestrators: ORCHESTRATORS.default.expect(text),
     }
 }

@@ -264,14 +264,14 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         24,
         r#"kind = "crsh""#,
         &[
-            r#"24:8: found `crsh`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie; did you mean `crash`?"#,
+            r#"24:8: found `crsh`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie, bus-leader-change, bus-lose-answers, bus-lose-requests, bus-delay-deliveries, bus-disconnect, bus-rewind, bus-end-consumers, bus-forget-ids, bus-purge, bus-full, cache-flush, cache-evict, cache-wrong-types, cache-failover, cache-delay-replication, cache-delay-requests, cache-lose-answers; did you mean `crash`?"#,
         ],
     ),
     (
         24,
         r#"kind = "explode""#,
         &[
-            r#"24:8: found `explode`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie"#,
+            r#"24:8: found `explode`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie, bus-leader-change, bus-lose-answers, bus-lose-requests, bus-delay-deliveries, bus-disconnect, bus-rewind, bus-end-consumers, bus-forget-ids, bus-purge, bus-full, cache-flush, cache-evict, cache-wrong-types, cache-failover, cache-delay-replication, cache-delay-requests, cache-lose-answers"#,
         ],
     ),
     (
@@ -324,7 +324,7 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         25,
         r#"node = """#,
         &[
-            r#"25:8: found ``, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`"#,
+            r#"25:8: found ``, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `replica:REGION`, `cache:REGION:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N`, `ledger:primary`, `bus:N` or `bus:leader`"#,
         ],
     ),
     (25, r#"node = []"#, &[r#"25:8: found an empty list, expected at least one node"#]),
@@ -353,14 +353,14 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         25,
         r#"node = "wroker:frankfurt:0""#,
         &[
-            r#"25:8: found `wroker:frankfurt:0`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`; did you mean `worker:frankfurt:0`?"#,
+            r#"25:8: found `wroker:frankfurt:0`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `replica:REGION`, `cache:REGION:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N`, `ledger:primary`, `bus:N` or `bus:leader`; did you mean `worker:frankfurt:0`?"#,
         ],
     ),
     (
         25,
         r#"node = "worker:frankfurt""#,
         &[
-            r#"25:8: found `worker:frankfurt`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`; did you mean `worker:frankfurt:0`?"#,
+            r#"25:8: found `worker:frankfurt`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `replica:REGION`, `cache:REGION:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N`, `ledger:primary`, `bus:N` or `bus:leader`; did you mean `worker:frankfurt:0`?"#,
         ],
     ),
     (
@@ -386,14 +386,14 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         25,
         r#"node = ["core", "regoin:singapore"]"#,
         &[
-            r#"25:17: found `regoin:singapore`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`; did you mean `region:singapore`?"#,
+            r#"25:17: found `regoin:singapore`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `replica:REGION`, `cache:REGION:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N`, `ledger:primary`, `bus:N` or `bus:leader`; did you mean `region:singapore`?"#,
         ],
     ),
     (
         25,
         r#"node = 3"#,
         &[
-            r#"25:8: found the number 3, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`"#,
+            r#"25:8: found the number 3, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `replica:REGION`, `cache:REGION:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N`, `ledger:primary`, `bus:N` or `bus:leader`"#,
         ],
     ),
     (
@@ -407,14 +407,14 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         25,
         "node = \"\u{202e}evil\\u0007\"",
         &[
-            r#"25:8: found `�evil�`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N` or `ledger:primary`"#,
+            r#"25:8: found `�evil�`, expected a node: `worker:REGION:N`, `gateway:REGION:N`, `region:REGION`, `owner-of:boss-N`, `owner-of:character-N`, `player:N`, `replica:REGION`, `cache:REGION:N`, `core`, `core:PLACE`, `orchestrator:N`, `orchestrator:leader`, `directory:N`, `directory:leader`, `ledger:N`, `ledger:primary`, `bus:N` or `bus:leader`"#,
         ],
     ),
     (
         24,
         r#"kind = "ledger-lose-answer""#,
         &[
-            r#"24:8: found `ledger-lose-answer`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie; did you mean `ledger-lose-answers`?"#,
+            r#"24:8: found `ledger-lose-answer`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie, bus-leader-change, bus-lose-answers, bus-lose-requests, bus-delay-deliveries, bus-disconnect, bus-rewind, bus-end-consumers, bus-forget-ids, bus-purge, bus-full, cache-flush, cache-evict, cache-wrong-types, cache-failover, cache-delay-replication, cache-delay-requests, cache-lose-answers; did you mean `ledger-lose-answers`?"#,
         ],
     ),
     (
@@ -446,7 +446,7 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         27,
         r#"timing = "failovr""#,
         &[
-            r#"27:10: found `failovr`, expected a timing: failover, detect, reassign, reconstruct, redirect, reconnect, resume, operation; did you mean `failover`?"#,
+            r#"27:10: found `failovr`, expected a timing: failover, detect, reassign, reconstruct, redirect, reconnect, resume, operation, visibility; did you mean `failover`?"#,
         ],
     ),
     (

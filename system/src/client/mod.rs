@@ -24,6 +24,7 @@
 //! Deliberately absent: rendering, and whatever a player's hand does better than a plan.
 
 mod conduct;
+mod globals;
 mod operations;
 mod walk;
 
@@ -43,6 +44,7 @@ use crate::{
 };
 use alloc::vec::Vec;
 pub use conduct::Conduct;
+use globals::Globals;
 use operations::Operations;
 use prost::Message as _;
 use walk::Walk;
@@ -141,6 +143,7 @@ pub struct Client {
     joined_before: bool,
     walk: Walk,
     operations: Operations,
+    globals: Globals,
 }
 
 impl Client {
@@ -159,6 +162,7 @@ impl Client {
             joined_before: false,
             walk: Walk::default(),
             operations: Operations::default(),
+            globals: Globals::default(),
         }
     }
 
@@ -281,6 +285,12 @@ impl Client {
             // A bot shows no banner.
             gateway_frame::Frame::Notice(_) => {}
             gateway_frame::Frame::Move(asked) => self.on_move(&asked, turn),
+            gateway_frame::Frame::Global(global) => {
+                if let Some((entity, sequence, hit_points)) = self.globals.take_in(&global) {
+                    let character = self.config.character;
+                    turn.note(Note::GlobalSeen { character, entity, sequence, hit_points });
+                }
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 //! asks for again.
 
 mod drain;
+mod globals;
 mod links;
 mod players;
 mod session;
@@ -28,6 +29,7 @@ use crate::{
 };
 use alloc::{collections::BTreeMap, vec::Vec};
 use drain::Drain;
+use globals::Globals;
 use links::Links;
 use session::{Session, Stage};
 use worldline_proto::{CharacterId, ConnectionId, NodeId, OpId, OpNumber, token};
@@ -52,6 +54,8 @@ pub struct Config {
     pub key: token::Key,
     /// Gateways that its clients may turn to when it is gone; the last one is in another region.
     pub alternates: Vec<NodeId>,
+    /// The replica of its region. Without one its clients are shown nothing but their own characters.
+    pub replica: Option<NodeId>,
     /// Its waits between tries.
     pub knobs: Knobs,
 }
@@ -66,6 +70,8 @@ enum Timer {
     Watch,
     /// The drain has lasted long enough.
     Drain,
+    /// The next attempt to reach the replica.
+    Replica,
 }
 
 impl From<Timer> for TimerKey {
@@ -75,6 +81,7 @@ impl From<Timer> for TimerKey {
             Timer::Retry(connection) => Self::new(1, connection.0),
             Timer::Watch => Self::new(2, 0),
             Timer::Drain => Self::new(3, 0),
+            Timer::Replica => Self::new(4, 0),
         }
     }
 }
@@ -86,6 +93,7 @@ impl Timer {
             1 => Self::Retry(ConnectionId(key.number())),
             2 => Self::Watch,
             3 => Self::Drain,
+            4 => Self::Replica,
             _ => return None,
         })
     }
@@ -113,6 +121,7 @@ pub struct Gateway {
     watching: Watching,
     /// `None` until it is told to stop.
     drain: Option<Drain>,
+    globals: Globals,
     logins: BTreeMap<OpId, ConnectionId>,
     attaches: BTreeMap<OpId, ConnectionId>,
     performs: BTreeMap<OpId, Performing>,
@@ -140,6 +149,7 @@ impl Gateway {
             routes: Routes::default(),
             watching: Watching::No,
             drain: None,
+            globals: Globals::default(),
             logins: BTreeMap::new(),
             attaches: BTreeMap::new(),
             performs: BTreeMap::new(),
@@ -232,6 +242,7 @@ impl Gateway {
             Timer::Retry(connection) => self.go_on(connection, turn),
             Timer::Watch => self.watch(turn),
             Timer::Drain => self.end_drain(turn),
+            Timer::Replica => self.seek_replica(turn),
         }
     }
 }
@@ -242,7 +253,10 @@ impl Role for Gateway {
 
     fn on_event(&mut self, event: Event, turn: &mut Turn<'_, Submission>) {
         match event {
-            Event::Started => self.watch(turn),
+            Event::Started => {
+                self.watch(turn);
+                self.seek_replica(turn);
+            }
             Event::Stop => self.begin_drain(turn),
             Event::Timer(key) => {
                 if let Some(timer) = Timer::from_key(key) {

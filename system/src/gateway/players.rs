@@ -33,6 +33,7 @@ impl Gateway {
             network::Event::Accepted { connection, .. } => self.on_accepted(connection, turn),
             network::Event::Opened { op, connection } => {
                 if let Some(node) = self.links.on_opened(op, connection) {
+                    self.on_replica_link(node);
                     self.on_link(node, turn);
                 }
             }
@@ -96,6 +97,7 @@ impl Gateway {
     }
 
     fn on_link_lost(&mut self, node: NodeId, turn: &mut Turn<'_, Submission>) {
+        self.on_replica_link_lost(node, turn);
         let there = |stage: Stage| matches!(stage, Stage::Playing { node: n, .. } if n == node);
         let lost: Vec<(ConnectionId, EntityId)> = self
             .sessions
@@ -246,6 +248,7 @@ impl Gateway {
         match &message.message {
             Some(Message::State(state)) => self.on_state(state, turn),
             Some(Message::Released(released)) => self.on_released(link, released, turn),
+            Some(Message::Global(global)) => self.on_global(link, global, turn),
             Some(Message::Suspended(suspended)) => {
                 let node = self.links.node(link);
                 let there = |stage: Stage| matches!(stage, Stage::Playing { node: n, .. } if Some(n) == node);

@@ -241,6 +241,7 @@ impl Gateway {
             y_mm: reply.y_mm,
         };
         send(connection, StreamClass::Control, Frame::Welcome(welcome), turn);
+        self.show_globals(connection, turn);
     }
 
     /// Tells a client whether its owner is silent, unless it knows.

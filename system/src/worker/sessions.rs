@@ -67,8 +67,8 @@ impl Worker {
                     served.gateway.take_if(|gateway| *gateway == connection);
                 }
             }
-            // The rest is what a worker says to a gateway.
-            Some(Message::State(_) | Message::Released(_) | Message::Suspended(_)) | None => {}
+            // The rest is what a worker or a replica says to a gateway.
+            Some(Message::State(_) | Message::Released(_) | Message::Suspended(_) | Message::Global(_)) | None => {}
         }
     }
 

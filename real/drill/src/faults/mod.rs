@@ -72,9 +72,14 @@ impl Members {
 
     /// The targets that these nodes are; for members that are too few, why they are none.
     fn targets(&self, nodes: &Nodes, which: &[NodeId]) -> (Vec<Target>, Vec<String>) {
-        let mut targets: Vec<Target> =
-            which.iter().filter(|node| self.service(**node).is_none()).map(|&node| Target::Role(node)).collect();
+        let runs = |node: NodeId| nodes.kind(node).is_some_and(runs);
+        let roles = which.iter().filter(|node| self.service(**node).is_none() && runs(**node));
+        let mut targets: Vec<Target> = roles.map(|&node| Target::Role(node)).collect();
+        let absent: Vec<_> = which.iter().filter(|node| !runs(**node)).map(|&node| nodes.name(node)).collect();
         let mut skipped = Vec::new();
+        if !absent.is_empty() {
+            skipped.push(format!("{} cannot be befallen: {}", absent.join(", "), reasons::NEITHER_BUS_NOR_CACHE));
+        }
         for service in [Service::Directory, Service::Ledger] {
             let hit: Vec<NodeId> = which.iter().copied().filter(|&node| self.service(node) == Some(service)).collect();
             if hit.is_empty() {
@@ -231,6 +236,11 @@ fn ending(deed: &Deed, end: &[Ending]) -> Option<Deed> {
     })
 }
 
+/// Whether a drill has a process for such a node, or one that stands for it.
+const fn runs(kind: Kind) -> bool {
+    !matches!(kind, Kind::Bus(_) | Kind::Cache(..) | Kind::Replica(_))
+}
+
 const fn service_kind(kind: Kind) -> bool {
     matches!(kind, Kind::Directory(_) | Kind::Ledger(_))
 }
@@ -276,6 +286,10 @@ impl Roles for Anybody<'_> {
 
     fn ledger_primary(&self) -> Option<NodeId> {
         self.first(|kind| matches!(kind, Kind::Ledger(_)))
+    }
+
+    fn bus_leader(&self) -> Option<NodeId> {
+        self.first(|kind| matches!(kind, Kind::Bus(_)))
     }
 
     fn owner(&self, _: EntityId) -> Option<NodeId> {

@@ -2,6 +2,9 @@
 
 use worldline_sim::{Fault, directory, ledger};
 
+/// Why faults of bus, caches and replicas are left out.
+pub const NEITHER_BUS_NOR_CACHE: &str = "a drill runs neither bus nor cache nor replica yet";
+
 /// Why nobody can provoke this from outside.
 pub fn why_not(fault: &Fault) -> String {
     let outside = |what: &str, why: &str| format!("{what} cannot be provoked from outside: {why}");
@@ -28,6 +31,8 @@ pub fn why_not(fault: &Fault) -> String {
                 }
             }
         }
+        Fault::Bus(_) => outside("a fault of the bus", NEITHER_BUS_NOR_CACHE),
+        Fault::Cache(_) => outside("a fault of a cache", NEITHER_BUS_NOR_CACHE),
         Fault::Directory(fault) => {
             use directory::Fault as F;
             match fault {

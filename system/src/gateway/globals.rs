@@ -1,0 +1,86 @@
+//! Entities that the whole world shares, as the region's replica shows them, passed on to every client.
+//!
+//! Invariant: what a client is shown of an entity never goes back.
+//!
+//! Deliberately absent: a look into the ledger. While the replica is away, clients know what they knew.
+
+use super::{Gateway, Submission, Timer, session::send};
+use crate::{Turn, backoff::Backoff, doors::network::StreamClass};
+use alloc::{collections::BTreeMap, vec::Vec};
+use worldline_proto::{
+    ConnectionId, EntityId, FactSequence, NodeId,
+    client::{self, gateway_frame::Frame},
+    server,
+};
+
+/// As many as are passed on; a replica shows no more either.
+const GLOBALS_MAX: usize = crate::limits::SNAPSHOT_ENTITIES;
+
+/// What is known of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Globals {
+    known: BTreeMap<EntityId, (FactSequence, u32)>,
+    backoff: Backoff,
+}
+
+impl Gateway {
+    /// Opens the link to the replica, now or again.
+    pub(super) fn seek_replica(&mut self, turn: &mut Turn<'_, Submission>) {
+        if let Some(replica) = self.config.replica {
+            self.links.connect(replica, turn);
+        }
+    }
+
+    pub(super) fn on_replica_link(&mut self, node: NodeId) {
+        if self.config.replica == Some(node) {
+            self.globals.backoff.reset();
+        }
+    }
+
+    /// A link was lost or could not be opened. The replica's is opened again after a while.
+    pub(super) fn on_replica_link_lost(&mut self, node: NodeId, turn: &mut Turn<'_, Submission>) {
+        if self.config.replica == Some(node) && !self.drains() {
+            let wait = self.globals.backoff.fail(self.config.knobs.retry, turn.entropy());
+            turn.arm_in(Timer::Replica, wait);
+        }
+    }
+
+    /// The replica shows how an entity stands. Nobody else may.
+    pub(super) fn on_global(&mut self, link: ConnectionId, global: &server::Global, turn: &mut Turn<'_, Submission>) {
+        if self.config.replica.is_none() || self.links.node(link) != self.config.replica {
+            return;
+        }
+        let Some(entity) = EntityId::from_raw(global.entity) else { return };
+        let (sequence, hit_points) = (FactSequence(global.sequence), global.hit_points);
+        let known = self.globals.known.get(&entity);
+        if known.is_some_and(|(known, _)| *known >= sequence)
+            || known.is_none() && self.globals.known.len() >= GLOBALS_MAX
+        {
+            return;
+        }
+        self.globals.known.insert(entity, (sequence, hit_points));
+        let clients = self.sessions.iter().filter(|(_, session)| session.welcomed);
+        let clients: Vec<ConnectionId> = clients.map(|(&connection, _)| connection).collect();
+        for connection in clients {
+            show(connection, entity, sequence, hit_points, turn);
+        }
+    }
+
+    /// Shows a client that was just welcomed how everything stands.
+    pub(super) fn show_globals(&self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
+        for (&entity, &(sequence, hit_points)) in &self.globals.known {
+            show(connection, entity, sequence, hit_points, turn);
+        }
+    }
+}
+
+fn show(
+    connection: ConnectionId,
+    entity: EntityId,
+    sequence: FactSequence,
+    hit_points: u32,
+    turn: &mut Turn<'_, Submission>,
+) {
+    let global = client::Global { entity: entity.get(), sequence: sequence.0, hit_points };
+    send(connection, StreamClass::State, Frame::Global(global), turn);
+}
