@@ -9,7 +9,7 @@ use super::{Bus, Config};
 use crate::{Inbox, clock, ready::Readiness};
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -149,6 +149,29 @@ impl Caller {
         let op = self.ask(consume(durable, start));
         assert_eq!(self.answer(op), Answer::Consuming(Outcome::Done(())));
         op
+    }
+
+    /// What a reader has been told once all of these have come: it opens another consumer as often as it has to, for whoever
+    /// leads the cluster or the consumer may have to be elected first.
+    fn followed(&mut self, wanted: &[u64]) -> Vec<u64> {
+        let (mut seen, by) = (BTreeSet::new(), clock::now() + SOON);
+        while !wanted.iter().all(|sequence| seen.contains(sequence)) {
+            assert!(clock::now() < by, "only {seen:?} of {wanted:?}");
+            let consumer = self.ask(consume(Some(7), Start::Beginning));
+            if self.answer(consumer) != Answer::Consuming(Outcome::Done(())) {
+                continue;
+            }
+            while !wanted.iter().all(|sequence| seen.contains(sequence)) {
+                match self.told() {
+                    Event::Delivered { message, .. } => {
+                        seen.insert(message.sequence.0);
+                    }
+                    Event::Gap { .. } => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        seen.into_iter().collect()
     }
 
     /// What consumers tell next.
