@@ -75,9 +75,10 @@ impl Members {
         let runs = |node: NodeId| nodes.kind(node).is_some_and(runs);
         let roles = which.iter().filter(|node| self.service(**node).is_none() && runs(**node));
         let mut targets: Vec<Target> = roles.map(|&node| Target::Role(node)).collect();
-        let absent: Vec<_> = which.iter().filter(|node| !runs(**node)).map(|&node| nodes.name(node)).collect();
         let mut skipped = Vec::new();
-        if !absent.is_empty() {
+        // What is not there cannot be befallen; that is worth a word only where nothing else is meant.
+        if !which.is_empty() && !which.iter().any(|&node| runs(node)) {
+            let absent: Vec<_> = which.iter().map(|&node| nodes.name(node)).collect();
             skipped.push(format!("{} cannot be befallen: {}", absent.join(", "), reasons::NEITHER_BUS_NOR_CACHE));
         }
         for service in [Service::Directory, Service::Ledger] {
@@ -359,6 +360,9 @@ mod tests {
                 "region-loss" => (&[4], &[0]),
                 "core-region-loss" => (&[6], &[1]),
                 "orchestrator-crash-midplan" => (&[1, 0], &[0, 1]),
+                "bus-down" => (&[0], &[1]),
+                "bus-ack-lost" => (&[0, 0, 0, 0], &[1, 1, 1, 1]),
+                "cache-wipe" => (&[0, 1, 0, 0], &[1, 0, 1, 1]),
                 _ => (&[1], &[0]),
             };
             assert_eq!((&provoked[..], &skipped[..]), (expected, left_out), "{name}");
