@@ -87,7 +87,6 @@ fn wrong_usage_is_said_and_ends_with_64() {
     let cases: &[(&[&str], &str)] = &[
         (&["run", "worker-crsh"], "did you mean `worker-crash`?"),
         (&["run", "swing", "swing"], "two scenarios are called `swing`"),
-        (&["run"], "required"),
         (&["run", "swing", "--seeds", "0"], "expected a whole number from 1 to 1000000"),
         (&["run", "swing", "--seeds", "many"], "expected a whole number from 1 to 1000000"),
         (&["run", "swing", "--seed", "abc"], "expected a whole number from 0 to 18446744073709551615"),

@@ -102,6 +102,13 @@ fn a_wrong_setting_says_what_would_be_right() {
 }
 
 #[test]
+fn without_a_name_the_whole_catalogue_is_meant() {
+    let ran = worldline(&["run", "--set", "world.region.frankfurt.players=ten"]);
+    assert_eq!(ran.code, 64, "{}", ran.errors);
+    assert!(ran.errors.contains("` cannot be run so\n--set "), "{}", ran.errors);
+}
+
+#[test]
 fn a_file_that_is_wrong_by_itself_is_a_wrong_file_whatever_is_set() {
     let folder = Folder::new("wrong-file");
     let file = folder.write("small.toml", SMALL.replace("duration = \"6s\"", "").as_bytes());

@@ -45,8 +45,11 @@ const SIMULATED: u64 = 100;
 #[command(name = "drill", version = suite::REVISION, after_help = AFTER_HELP)]
 struct Arguments {
     /// Names from the catalogue or scenario files
-    #[arg(required_unless_present = "list", value_name = "NAME|FILE")]
+    #[arg(required_unless_present_any = ["list", "all"], value_name = "NAME|FILE")]
     scenarios: Vec<String>,
+    /// The whole catalogue
+    #[arg(long, conflicts_with = "scenarios")]
+    all: bool,
     /// Drills of each scenario, each with the next seed
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(REPEAT_MAX)))]
     repeat: u32,
@@ -150,7 +153,7 @@ fn run(printer: &mut Printer, arguments: &Arguments) -> Result<u8, Ended> {
         list(printer)?;
         return Ok(0);
     }
-    let asked = usage::scenarios(&arguments.scenarios, &arguments.settings)?;
+    let asked = usage::scenarios_or_all(&arguments.scenarios, &arguments.settings)?;
     let server = found(arguments.worldlined.clone(), beside_this("worldlined"), "--worldlined")?;
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ci/services");
     let services = found(arguments.services.clone(), Some(project), "--services")?;

@@ -26,8 +26,8 @@ const PRINTED_MAX: usize = 10;
 /// Arguments of `worldline run`.
 #[derive(Args, Debug)]
 pub struct RunArguments {
-    /// Names from the catalogue (`worldline list`) or scenario files
-    #[arg(required = true, value_name = "NAME|FILE")]
+    /// Names from the catalogue (`worldline list`) or scenario files [default: the whole catalogue]
+    #[arg(value_name = "NAME|FILE")]
     scenarios: Vec<String>,
     /// Seeds of each scenario
     #[arg(long, value_name = "N", default_value_t = SEEDS, allow_negative_numbers = true, value_parser = usage::seeds)]
@@ -77,7 +77,7 @@ pub fn default_suite(output: &mut Output) -> Result<u8, Failed> {
 
 /// What was asked for.
 pub fn run(output: &mut Output, arguments: RunArguments) -> Result<u8, Failed> {
-    let asked = usage::scenarios(&arguments.scenarios, &arguments.settings)?;
+    let asked = usage::scenarios_or_all(&arguments.scenarios, &arguments.settings)?;
     let first = arguments.seed_from.as_deref().map_or(1, usage::first_seed);
     let seeds = match arguments.seed {
         Some(seed) => vec![seed],

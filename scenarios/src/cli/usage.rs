@@ -85,6 +85,12 @@ pub fn scenarios(targets: &[String], settings: &[Setting]) -> Result<Vec<Asked>,
     if wrong.is_empty() { Ok(asked) } else { Err(Failed::File(wrong.join("\n"))) }
 }
 
+/// The same, and the whole catalogue where none is named.
+pub fn scenarios_or_all(targets: &[String], settings: &[Setting]) -> Result<Vec<Asked>, Failed> {
+    let all = || catalogue::names().map(str::to_owned).collect::<Vec<_>>();
+    if targets.is_empty() { scenarios(&all(), settings) } else { scenarios(targets, settings) }
+}
+
 /// The scenario that this name or file is, under these settings.
 pub fn scenario(target: &str, settings: &[Setting]) -> Result<Asked, Failed> {
     let asked = plain(target)?;
