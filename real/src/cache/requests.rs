@@ -162,19 +162,10 @@ fn encode(submission: &Submission, call: Call<'_>) {
             call.pipeline.cmd("HGETALL").arg(key.to_string());
         }
         Submission::Write { key, fields } => {
-            let index = match key {
-                HashKey::Load { region, node } => Some((index(*region), node.to_string())),
-                _ => None,
-            };
-            let (key, ttl) = (key.to_string(), key.ttl());
-            let mut keys = vec![key.as_str()];
-            keys.extend(index.as_ref().map(|(index, _)| index.as_str()));
-            let entry = index.as_ref().map_or("", |(_, node)| node.as_str());
-            pairs(call.script(Script::Write, &keys).arg(millis(ttl)).arg(entry), fields);
+            pairs(store(call, Script::Write, *key), fields);
         }
         Submission::Keep { key, stamp, fields } => {
-            let (key, ttl) = (key.to_string(), key.ttl());
-            pairs(call.script(Script::Keep, &[&key]).arg(millis(ttl)).arg(stamp.to_string()), fields);
+            pairs(store(call, Script::Keep, *key).arg(stamp.to_string()), fields);
         }
         Submission::Increment { key, by } => {
             call.script(Script::Increment, &[&key.to_string()]).arg(millis(key.ttl())).arg(by.get());
@@ -211,6 +202,17 @@ fn encode(submission: &Submission, call: Call<'_>) {
         &Submission::Loads(region) => {
             call.pipeline.cmd("SMEMBERS").arg(index(region));
         }
+    }
+}
+
+/// The beginning of a script that writes a hash, and puts a load into its region's index.
+fn store(call: Call<'_>, script: Script, key: HashKey) -> &mut Pipeline {
+    let (name, ttl_ms) = (key.to_string(), millis(key.ttl()));
+    match key {
+        HashKey::Load { region, node } => {
+            call.script(script, &[&name, &index(region)]).arg(ttl_ms).arg(node.to_string())
+        }
+        _ => call.script(script, &[&name]).arg(ttl_ms).arg(""),
     }
 }
 

@@ -9,7 +9,8 @@ pub(super) enum Script {
     /// Sets fields of a hash. Keys: the hash, and an index to put it into, if any. Arguments: time to live in ms, the entry in
     /// the index, fields and values.
     Write,
-    /// Replaces a hash unless its stamp is as new. Key: the hash. Arguments: time to live in ms, stamp, fields and values.
+    /// Replaces a hash unless its stamp is as new. Keys as above. Arguments: time to live in ms, the entry in the index, stamp,
+    /// fields and values.
     /// Returns 1, or the stamp that stands there.
     Keep,
     /// Adds to a counter and returns the sum. Key: the counter. Arguments: time to live in ms, by how much.
@@ -67,13 +68,21 @@ if type(stands) == 'table' and stands.err then
   if string.find(stands.err, 'WRONGTYPE', 1, true) then redis.call('UNLINK', KEYS[1]) end
   return stands
 end
-if stands and #stands == 41 and string.match(stands, '^%d+%.%d+$') and stands >= ARGV[2] then
+if stands and #stands == 41 and string.match(stands, '^%d+%.%d+$') and stands >= ARGV[3] then
   return stands
 end
-redis.call('HSET', KEYS[1], 'stamp', ARGV[2])
+redis.call('HSET', KEYS[1], 'stamp', ARGV[3])
 redis.call('UNLINK', KEYS[1])
-redis.call('HSET', KEYS[1], 'stamp', ARGV[2], unpack(ARGV, 3))
+redis.call('HSET', KEYS[1], 'stamp', ARGV[3], unpack(ARGV, 4))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
+if KEYS[2] then
+  local listed = redis.pcall('SADD', KEYS[2], ARGV[2])
+  if type(listed) == 'table' and listed.err then
+    redis.call('UNLINK', KEYS[2])
+    redis.call('SADD', KEYS[2], ARGV[2])
+  end
+  redis.call('PEXPIRE', KEYS[2], ARGV[1])
+end
 return 1
 ";
 
