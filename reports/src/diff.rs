@@ -64,10 +64,16 @@ pub struct Moved {
 }
 
 impl Moved {
-    /// Whether it grew, beyond noise.
+    /// Whether it grew, beyond noise, in most seeds and over all of them.
     #[must_use]
     pub const fn grew(&self) -> bool {
-        self.beyond && self.pairs.more > self.pairs.less
+        self.beyond && self.pairs.more > self.pairs.less && self.b >= self.a
+    }
+
+    /// Whether it shrank, beyond noise, in most seeds and over all of them.
+    #[must_use]
+    pub const fn shrank(&self) -> bool {
+        self.beyond && self.pairs.more < self.pairs.less && self.b <= self.a
     }
 }
 

@@ -98,13 +98,14 @@ fn timing_rows(timing: &Timing, rows: &mut comfy_table::Table) {
 
 /// What a reader should make of it.
 fn word(moved: &Moved, more: &str, less: &str) -> String {
-    let pairs = &moved.pairs;
-    match moved.beyond {
-        _ if pairs.is_same() => "same".into(),
-        true if pairs.more > pairs.less => more.into(),
-        true => less.into(),
-        false if pairs.seeds < 6 => "too few seeds".into(),
-        false => "noise".into(),
+    match &moved.pairs {
+        pairs if pairs.is_same() => "same".into(),
+        _ if moved.grew() => more.into(),
+        _ if moved.shrank() => less.into(),
+        // Most seeds went one way, and the whole the other.
+        _ if moved.beyond => "mixed".into(),
+        pairs if pairs.seeds < 6 => "too few seeds".into(),
+        _ => "noise".into(),
     }
 }
 
