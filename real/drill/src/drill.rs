@@ -192,10 +192,12 @@ async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) ->
         return Err(Failed::History(format!("the history of {} is incomplete: {why}", drill.world.nodes.name(node))));
     }
     let members = &drill.world.members;
-    let sinks = [crate::faults::Service::Directory, crate::faults::Service::Ledger]
+    let [directory_node, ledger_node] = [crate::faults::Service::Directory, crate::faults::Service::Ledger]
         .map(|service| members.stand_in(service).unwrap_or_default());
+    // No bus is started yet: of its stream nobody tells.
+    let (sinks, stream) = ([directory_node, ledger_node, NodeId::default()], Vec::new());
     let own = std::mem::take(&mut drill.world.seen);
-    let entries = order::merged(Sources { origin, lives, own, directory, journal, sinks });
+    let entries = order::merged(Sources { origin, lives, own, directory, journal, stream, sinks });
     write_merged(folder, &entries)?;
     watched(&format!("judging {} lines of history", entries.len()));
     let evidence = Evidence {
