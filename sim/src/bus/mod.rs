@@ -10,7 +10,7 @@
 //! * A consumer's place, that is what was acknowledged, is in the log. What is out is known to the leader alone: a new one
 //!   waits for the acknowledgement anew. Consumers that are not durable end with their leader.
 //!
-//! All members share one [`Stream`]: the state after the last committed entry. Liveness is looked at every 100 ms for all
+//! All members share one `Stream`: the state after the last committed entry. Liveness is looked at every 100 ms for all
 //! members at once, and a vote is one step: who asks for it, and who gives it, can speak with each other at that moment.
 //!
 //! Deliberately absent: subjects beyond the door's, other streams, accounts, changes of membership, and trimming of the logs.
@@ -81,7 +81,7 @@ impl Config {
 pub struct Limits {
     /// Messages.
     pub messages: u64,
-    /// Bytes of payloads, each with [`stream::FRAMING_BYTES`] more.
+    /// Bytes of payloads, each with `stream::FRAMING_BYTES` more.
     pub bytes: u64,
     /// How long, by the leader's wall clock.
     pub age: Duration,
