@@ -58,7 +58,10 @@ const fn key_of(write: &Write) -> Key {
 const fn stands_under(key: Key, value: Value) -> bool {
     matches!(
         (key, value),
-        (Key::Leader, Value::Leader(_)) | (Key::Worker(_), Value::Worker(_)) | (Key::Owner(_), Value::Owner(_))
+        (Key::Leader, Value::Leader(_))
+            | (Key::Region(_), Value::Down(_))
+            | (Key::Worker(_), Value::Worker(_))
+            | (Key::Owner(_), Value::Owner(_))
     )
 }
 

@@ -207,8 +207,9 @@ fn lease(number: i64) -> Option<LeaseId> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::calls::malformed, *};
     use worldline_proto::{EntityId, EntityKind};
+    use worldline_system::doors::directory::{Submission, Transaction, Write};
 
     fn owner(number: u64) -> Key {
         Key::Owner(EntityId::new(EntityKind::Boss, number).expect("a small number"))
@@ -231,6 +232,7 @@ mod tests {
         let lease = LeaseId::from_bits(u64::MAX);
         let values = [
             (Key::Leader, Value::Leader(Leader { node: NodeId(u32::MAX), lease })),
+            (Key::Region(RegionId(7)), Value::Down(Down { stand_in: RegionId(255) })),
             (Key::Worker(lease), Value::Worker(Worker { node: NodeId(0), region: RegionId(255) })),
             (
                 owner(EntityId::NUMBER_MAX),
@@ -238,6 +240,9 @@ mod tests {
             ),
         ];
         for (key, held) in values {
+            let write = Write::Put { key, value: held, lease: None };
+            let transaction = Transaction { compares: vec![], writes: vec![write], otherwise: vec![] };
+            assert_eq!(malformed(&Submission::Transact(transaction.into())), None, "{key} takes its own kind of value");
             assert_eq!(super::key(path(key).as_bytes()), Ok(key));
             assert_eq!(value(key, &encode(held)), Ok(held));
             for family in [Family::Leader, Family::Regions, Family::Workers, Family::Owners] {
