@@ -17,6 +17,7 @@ pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod directory;
+pub mod endpoint;
 pub mod entropy;
 pub mod history;
 pub mod hooks;

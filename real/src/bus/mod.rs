@@ -20,7 +20,7 @@ mod stream;
 mod tests;
 mod verdict;
 
-pub use config::{BadEndpoint, Config, Endpoint};
+pub use config::{Config, Endpoint};
 
 use crate::{Inbox, clock, ready::Readiness};
 use async_nats::{HeaderMap, Request, RequestErrorKind};

@@ -1,9 +1,6 @@
 //! Where the directory is: the client addresses of etcd's members, with a user where etcd wants one.
 
-use std::{fmt, str::FromStr};
-
-/// The port that etcd listens on unless it is told otherwise.
-const PORT: u16 = 2379;
+use crate::endpoint::{self, Service};
 
 /// Where the directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,96 +9,20 @@ pub struct Config {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// The client address of one member: `http://[user:password@]host[:port]`, where a `%` begins two hexadecimal digits in user
-/// and password. What is printed of it never has the password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) user: Option<(String, String)>,
+/// etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Etcd;
+
+impl Service for Etcd {
+    const SCHEME: &'static str = "http";
+    const TLS: &'static str = "https";
+    const NAME: &'static str = "etcd";
+    const SERVER: &'static str = "an etcd member";
+    const PORT: u16 = 2379;
 }
 
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// Why a text is no address of a member.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{shown}` is no address of an etcd member: {wrong}; expected http://[user:password@]host[:port]")]
-pub struct BadEndpoint {
-    shown: String,
-    wrong: &'static str,
-}
-
-impl FromStr for Endpoint {
-    type Err = BadEndpoint;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).map_err(|wrong| {
-            let (scheme, rest) =
-                text.split_once("://").map_or(("", text), |(_, rest)| (&text[..text.len() - rest.len()], rest));
-            let shown = rest.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, host)| format!("{scheme}…@{host}"));
-            BadEndpoint { shown, wrong }
-        })
-    }
-}
-
-fn parse(text: &str) -> Result<Endpoint, &'static str> {
-    let rest = match text.split_once("://") {
-        Some(("http", rest)) => rest,
-        Some(("https", _)) => return Err("TLS to etcd is not supported"),
-        _ => return Err("it does not begin with http://"),
-    };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (user, address) = match rest.rsplit_once('@') {
-        None => (None, rest),
-        Some((user, address)) => {
-            let (name, password) = user.split_once(':').ok_or("its user has no password")?;
-            let decoded = decode(name).zip(decode(password)).ok_or("a `%` in its user or password is no escape")?;
-            (Some(decoded), address)
-        }
-    };
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => {
-            (host, port.parse().map_err(|_| "its port is no number up to 65535")?)
-        }
-        _ => (address, PORT),
-    };
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let host = bare.unwrap_or(host);
-    let wrong = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') || (bare.is_some() && c == ':'));
-    if host.is_empty() || host.contains(wrong) || port == 0 {
-        return Err("it has no host and port");
-    }
-    Ok(Endpoint { host: host.to_owned(), port, user })
-}
-
-/// A text without its percent escapes.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' {
-            let digit = |byte: u8| char::from(byte).to_digit(16);
-            u8::try_from(digit(bytes.next()?)? * 16 + digit(bytes.next()?)?).ok()?
-        } else {
-            byte
-        });
-    }
-    String::from_utf8(decoded).ok()
-}
+/// The address of one server.
+pub type Endpoint = endpoint::Endpoint<Etcd>;
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,7 @@ mod verdict;
 mod watch;
 mod wire;
 
-pub use config::{BadEndpoint, Config, Endpoint};
+pub use config::{Config, Endpoint};
 pub use owner::{Owner, WhoOwnsError, who_owns};
 
 use crate::{Inbox, clock, ready::Readiness};
