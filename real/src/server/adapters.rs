@@ -63,7 +63,11 @@ impl Doors for Adapters {
             Note::Deposed { lease } => tracing::info!(%lease, "leads no longer"),
             Note::FoundDead { lease, orphans } => tracing::warn!(%lease, orphans, "found a dead worker"),
             Note::RegionDown { region, stand_in } => {
-                tracing::warn!(region = region.0, stand_in = stand_in.0, "a region without workers is served by another");
+                tracing::warn!(
+                    region = region.0,
+                    stand_in = stand_in.0,
+                    "a region without workers is served by another"
+                );
             }
             Note::RegionBack { region } => tracing::info!(region = region.0, "a region has workers again"),
             Note::TookOver { entity, to, .. } => tracing::debug!(%entity, %to, "assigned"),
