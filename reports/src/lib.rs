@@ -2,6 +2,7 @@
 //!
 //! Must never be here: a clock, a simulator, or a decision about a run. Whoever fills in a result has judged already.
 
+pub mod agreement;
 pub mod beside;
 pub mod diff;
 pub mod failure;

@@ -1,10 +1,9 @@
 //! `worldline diff`: two kept results over the same seeds.
 
-use super::{Failed, output::Output};
-use crate::format;
+use super::{Failed, output::Output, result_file};
 use clap::Args;
-use std::path::{Path, PathBuf};
-use worldline_reports::{diff, kept::Kept, moved};
+use std::path::PathBuf;
+use worldline_reports::{diff, moved};
 
 /// Arguments of `worldline diff`.
 #[derive(Args, Debug)]
@@ -19,11 +18,7 @@ pub struct DiffArguments {
 
 /// Compares.
 pub fn diff(output: &mut Output, arguments: &DiffArguments) -> Result<u8, Failed> {
-    let (a, b) = match (read(&arguments.before), read(&arguments.after)) {
-        (Ok(a), Ok(b)) => (a, b),
-        (Err(Failed::File(one)), Err(Failed::File(two))) => return Err(Failed::File(format!("{one}\n{two}"))),
-        (Err(failed), _) | (_, Err(failed)) => return Err(failed),
-    };
+    let (a, b) = result_file::both(&arguments.before, &arguments.after)?;
     let differs = if a.revision == b.revision { "" } else { "  (another revision)" };
     for (side, path, kept, note) in [('A', &arguments.before, &a, ""), ('B', &arguments.after, &b, differs)] {
         output.print(&format!("{side}  {}  revision {}{note}\n", path.display(), kept.revision))?;
@@ -34,18 +29,3 @@ pub fn diff(output: &mut Output, arguments: &DiffArguments) -> Result<u8, Failed
     output.flush()?;
     Ok(compared.exit_code())
 }
-
-fn read(path: &Path) -> Result<Kept, Failed> {
-    const EXPECTED: &str = "a result that `worldline run --result FILE` has kept";
-    let text = format::read_text_of(path, EXPECTED, RESULT_BYTES_MAX)?;
-    Kept::from_json(&text).map_err(|error| {
-        let message = error.to_string();
-        let message: String =
-            message.split(" at line ").next().unwrap_or_default().chars().map(format::shown).collect();
-        let (line, column) = (error.line().max(1), error.column().max(1));
-        Failed::File(format!("{}:{line}:{column}: found {message}, expected {EXPECTED}", path.display()))
-    })
-}
-
-/// The largest result that is read, in bytes: some hundred thousand seeds.
-const RESULT_BYTES_MAX: usize = 512 * 1024 * 1024;

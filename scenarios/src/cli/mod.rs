@@ -17,6 +17,8 @@ mod list;
 pub mod output;
 pub mod place;
 mod replay;
+mod report;
+mod result_file;
 mod run;
 mod schema;
 pub mod usage;
@@ -115,6 +117,8 @@ enum Command {
     /// Compare two kept results over the same seeds: what moved, and whether beyond noise
     #[command(after_help = DIFF_HELP)]
     Diff(diff::DiffArguments),
+    /// Renderings of kept results: simulated beside measured
+    Report(report::ReportArguments),
     /// What is installed, what is missing, what for, and the command that gets it
     #[command(after_help = DOCTOR_HELP)]
     Doctor(doctor::DoctorArguments),
@@ -138,6 +142,7 @@ pub fn main() -> ExitCode {
         None => run::default_suite(&mut output),
         Some(Command::List) => list::list(&mut output).map(|()| 0),
         Some(Command::Diff(arguments)) => diff::diff(&mut output, &arguments),
+        Some(Command::Report(arguments)) => report::report(&mut output, &arguments),
         Some(Command::Doctor(arguments)) => doctor::doctor(&mut output, &arguments),
         Some(Command::Schema) => schema::schema(&mut output).map(|()| 0),
         Some(Command::Run(arguments)) => run::run(&mut output, arguments),
