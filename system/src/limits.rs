@@ -137,5 +137,7 @@ pub const BUS_PATIENCE: Duration = Duration::from_secs(2);
 pub const FLAG_WAIT: Duration = Duration::from_secs(1);
 /// How often the relay sweeps the outbox.
 pub const RELAY_PERIOD: Duration = Duration::from_secs(1);
+/// How long the relay waits at most before it probes a bus that stores nothing.
+pub const RELAY_RETRY_MAX: Duration = Duration::from_secs(4);
 /// How long a fact may be unflagged before the relay publishes it.
 pub const RELAY_AGE: Duration = Duration::from_secs(2);

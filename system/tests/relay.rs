@@ -58,8 +58,13 @@ fn sweep(bench: &mut Bench<Orchestrator>, page: Outcome<FactsPage>) -> Vec<OpId>
 }
 
 fn answer_sweep(bench: &mut Bench<Orchestrator>, page: Outcome<FactsPage>) -> Vec<OpId> {
+    answer_sweep_of(bench, limits::RELAY_PAGE, page)
+}
+
+/// Answers a sweep that has asked for so many.
+fn answer_sweep_of(bench: &mut Bench<Orchestrator>, limit: u16, page: Outcome<FactsPage>) -> Vec<OpId> {
     let (op, asked) = bench.asked_ledger().remove(0);
-    assert_eq!(asked, ToLedger::Unpublished { older_than: limits::RELAY_AGE, limit: limits::RELAY_PAGE });
+    assert_eq!(asked, ToLedger::Unpublished { older_than: limits::RELAY_AGE, limit });
     bench.ledger(op, Answer::Unpublished(page));
     bench.asked_bus().into_iter().map(|(op, _)| op).collect()
 }
@@ -102,7 +107,39 @@ fn only_what_was_published_is_flagged_and_what_was_not_waits_for_the_next_period
         let publishes = sweep(&mut bench, page(&[3], false));
         bench.bus(publishes[0], bus::Answer::Published(failure));
         assert!(bench.asked_ledger().is_empty(), "nothing to flag");
-        assert_eq!(sweep(&mut bench, page(&[3], false)).len(), 1, "and it goes on");
+        bench.timer(RELAY);
+        assert_eq!(answer_sweep_of(&mut bench, 1, page(&[3], false)).len(), 1, "and it goes on");
+    }
+}
+
+#[test]
+fn a_bus_that_stores_nothing_is_probed_with_one_fact_and_what_waits_follows_the_first_that_is_stored() {
+    let mut bench = leader();
+    let publishes = sweep(&mut bench, page(&[3, 4, 5], true));
+    for op in publishes {
+        bench.bus(op, bus::Answer::Published(Outcome::Refused(Refusal::Unreachable)));
+    }
+    for failure in [Outcome::Unknown, Outcome::Refused(Refusal::NoStream)] {
+        bench.timer(RELAY);
+        let probe = answer_sweep_of(&mut bench, 1, page(&[3], true));
+        bench.bus(probe[0], bus::Answer::Published(failure));
+        assert!(bench.asked_ledger().is_empty());
+    }
+    bench.timer(RELAY);
+    let probe = answer_sweep_of(&mut bench, 1, page(&[3], true));
+    bench.bus(probe[0], bus::Answer::Published(stored()));
+    let (op, _) = bench.asked_ledger().remove(0);
+    bench.ledger(op, Answer::Flagged(Outcome::Done(())));
+    assert_eq!(answer_sweep(&mut bench, page(&[4, 5], false)).len(), 2, "a whole page, and at once");
+}
+
+#[test]
+fn a_fact_that_the_bus_will_not_have_does_not_count_as_a_bus_that_is_away() {
+    let mut bench = leader();
+    for _ in 0..2 {
+        let publishes = sweep(&mut bench, page(&[3], true));
+        bench.bus(publishes[0], bus::Answer::Published(Outcome::Refused(Refusal::Malformed)));
+        assert!(bench.asked_ledger().is_empty());
     }
 }
 

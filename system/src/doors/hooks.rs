@@ -40,6 +40,7 @@ pub const PROBES: &[&str] = &[
     "orchestrator.region-back",
     "orchestrator.lost-leadership",
     "orchestrator.fact-relayed",
+    "orchestrator.relay-backed-off",
 ];
 
 /// Serves a role's hooks.

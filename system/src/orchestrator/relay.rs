@@ -5,25 +5,36 @@
 //! Two relays at once, or one beside the owner, publish the same facts under the same ids; nothing else comes of it.
 //!
 //! One page at a time: swept, published, flagged. Whatever does not come to `Done` is found again by a later sweep.
+//!
+//! When nothing of a page was stored the bus is away: from then on one fact at a time probes it, after waits that double up to
+//! [`limits::RELAY_RETRY_MAX`]. Once a probe is stored whole pages follow each other at once until nothing is left.
 
-use super::Submission;
+use super::{Submission, Timer};
 use crate::{
-    Outcome, Turn,
+    Outcome, Refusal, Turn,
+    backoff::Backoff,
     doors::{
         bus,
         ledger::{self, FactsPage},
     },
-    facts, limits, reached,
+    facts,
+    knobs::Retry,
+    limits, reached,
 };
 use alloc::{collections::BTreeMap, vec::Vec};
 use worldline_proto::{EntityId, FactSequence, OpId};
+
+/// Between probes of a bus that stores nothing.
+const PROBES: Retry = Retry { first: limits::RELAY_PERIOD, longest: limits::RELAY_RETRY_MAX };
 
 /// The page under way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Relay {
     step: Step,
-    /// Whether the sweep has seen more than its page.
+    /// Whether the sweep has seen more than its page, and the bus has taken all of it.
     more: bool,
+    /// Pages of which nothing was stored, in a row.
+    away: Backoff,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -34,6 +45,8 @@ enum Step {
     Publishing {
         waiting: BTreeMap<OpId, (EntityId, FactSequence)>,
         published: Vec<(EntityId, FactSequence)>,
+        /// The bus has said of one that it is the fact that is wrong: so it is there.
+        heard: bool,
     },
     Flagging(OpId),
 }
@@ -52,7 +65,8 @@ impl Relay {
     }
 
     fn sweep(&mut self, turn: &mut Turn<'_, Submission>) {
-        let submission = ledger::Submission::Unpublished { older_than: limits::RELAY_AGE, limit: limits::RELAY_PAGE };
+        let limit = if self.away.failures() == 0 { limits::RELAY_PAGE } else { 1 };
+        let submission = ledger::Submission::Unpublished { older_than: limits::RELAY_AGE, limit };
         self.step = Step::Sweeping(turn.ledger(submission, limits::LEDGER_PATIENCE));
     }
 
@@ -69,26 +83,38 @@ impl Relay {
         }
         reached!(turn, "orchestrator.fact-relayed");
         let waiting = page.facts.iter().map(|fact| (facts::publish(fact, turn), (fact.aggregate, fact.sequence)));
-        self.step = Step::Publishing { waiting: waiting.collect(), published: Vec::new() };
+        self.step = Step::Publishing { waiting: waiting.collect(), published: Vec::new(), heard: false };
     }
 
     pub fn on_published(&mut self, op: OpId, outcome: &Outcome<bus::Published>, turn: &mut Turn<'_, Submission>) {
-        let Step::Publishing { waiting, published } = &mut self.step else { return };
+        let Step::Publishing { waiting, published, heard } = &mut self.step else { return };
         let Some(fact) = waiting.remove(&op) else { return };
         match outcome {
             Outcome::Done(_) => published.push(fact),
+            Outcome::Refused(Refusal::Malformed | Refusal::WrongSequence { .. }) => {
+                *heard = true;
+                self.more = false;
+            }
             // It may be stored; it is published again under its id. One sweep after the other: the bus is not well.
             Outcome::Unknown | Outcome::Refused(_) => self.more = false,
         }
         if !waiting.is_empty() {
             return;
         }
-        let flags = core::mem::take(published);
-        self.step = if flags.is_empty() {
-            Step::Idle
+        let (flags, heard) = (core::mem::take(published), *heard);
+        if !flags.is_empty() {
+            self.away.reset();
+            self.step = Step::Flagging(turn.ledger(ledger::Submission::Flag(flags), limits::LEDGER_PATIENCE));
+            return;
+        }
+        self.step = Step::Idle;
+        if heard {
+            self.away.reset();
         } else {
-            Step::Flagging(turn.ledger(ledger::Submission::Flag(flags), limits::LEDGER_PATIENCE))
-        };
+            reached!(turn, "orchestrator.relay-backed-off");
+            let wait = self.away.fail(PROBES, turn.entropy());
+            turn.arm_in(Timer::Relay, wait);
+        }
     }
 
     pub fn on_flagged(&mut self, op: OpId, outcome: &Outcome<()>, turn: &mut Turn<'_, Submission>) {
@@ -104,7 +130,7 @@ impl Relay {
 
     pub fn queues(&self, report: &mut dyn FnMut(&'static str, usize, usize)) {
         let length = match &self.step {
-            Step::Publishing { waiting, published } => waiting.len() + published.len(),
+            Step::Publishing { waiting, published, .. } => waiting.len() + published.len(),
             Step::Idle | Step::Sweeping(_) | Step::Flagging(_) => 0,
         };
         report("orchestrator.relay", length, usize::from(limits::RELAY_PAGE));
