@@ -69,9 +69,9 @@ impl Server {
         Ok(Self { options: session::options(options), place, sessions_max: usize::MAX })
     }
 
-    /// The same, with what it shall call us in `pg_stat_activity`.
-    pub fn named(self, name: &str) -> Self {
-        Self { options: self.options.application_name(name), ..self }
+    /// The same, with what it shall call us in `pg_stat_activity`, and how many sessions it may have of that name.
+    pub fn named(self, name: &str, sessions_max: usize) -> Self {
+        Self { options: self.options.application_name(name), sessions_max, ..self }
     }
 
     /// A connection to a server that is new enough.

@@ -3,6 +3,7 @@
 use super::{
     Boxed, Problem,
     check::{self, Server},
+    servers::Servers,
 };
 use serde::Deserialize;
 use sqlx::{PgConnection, Row as _};
@@ -100,8 +101,7 @@ pub fn row(url: &str, entity: EntityId) -> Boxed<'_, Result<Option<Row>, Problem
 
 /// A connection for questions that may take their time.
 async fn reader(url: &str) -> Result<(Server, PgConnection), Problem> {
-    let server = Server::new(url)?.named("worldline checker");
-    let mut connection = server.connect().await?;
+    let (server, mut connection) = Servers::new(url)?.named("worldline checker", usize::MAX).primary().await?;
     check::schema(&server, &mut connection).await?;
     server.within(sqlx::raw_sql("set statement_timeout = 0").execute(&mut connection)).await?;
     Ok((server, connection))

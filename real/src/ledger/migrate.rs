@@ -4,6 +4,7 @@ use super::{
     Boxed, Problem,
     check::{self, Server},
     request::row_id,
+    servers::Servers,
 };
 use serde_json::json;
 use sqlx::{
@@ -63,8 +64,7 @@ pub(super) fn version() -> i64 {
 #[must_use]
 pub fn migrate(url: &str) -> Boxed<'_, Result<Report, Problem>> {
     Box::pin(async move {
-        let server = Server::new(url)?.named("worldlined migrate");
-        let mut connection = server.connect().await?;
+        let (server, mut connection) = primary(url).await?;
         // A migration may take longer than a call; another one that runs is waited for, but not for ever.
         let settings = "set statement_timeout = 0; set lock_timeout = '60s'";
         server.within(sqlx::raw_sql(settings).execute(&mut connection)).await?;
@@ -78,6 +78,10 @@ pub fn migrate(url: &str) -> Boxed<'_, Result<Report, Problem>> {
         // The lock goes with the connection.
         apply(&server, &mut connection).await
     })
+}
+
+async fn primary(url: &str) -> Result<(Server, PgConnection), Problem> {
+    Servers::new(url)?.named("worldlined migrate", usize::MAX).primary().await
 }
 
 async fn apply(server: &Server, connection: &mut PgConnection) -> Result<Report, Problem> {
@@ -102,8 +106,7 @@ async fn apply(server: &Server, connection: &mut PgConnection) -> Result<Report,
 #[must_use]
 pub fn seed<'a>(url: &'a str, seeds: &'a [Seed]) -> Boxed<'a, Result<usize, Problem>> {
     Box::pin(async move {
-        let server = Server::new(url)?.named("worldlined migrate");
-        let mut connection = server.connect().await?;
+        let (server, mut connection) = primary(url).await?;
         check::schema(&server, &mut connection).await?;
         let rows: Vec<_> = seeds.iter().map(row).collect();
         let insert = "insert into worldline.entities (id, born_x_mm, born_y_mm, pinned_region, hit_points, balance, minted) \

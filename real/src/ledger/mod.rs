@@ -27,6 +27,7 @@ mod migrate;
 mod pool;
 mod problem;
 mod request;
+mod servers;
 mod session;
 mod watch;
 
@@ -35,9 +36,9 @@ pub use migrate::{Report, Seed, migrate, seed};
 pub use problem::{Place, Problem};
 
 use crate::{clock, host::Inbox, ready::Readiness};
-use check::Server;
 use pool::Pool;
 use request::Request;
+use servers::Servers;
 use session::Session;
 use std::{
     pin::Pin,
@@ -70,7 +71,7 @@ const GUARD: Duration = Duration::from_millis(5);
 /// Which ledger, and how it is used.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub(crate) server: Server,
+    pub(crate) servers: Servers,
     /// What the server calls us in `pg_stat_activity`.
     pub name: String,
     /// At most so many connections at a time for calls; two more look after the server. At least one.
@@ -78,12 +79,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// The ledger at `postgres://USER[:PASSWORD]@HOST:PORT/DATABASE`, with the defaults.
+    /// The ledger at `postgres://USER[:PASSWORD]@HOST:PORT[,HOST:PORT..]/DATABASE`, with the defaults. Of several servers the one
+    /// that takes writes is used.
     ///
     /// # Errors
     /// The address does not read.
     pub fn new(url: &str) -> Result<Self, Problem> {
-        Ok(Self { server: Server::new(url)?, name: "worldlined".to_owned(), connections: CONNECTIONS })
+        Ok(Self { servers: Servers::new(url)?, name: "worldlined".to_owned(), connections: CONNECTIONS })
     }
 }
 
@@ -112,13 +114,12 @@ impl Ledger {
     /// Starts at once, whether the server is there or not; `ready` hears of the need `ledger`. Called inside a runtime.
     #[must_use]
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
-        let Config { server, name, connections } = config;
-        let mut server = server.named(&name);
-        server.sessions_max = 2 * connections + SESSIONS_BESIDE;
-        ready.missing("ledger", format_args!("PostgreSQL at {} has not answered yet", server.place));
+        let Config { servers, name, connections } = config;
+        let servers = servers.named(&name, 2 * connections + SESSIONS_BESIDE);
+        ready.missing("ledger", format_args!("PostgreSQL at {} has not answered yet", servers.current().place));
         let problem = Arc::new(Mutex::new(None));
-        let pool = Arc::new(Pool::new(server.clone(), connections));
-        let watch = watch::Watch { server, pool: pool.clone(), ready, problem: problem.clone() };
+        let pool = Arc::new(Pool::new(servers.clone(), connections));
+        let watch = watch::Watch { servers, pool: pool.clone(), ready, problem: problem.clone() };
         let (runtime, in_flight) = (Handle::current(), Arc::new(Semaphore::new(OPERATIONS_IN_FLIGHT)));
         let watch = runtime.spawn(watch.run()).abort_handle();
         Self(Arc::new(Shared { pool, inbox, runtime, in_flight, watch, problem }))
@@ -213,7 +214,10 @@ impl Drop for Owed {
 /// Whether the ledger can be used as it stands.
 #[must_use]
 pub fn check(url: &str) -> Boxed<'_, Result<(), Problem>> {
-    Box::pin(async move { Session::open(&Server::new(url)?).await.map(drop) })
+    Box::pin(async move {
+        let (server, mut connection) = Servers::new(url)?.primary().await?;
+        check::schema(&server, &mut connection).await
+    })
 }
 
 /// Executes one submission until shortly before its deadline.

@@ -9,7 +9,7 @@
 
 use super::{
     Problem,
-    check::Server,
+    servers::Servers,
     session::{Backend, Session},
 };
 use crate::clock;
@@ -29,7 +29,7 @@ const RESTED: Duration = Duration::from_secs(5);
 
 /// The sessions. Those in use are with their users.
 pub(super) struct Pool {
-    server: Server,
+    servers: Servers,
     room: Arc<Semaphore>,
     size: usize,
     /// Sessions that are being opened.
@@ -56,7 +56,10 @@ type Idle = Arc<Mutex<Vec<Session>>>;
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("server", &self.server.place).field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("server", &self.servers.current().place)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,10 +70,10 @@ pub(super) struct Slot<'a> {
 }
 
 impl Pool {
-    pub fn new(server: Server, size: usize) -> Self {
+    pub fn new(servers: Servers, size: usize) -> Self {
         let size = size.max(1);
         let room = || Arc::new(Semaphore::new(size));
-        Self { server, room: room(), size, openings: room(), idle: Idle::default(), left: Mutex::default() }
+        Self { servers, room: room(), size, openings: room(), idle: Idle::default(), left: Mutex::default() }
     }
 
     /// Waits for the right to use a session. `None` once the pool is closed.
@@ -118,7 +121,8 @@ impl Pool {
     /// Opens a session. If nobody waits for it any more when it is there, it is kept for the next call.
     async fn open(&self, opening: OwnedSemaphorePermit) -> Result<Session, Problem> {
         let (sender, receiver) = oneshot::channel();
-        let (server, idle, room, size) = (self.server.clone(), self.idle.clone(), self.room.clone(), self.size);
+        let (server, idle, room, size) =
+            (self.servers.current().clone(), self.idle.clone(), self.room.clone(), self.size);
         tokio::spawn(async move {
             let opened = Session::open(&server).await;
             if let Err(Ok(session)) = sender.send(opened) {
@@ -130,7 +134,7 @@ impl Pool {
             drop(opening);
         });
         // A task that is gone without a word was met by something that is no server.
-        receiver.await.unwrap_or_else(|_| Err(self.server.garbage()))
+        receiver.await.unwrap_or_else(|_| Err(self.servers.current().garbage()))
     }
 }
 
@@ -146,7 +150,7 @@ impl Slot<'_> {
             let idle = self.pool.idle().pop();
             let Some(mut session) = idle else {
                 let Ok(opening) = self.pool.openings.clone().acquire_owned().await else {
-                    return Err(self.pool.server.garbage());
+                    return Err(self.pool.servers.current().garbage());
                 };
                 // One may have come while this one waited.
                 if self.pool.idle().is_empty() {
@@ -154,10 +158,11 @@ impl Slot<'_> {
                 }
                 continue;
             };
-            if clock::now().since(session.alive_at) < RESTED || session.ping().await {
+            let here = session.place == self.pool.servers.current().place;
+            if here && (clock::now().since(session.alive_at) < RESTED || session.ping().await) {
                 return Ok(session);
             }
-            // It was closed behind our back, and so probably were the others.
+            // It was closed behind our back, or its server is not used any more, and so it is probably with the others.
             self.pool.flush();
         }
     }

@@ -11,7 +11,7 @@
 //!   server is asked how many of ours it has before another is used.
 
 use super::{
-    Problem,
+    Place, Problem,
     check::{self, Server},
     request::Request,
 };
@@ -46,6 +46,8 @@ pub(super) struct Session {
     connection: PgConnection,
     ear: Ear,
     pub backend: Backend,
+    /// Where its server is.
+    pub place: Place,
     /// When it was last known to be alive.
     pub alive_at: Instant,
 }
@@ -79,7 +81,7 @@ impl Session {
             return Err(Problem::Busy(server.place.clone(), message));
         }
         let backend = Backend(backend);
-        Ok(Self { connection, ear: Ear::default(), backend, alive_at: clock::now() })
+        Ok(Self { connection, ear: Ear::default(), backend, place: server.place.clone(), alive_at: clock::now() })
     }
 
     /// Which of these the server still has at work. One that rests has answered, whether anybody has heard it or not.

@@ -8,6 +8,7 @@ use super::{
     Problem,
     check::Server,
     pool::Pool,
+    servers::Servers,
     session::{Backend, Session},
 };
 use crate::{clock, entropy, ready::Readiness};
@@ -32,7 +33,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 const CONFIRMED: Duration = Duration::from_secs(3);
 
 pub(super) struct Watch {
-    pub server: Server,
+    pub servers: Servers,
     pub pool: Arc<Pool>,
     pub ready: Readiness,
     pub problem: Arc<Mutex<Option<Problem>>>,
@@ -81,12 +82,16 @@ impl Watch {
         let mut backoff = Backoff::default();
         // Without entropy it comes when the others of its cluster come.
         let mut entropy = entropy::fresh().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
+        // What is wrong with each server; nothing of those that were not looked at since the last good one.
+        let mut wrong: Vec<Option<String>> = vec![None; self.servers.count()];
         loop {
-            let found = self.look(&mut eyes).await;
+            let server = self.servers.current().clone();
+            let found = self.look(&server, &mut eyes).await;
             let wait = match &found {
                 Ok(()) => {
                     self.ready.fulfilled("ledger");
                     backoff.reset();
+                    wrong.fill(None);
                     PERIOD
                 }
                 Err(problem @ Problem::Unconfirmed(..)) => {
@@ -96,14 +101,22 @@ impl Watch {
                 Err(problem) => {
                     self.pool.flush();
                     eyes = Eyes::default();
-                    self.ready.missing("ledger", problem);
-                    backoff.fail(Retry::default(), &mut entropy)
+                    wrong[self.servers.at()] = Some(problem.to_string());
+                    let told: Vec<&str> = wrong.iter().flatten().map(String::as_str).collect();
+                    self.ready.missing("ledger", told.join("; "));
+                    self.servers.turn();
+                    // None has been found that serves: wait before the next round.
+                    if told.len() == wrong.len() {
+                        backoff.fail(Retry::default(), &mut entropy)
+                    } else {
+                        Duration::ZERO
+                    }
                 }
             };
             *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = found.err();
             let confirmed = async {
                 match &mut eyes.confirming {
-                    Some(confirming) => confirming.end(&self.server).await,
+                    Some(confirming) => confirming.end(&server).await,
                     None => pending().await,
                 }
             };
@@ -115,9 +128,9 @@ impl Watch {
     }
 
     /// Looks at server and schema, at what was left behind there, and whether a commit is confirmed.
-    async fn look(&self, eyes: &mut Eyes) -> Result<(), Problem> {
+    async fn look(&self, server: &Server, eyes: &mut Eyes) -> Result<(), Problem> {
         let kept = eyes.session.as_ref().map(|session| session.backend.clone());
-        let mut session = self.open(eyes.session.take()).await?;
+        let mut session = open(server, eyes.session.take()).await?;
         if kept.is_some_and(|kept| kept != session.backend) {
             // The connection of the last time is lost, and so probably are those that rest: another server may stand there now.
             self.pool.flush();
@@ -126,13 +139,13 @@ impl Watch {
         let waiting = eyes.confirming.iter().filter(|confirming| confirming.ended.is_none());
         let asked: Vec<Backend> = left.into_iter().chain(waiting.map(|waiting| waiting.backend.clone())).collect();
         if !asked.is_empty() {
-            let at_work = session.at_work(&self.server, &asked).await?;
+            let at_work = session.at_work(server, &asked).await?;
             self.pool.let_go(&asked, &at_work);
             // An answer that was lost on the way is waited for no longer.
             eyes.confirming.take_if(|waiting| asked.contains(&waiting.backend) && !at_work.contains(&waiting.backend));
         }
         let mut confirming = match eyes.confirming.take() {
-            None => Confirming::begin(&self.server, session),
+            None => Confirming::begin(server, session),
             Some(confirming) => {
                 eyes.session = Some(session);
                 confirming
@@ -140,7 +153,7 @@ impl Watch {
         };
         let patience = clock::span(CONFIRMED).saturating_sub(clock::span(clock::now().since(confirming.since)));
         // Whether it ended in time stands in it.
-        let _ = timeout(patience, confirming.end(&self.server)).await;
+        let _ = timeout(patience, confirming.end(server)).await;
         match confirming.ended.take() {
             Some(ended) => {
                 let session = ended?;
@@ -149,23 +162,23 @@ impl Watch {
             }
             None => {
                 eyes.confirming = Some(confirming);
-                Err(Problem::Unconfirmed(self.server.place.clone(), CONFIRMED))
+                Err(Problem::Unconfirmed(server.place.clone(), CONFIRMED))
             }
         }
     }
+}
 
-    /// The connection of the last time if that still works. If not, its failure may be its own: what a new one says counts.
-    /// In a task of its own, since what answers there may be anything.
-    async fn open(&self, old: Option<Session>) -> Result<Session, Problem> {
-        let server = self.server.clone();
-        let looking = tokio::spawn(async move {
-            if let Some(mut session) = old
-                && session.check(&server).await.is_ok()
-            {
-                return Ok(session);
-            }
-            Session::open(&server).await
-        });
-        looking.await.unwrap_or_else(|_| Err(self.server.garbage()))
-    }
+/// The connection of the last time if that still works. If not, its failure may be its own: what a new one says counts.
+/// In a task of its own, since what answers there may be anything.
+async fn open(server: &Server, old: Option<Session>) -> Result<Session, Problem> {
+    let place = server.clone();
+    let looking = tokio::spawn(async move {
+        if let Some(mut session) = old
+            && session.check(&place).await.is_ok()
+        {
+            return Ok(session);
+        }
+        Session::open(&place).await
+    });
+    looking.await.unwrap_or_else(|_| Err(server.garbage()))
 }

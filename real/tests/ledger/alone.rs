@@ -163,3 +163,44 @@ async fn a_server_that_crashes_is_not_ready_and_goes_on_where_it_was() {
     assert!(matches!(verdicts[..], [Verdict::Stored(_), Verdict::Applied(_)]), "{verdicts:?}");
     assert_eq!(ledger::tables(&url).await.unwrap().applied_through[0].1, OpNumber(2));
 }
+
+#[tokio::test]
+async fn a_promoted_standby_is_found_and_has_everything_that_was_acknowledged() {
+    let environment = services(&["start", "--cluster"]);
+    let folder = value(&environment, "WORLDLINE_TEST_SERVICES");
+    let both = Server { url: value(&environment, "WORLDLINE_TEST_POSTGRES"), folder: folder.clone(), pid: 0 };
+    let (primary, standby) = both
+        .url
+        .split_once(',')
+        .map(|(one, rest)| {
+            let (two, _) = rest.split_once('/').expect("a database");
+            (format!("{one}/postgres"), format!("postgres://postgres@{two}/postgres"))
+        })
+        .expect("two servers");
+    // The standby is named first: it takes no writes yet.
+    let world = world_on(&primary).await;
+    let name = world.rsplit('/').next().expect("a database").to_owned();
+    let at = |url: &str| url.rsplit_once('@').expect("a user").1.split('/').next().expect("a server").to_owned();
+    let url = format!("postgres://postgres@{},{}/{name}", at(&standby), at(&primary));
+    let (ledger, ready) = adapter(&url, 4);
+    until(async || ready.problems().is_empty()).await;
+    assert_eq!(ledger::check(&url).await, Ok(()));
+    claim(&ledger, 1, &[(hero().entity(), 1), (boss(), 1)]).await.into_iter().for_each(|one| drop(one.unwrap()));
+    assert_eq!(login(&ledger, 1).await.generation.0, 1);
+    let acknowledged = commit(&ledger, vec![hit(1, 3)]).await;
+    assert!(matches!(acknowledged[0], Verdict::Applied(_)), "{acknowledged:?}");
+
+    services(&["promote", "--dir", &folder]);
+    // Whoever submits until it is certain comes through, and finds what was acknowledged.
+    let again = async |number| loop {
+        match commit_within(&ledger, vec![hit(number, 3)], SHORT).await {
+            Outcome::Done(committed) => return committed.verdicts,
+            Outcome::Refused(_) | Outcome::Unknown => {}
+        }
+    };
+    let again = async |number| tokio::time::timeout(PATIENCE, again(number)).await.expect("it comes through");
+    assert!(matches!(again(1).await[0], Verdict::Stored(_)), "what was acknowledged stands");
+    assert!(matches!(again(2).await[0], Verdict::Applied(_) | Verdict::Stored(_)));
+    until(async || ready.problems().is_empty()).await;
+    assert_eq!(ledger::check(&url).await, Ok(()));
+}
