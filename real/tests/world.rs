@@ -9,6 +9,7 @@ use tokio::{
     sync::{Mutex, MutexGuard},
     time::{Duration, interval, timeout},
 };
+use worldline_system::history::{Note, What};
 
 /// One world at a time: they share etcd.
 static ETCD: Mutex<()> = Mutex::const_new(());
@@ -76,8 +77,9 @@ impl Cluster {
 
     /// Stops everything in order, gateways first, and asserts that each has stopped as it should.
     async fn stop(mut self) {
-        self.daemons
-            .sort_by_key(|(command, ..)| ["gateway", "worker", "orchestrator"].iter().position(|c| c == command));
+        self.daemons.sort_by_key(|(command, ..)| {
+            ["gateway", "worker", "replica", "orchestrator"].iter().position(|c| c == command)
+        });
         for (_, _, daemon) in self.daemons {
             daemon.stop().await.says(0, &["the role has stopped", "ends"]);
         }
@@ -178,5 +180,95 @@ async fn a_player_with_a_forged_or_an_expired_token_is_turned_away_and_told_why(
     let ended = bot.stop().await;
     ended.says(0, &["\"signal\":\"SIGTERM\""]);
     assert!(ended.stdout.contains("lost                0"), "{}", ended.stdout);
+    cluster.stop().await;
+}
+
+/// A world of two regions on the bus: a worker, a gateway and a replica in each, and who is in Virginia sees through its own.
+async fn two_regions(name: &str) -> Cluster {
+    let guard = ETCD.lock().await;
+    let (etcd, bus) = (service("WORLDLINE_TEST_ETCD"), service("WORLDLINE_TEST_NATS"));
+    forget(&etcd).await;
+    // Facts of an earlier world's boss would be taken for this one's.
+    let client = async_nats::connect(&bus).await.expect("NATS of ci/services answers");
+    drop(async_nats::jetstream::new(client).delete_stream("WORLDLINE_FACTS").await);
+    let ledger = database(name).await;
+    let nodes = [("worker", 1), ("worker", 2), ("gateway", 7), ("gateway", 8), ("replica", 17), ("replica", 18)];
+    let nodes = nodes.map(|(command, node)| (command, node, free_address()));
+    let peers = nodes.map(|(_, node, listen)| (node, listen));
+    let world = World::new(name, &etcd, &ledger, &peers).await;
+    run(&["migrate", "--config", &world.config, "--seed"], &[]).await.says(0, &[]);
+    let mut cluster = Cluster { _etcd: guard, world, ledger, daemons: Vec::new() };
+    let variables = [("WORLDLINE_BUS", bus.as_str())];
+    let mut start = |command, arguments: Vec<String>, http| {
+        cluster.daemons.push((command, http, Daemon::start(&slices(&arguments), &variables)));
+    };
+    let http = free_address();
+    start("orchestrator", cluster.world.process("orchestrator", 3, http), http);
+    for (index, (command, node, listen)) in nodes.into_iter().enumerate() {
+        let http = free_address();
+        let mut arguments = cluster.world.listener(command, node, listen, http);
+        if command != "replica" {
+            arguments.extend(["--region".to_owned(), ["frankfurt", "virginia"][index % 2].to_owned()]);
+        }
+        if command == "gateway" {
+            arguments.extend(["--replica".to_owned(), (node + 10).to_string()]);
+        }
+        start(command, arguments, http);
+    }
+    for (_, http, daemon) in &cluster.daemons {
+        until_ready(*http, daemon).await;
+    }
+    cluster
+}
+
+/// What the player whose history this is was shown of the boss, in order: after which fact, and what was left of it.
+fn shown(history: &str) -> Vec<(u64, u32)> {
+    let files = std::fs::read_dir(history).expect("its process has made it");
+    let paths = files.map(|file| file.expect("reads").path());
+    let entries = paths.flat_map(|path| worldline_real::history::read(&path).expect("reads"));
+    let seen = entries.filter_map(|entry| match entry.what {
+        What::Noted(Note::GlobalSeen { sequence, hit_points, .. }) => Some((sequence.0, hit_points)),
+        _ => None,
+    });
+    seen.collect()
+}
+
+#[tokio::test]
+async fn a_hit_in_one_region_is_shown_to_a_player_who_is_attached_in_another() {
+    use sqlx::Connection as _;
+    let cluster = two_regions("globals").await;
+    let history = cluster.world.folder.text("history");
+    let config = cluster.world.config.as_str();
+    let watches =
+        ["bot", "--config", config, "--gateways", "8", "--character", "2", "--history", &history, "--log", "debug"];
+    let watcher = Daemon::start(&watches, &[]);
+    watcher.logs(&["character-2", "\"message\":\"plays\""]).await;
+    let play = ["--character", "1", "--target", "boss-1", "--attacks-every", "1100ms", "--stop", "6s"];
+    let (ended, summary) = cluster.play(&play).await;
+    assert_eq!(ended.code, Some(0), "{summary}\n{}", ended.stderr);
+
+    let mut connection = sqlx::PgConnection::connect(&cluster.ledger).await.expect("it is there");
+    let stands =
+        "select count(*), min((body #>> '{Hit,remaining}')::bigint) from worldline.facts where aggregate = 'boss-1'";
+    let (facts, left): (i64, i64) = sqlx::query_as(stands).fetch_one(&mut connection).await.expect("reads");
+    connection.close().await.expect("closes");
+    assert!(facts >= 4, "{facts} blows");
+    let (facts, left) = (u64::try_from(facts).expect("a count"), u32::try_from(left).expect("hit points"));
+    let mut looks = interval(Duration::from_millis(50));
+    let seen = timeout(common::PATIENCE, async {
+        loop {
+            looks.tick().await;
+            let shown = shown(&history);
+            if shown.last() == Some(&(facts, left)) {
+                return shown;
+            }
+        }
+    });
+    let Ok(shown) = seen.await else {
+        panic!("fact {facts} was never shown in Virginia, but {:?}:\n{}", shown(&history), watcher.logged());
+    };
+    assert!(shown.len() >= 3, "one after the other as they happened, and not all at the end: {shown:?}");
+    assert!(shown.is_sorted_by_key(|(sequence, _)| *sequence), "{shown:?}");
+    watcher.stop().await.says(0, &[]);
     cluster.stop().await;
 }

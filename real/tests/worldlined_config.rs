@@ -95,6 +95,30 @@ async fn a_lease_that_its_holder_could_not_keep_is_refused() {
 }
 
 #[tokio::test]
+async fn a_gateway_must_know_where_its_replicas_are_and_a_replica_needs_no_directory() {
+    let world = World::new(
+        "replicas",
+        &format!("http://{NOBODY}"),
+        &format!("postgres://me@{NOBODY}/x"),
+        &[(7, free_address())],
+    )
+    .await;
+    let arguments = world.server("gateway", 7, free_address(), free_address());
+    for (replicas, told) in [
+        ("9", "flag --replica: found n9, of which `peers` does not say where it listens"),
+        ("7,7", "flag --replica: found a list, expected at most 4 replicas, each once"),
+    ] {
+        let arguments = [&slices(&arguments)[..], &["--replica", replicas]].concat();
+        run(&arguments, &[]).await.says(64, &[told]);
+    }
+    let ended = run(&["replica"], &[]).await;
+    ended.says(64, &["no `node`", "no `listen`", "no `tls.ca`", "no `tls.certificate`", "no `world`", "no `ledger`"]);
+    for not_asked in ["`directory`", "`peers`", "`region`", "`token_key`"] {
+        assert!(!ended.stderr.contains(&format!("no {not_asked}")), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a_flag_wins_over_a_variable_and_that_over_the_file() {
     let ledger = format!("postgres://me:{PASSWORD}@{NOBODY}/x");
     let world = World::new("precedence", &format!("http://{NOBODY}"), &ledger, &[]).await;

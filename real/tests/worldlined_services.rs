@@ -33,6 +33,32 @@ fn place(url: &str) -> &str {
     rest.split('/').next().unwrap_or(rest)
 }
 
+#[tokio::test]
+async fn a_replica_is_ready_once_the_ledger_has_told_how_every_boss_stands_and_only_degraded_without_the_bus() {
+    let url = database("replica").await;
+    run(&["migrate", "--ledger", &url], &[]).await.says(0, &[]);
+    let listen = free_address();
+    let world = World::new("replica", &format!("http://{NOBODY}"), &url, &[(9, listen)]).await;
+    let http = free_address();
+    let bus = format!("nats://{NOBODY}");
+    let arguments = world.server("replica", 9, listen, http);
+    let daemon = Daemon::start(&slices(&arguments), &[("WORLDLINE_BUS", &bus)]);
+    let body = until_ready(http, 503).await;
+    assert!(body["problems"]["directory"].is_null(), "it has no directory: {body}");
+    daemon.logs(&["\"need\":\"ledger\"", "\"message\":\"ready\""]).await;
+    let problems = until_ready(http, 503).await["problems"].clone();
+    assert!(problems["globals"].as_str().is_some_and(|why| why.contains("migrate --seed")), "{problems}");
+    run(&["migrate", "--config", &world.config, "--seed"], &[]).await.says(0, &[]);
+    until_ready(http, 200).await;
+    let (_, health) = get(http, "/health").await.expect("it answers");
+    assert_eq!((health["role"].as_str(), health["ready"].as_bool()), (Some("replica"), Some(true)), "{health}");
+    assert!(health["degraded"]["bus"].as_str().is_some_and(|why| why.contains(NOBODY)), "{health}");
+    let ended = daemon.stop().await;
+    ended.says(0, &[]);
+    ended.says_in_order(&["\"signal\":\"SIGTERM\"", "the role has stopped", "ends"]);
+    drop_database(&url).await;
+}
+
 /// Waits until `/ready` answers with this status.
 async fn until_ready(http: SocketAddr, status: u16) -> serde_json::Value {
     let mut last = None;

@@ -320,8 +320,8 @@ impl<'a> Stage<'a> {
             }
             Kind::Gateway(at, n) => {
                 let alternates = self.alternates(at, usize::from(n));
-                let replica = Some(self.replica(at));
-                let config = gateway::Config { region: region_id(at), key: TOKEN_KEY, alternates, replica, knobs };
+                let replicas = vec![self.replica(at)];
+                let config = gateway::Config { region: region_id(at), key: TOKEN_KEY, alternates, replicas, knobs };
                 Cast::Gateway(Box::new(Gateway::new(config)))
             }
             Kind::Replica(_) => {

@@ -41,7 +41,7 @@ fn gateway() -> Bench<Gateway> {
         region: RegionId(0),
         key: KEY,
         alternates: vec![NodeId(5)],
-        replica: None,
+        replicas: Vec::new(),
         knobs: Knobs::default(),
     }));
     bench.give(Event::Started);
@@ -239,6 +239,36 @@ fn what_was_overtaken_by_an_attachment_is_neither_shown_nor_passed_on() {
     bench.network(FromNetwork::Opened { op, connection: ConnectionId(3) });
     let (_, request) = bench.called().remove(0);
     assert!(matches!(request, Request::Attach(request) if request.inputs_through == 3));
+}
+
+#[test]
+fn of_two_replicas_either_shows_how_a_boss_stands_and_what_is_shown_never_goes_back() {
+    let replicas = vec![NodeId(20), NodeId(21)];
+    let config = Config { region: RegionId(0), key: KEY, alternates: vec![], replicas, knobs: Knobs::default() };
+    let mut bench = Bench::new(Gateway::new(config));
+    bench.give(Event::Started);
+    let opens = |s: &ToNetwork| if let ToNetwork::Connect { op, to } = s { Some((*op, *to)) } else { None };
+    let opened: Vec<_> = bench.asked_network().iter().filter_map(opens).collect();
+    assert_eq!(opened.iter().map(|(_, to)| to.0).collect::<Vec<_>>(), [20, 21]);
+    let [one, other, stranger] = [30, 31, 32].map(ConnectionId);
+    for ((op, _), connection) in opened.into_iter().zip([one, other]) {
+        bench.network(FromNetwork::Opened { op, connection });
+    }
+    bench.network(FromNetwork::Accepted { connection: CLIENT, from: NodeId(100) });
+    bench.play();
+    let boss = EntityId::new(worldline_proto::EntityKind::Boss, 1).expect("in range");
+    let mut shown = |by, sequence| {
+        let global = worldline_proto::server::Global { entity: boss.get(), sequence, hit_points: 1 };
+        let payload = PeerMessage { message: Some(peer_message::Message::Global(global)) }.into();
+        bench.network(FromNetwork::Received { connection: by, class: StreamClass::State, payload });
+        bench.told_client().len()
+    };
+    assert_eq!([shown(one, 5), shown(other, 5), shown(other, 7), shown(one, 6)], [1, 0, 1, 0]);
+    assert_eq!(shown(stranger, 9), 0, "nobody else may");
+    bench.network(FromNetwork::Closed { connection: one, reason: CloseReason::IdleTimeout });
+    bench.pass(limits::RETRY_MAX);
+    let sought: Vec<_> = bench.asked_network().iter().filter_map(opens).map(|(_, to)| to.0).collect();
+    assert_eq!(sought, [20], "the one that is gone is sought again, and no other");
 }
 
 #[test]

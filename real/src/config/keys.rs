@@ -12,6 +12,8 @@ pub enum Command {
     Worker,
     /// Assigns owners.
     Orchestrator,
+    /// Shows a region's gateways what the whole world shares.
+    Replica,
     /// Plays.
     Bot,
     /// Makes the ledger's schema.
@@ -20,7 +22,7 @@ pub enum Command {
     WhoOwns,
 }
 
-use Command::{Bot, Gateway, Migrate, Orchestrator, WhoOwns, Worker};
+use Command::{Bot, Gateway, Migrate, Orchestrator, Replica, WhoOwns, Worker};
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,6 +30,7 @@ impl fmt::Display for Command {
             Self::Gateway => "gateway",
             Self::Worker => "worker",
             Self::Orchestrator => "orchestrator",
+            Self::Replica => "replica",
             Self::Bot => "bot",
             Self::Migrate => "migrate",
             Self::WhoOwns => "who-owns",
@@ -84,26 +87,29 @@ pub const CONFIG_VARIABLE: &str = "WORLDLINE_CONFIG";
 /// The list of players in a bot's file. It has no flag: `players` and the settings of one player have.
 pub const PLAYER_LIST: &str = "player";
 
-const SERVERS: &[Command] = &[Gateway, Worker, Orchestrator];
-const HOSTS: &[Command] = &[Gateway, Worker, Orchestrator, Bot];
-const NETWORKED: &[Command] = &[Gateway, Worker];
+const SERVERS: &[Command] = &[Gateway, Worker, Orchestrator, Replica];
+const HOSTS: &[Command] = &[Gateway, Worker, Orchestrator, Replica, Bot];
+const NETWORKED: &[Command] = &[Gateway, Worker, Replica];
+const OF_A_REGION: &[Command] = &[Gateway, Worker];
+const CACHED: &[Command] = &[Gateway, Worker, Orchestrator];
 
 /// Every setting, in the order of the help.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
     key("node", "ID", HOSTS, "The node's id: a whole number, its own in the world [bot: its first player's; default: 1000000]"),
     key("name", "NAME", HOSTS, "How logs and /health call this process [default: role and id, as `worker-n7`]"),
-    key("region", "NAME", NETWORKED, "The region that it serves: one of the world file's"),
-    key("world", "FILE", &[Gateway, Worker, Orchestrator, Migrate, WhoOwns], "The world file: regions in order, bosses. The same for every process of a world"),
+    key("region", "NAME", OF_A_REGION, "The region that it serves: one of the world file's"),
+    key("world", "FILE", &[Gateway, Worker, Orchestrator, Replica, Migrate, WhoOwns], "The world file: regions in order, bosses. The same for every process of a world"),
     key("listen", "IP:PORT", NETWORKED, "Where it listens: QUIC on UDP and gRPC on TCP of the same port"),
     key("http", "IP:PORT", HOSTS, "Where /health and /ready answer [default: nowhere]"),
     pairs("peers", "ID=HOST:PORT,..", &[Gateway, Worker, Bot], "Where each other node listens. In a file: a table `[peers]`"),
     list("alternates", "ID,..", &[Gateway], "Gateways that its players may turn to when it is gone, the last one in another region"),
+    list("replica", "ID,..", &[Gateway], "The replicas of its region, one or several: its players see through them what the whole world shares [default: none]"),
     list("directory", "URL,..", &[Gateway, Worker, Orchestrator, WhoOwns], "The members of etcd, as `http://127.0.0.1:2379`"),
-    key("ledger", "URL", &[Gateway, Worker, Orchestrator, Migrate, WhoOwns], "PostgreSQL, as `postgres://worldline@127.0.0.1:5432/worldline`; a password is best left to PGPASSWORD"),
-    list("bus", "URL,..", &[Worker, Orchestrator], "NATS 2.10 or newer with JetStream, as `nats://127.0.0.1:4222` [default: none: facts stay in the ledger until there is one]"),
-    list("cache", "URL,..", SERVERS, "The region's cache, any Redis-protocol server, as `redis://127.0.0.1:6379`; the primary of several is found [default: none, which costs time only]"),
-    key("tls.ca", "FILE", &[Gateway, Worker, Bot], "The certificate of the world's CA, PEM"),
+    key("ledger", "URL", &[Gateway, Worker, Orchestrator, Replica, Migrate, WhoOwns], "PostgreSQL, as `postgres://worldline@127.0.0.1:5432/worldline`; a password is best left to PGPASSWORD"),
+    list("bus", "URL,..", &[Worker, Orchestrator, Replica], "NATS 2.10 or newer with JetStream, as `nats://127.0.0.1:4222` [default: none: facts stay in the ledger, where replicas look every 5s]"),
+    list("cache", "URL,..", CACHED, "The region's cache, any Redis-protocol server, as `redis://127.0.0.1:6379`; the primary of several is found [default: none, which costs time only]"),
+    key("tls.ca", "FILE", &[Gateway, Worker, Replica, Bot], "The certificate of the world's CA, PEM"),
     key("tls.certificate", "FILE", NETWORKED, "This node's certificate, PEM"),
     key("tls.key", "FILE", NETWORKED, "The private key of that certificate, PEM"),
     key("token_key", "FILE", &[Gateway, Bot], "The key of session tokens: 64 hexadecimal digits. With it a bot makes its own tokens"),
@@ -116,7 +122,7 @@ pub const KEYS: &[Key] = &[
     key("knobs.retry_first", "DURATION", HOSTS, "The first wait before something is tried again; it doubles, with jitter [default: 100ms]"),
     key("knobs.retry_longest", "DURATION", HOSTS, "The longest such wait [default: 2s]"),
     key("history", "FOLDER", HOSTS, "Where the typed history is written, a file a life [default: nowhere]"),
-    key("log", "LEVEL", &[Gateway, Worker, Orchestrator, Bot], "off, error, warn, info, debug, trace; or `info,worldline_real=debug` [default: info]"),
+    key("log", "LEVEL", HOSTS, "off, error, warn, info, debug, trace; or `info,worldline_real=debug` [default: info]"),
     key("stop_patience", "DURATION", SERVERS, "How long an orderly stop may take before the process gives up with exit code 70 [default: 15s]"),
     key("threads", "N", HOSTS, "Threads of the adapters [default: 2]"),
     list("gateways", "ID,..", &[Bot], "Gateways that a player turns to, nearest first [default: all peers]"),

@@ -20,6 +20,8 @@ use worldline_system::{doors::directory::RegionId, knobs::Knobs, lease::LeaseTim
 
 /// Alternates of one gateway: more than a client remembers are no use.
 const ALTERNATES_MAX: usize = 8;
+/// Replicas of one gateway: more show it the same once more.
+const REPLICAS_MAX: usize = 4;
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 const THREADS: usize = 2;
 
@@ -52,7 +54,7 @@ impl Process {
     }
 }
 
-/// What a gateway and a worker have on the network.
+/// What a gateway, a worker and a replica have on the network.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// Where it listens.
@@ -76,6 +78,8 @@ pub enum Part {
         key: token::Key,
         /// Where its players may turn to.
         alternates: Vec<NodeId>,
+        /// What shows it what the whole world shares.
+        replicas: Vec<NodeId>,
     },
     /// A worker.
     Worker {
@@ -91,17 +95,22 @@ pub enum Part {
         /// Of its lease.
         lease: LeaseTimes,
     },
+    /// A replica.
+    Replica {
+        /// On the network. It calls nobody.
+        place: Place,
+    },
 }
 
-/// What a gateway, a worker or an orchestrator is told.
+/// What a gateway, a worker, an orchestrator or a replica is told.
 #[derive(Clone, Debug)]
 pub struct Server {
     /// Which node it is.
     pub node: NodeId,
     /// What runs it.
     pub process: Process,
-    /// The members of the directory.
-    pub directory: directory::Config,
+    /// The members of the directory. `None`: its role has no such door.
+    pub directory: Option<directory::Config>,
     /// The URL of the ledger. It may hold a password.
     pub ledger: Secret,
     /// The servers of the bus, if there is one.
@@ -142,20 +151,27 @@ fn decode_server(command: Command, layers: &Layers, sink: &mut Sink) -> Option<S
     let name = node.map_or_else(|| command.to_string(), |node| format!("{command}-{node}"));
     let process = Process::read(layers, &name, sink);
     let world = world_of(layers, sink);
-    let directory = members(layers, sink);
+    let directory = match layers.offers("directory") {
+        true => members(layers, sink).map(Some),
+        false => Some(None),
+    };
     let ledger = layers.required("ledger", sink, decode::ledger);
-    // A gateway has no bus.
+    // A gateway has no bus, and a replica no cache.
     let buses = match layers.offers("bus") {
         true => layers.optional("bus", sink, decode::list(decode::bus, "addresses of NATS servers")),
         false => None,
     };
-    let caches = layers.optional("cache", sink, decode::list(decode::cache, "addresses of a cache's servers"));
+    let caches = match layers.offers("cache") {
+        true => layers.optional("cache", sink, decode::list(decode::cache, "addresses of a cache's servers")),
+        false => None,
+    };
     let patience = decode::duration_in(Duration::from_millis(100)..=Duration::from_secs(3_600));
     let stop_patience = layers.optional("stop_patience", sink, patience).unwrap_or(STOP_PATIENCE);
     let knobs = knobs(layers, sink);
     let part = match command {
         Command::Gateway => gateway(node, world.as_ref(), layers, sink),
         Command::Worker => worker(node, world.as_ref(), layers, sink),
+        Command::Replica => place(node, Some(BTreeMap::new()), layers, sink).map(|place| Part::Replica { place }),
         _ => lease(layers, sink).map(|lease| Part::Orchestrator { lease }),
     };
     Some(Server {
@@ -195,7 +211,9 @@ pub fn world_of(layers: &Layers, sink: &mut Sink) -> Option<World> {
 }
 
 fn gateway(node: Option<NodeId>, world: Option<&World>, layers: &Layers, sink: &mut Sink) -> Option<Part> {
-    let place = place(node, layers, sink);
+    let peers = peers(layers, sink);
+    let replicas = replicas(peers.as_ref(), layers, sink);
+    let place = place(node, peers, layers, sink);
     let region = region(world, layers, sink);
     let key = layers.required("token_key", sink, decode::token_key);
     let alternates = layers.optional("alternates", sink, |given, sink| {
@@ -206,11 +224,32 @@ fn gateway(node: Option<NodeId>, world: Option<&World>, layers: &Layers, sink: &
         }
         Some(nodes)
     });
-    Some(Part::Gateway { place: place?, region: region?, key: key?, alternates: alternates.unwrap_or_default() })
+    let (alternates, replicas) = (alternates.unwrap_or_default(), replicas.unwrap_or_default());
+    Some(Part::Gateway { place: place?, region: region?, key: key?, alternates, replicas })
+}
+
+/// The replicas of a gateway: it must know where each of them listens.
+fn replicas(peers: Option<&BTreeMap<NodeId, SocketAddr>>, layers: &Layers, sink: &mut Sink) -> Option<Vec<NodeId>> {
+    layers.optional("replica", sink, |given, sink| {
+        let nodes = decode::list(decode::node, "node ids")(given, sink)?;
+        let own: BTreeSet<_> = nodes.iter().collect();
+        if own.len() < nodes.len() || nodes.len() > REPLICAS_MAX {
+            return sink.report(given.problem(format!("at most {REPLICAS_MAX} replicas, each once")));
+        }
+        // Without peers, which is reported, nobody can say who is missing there.
+        let peers = peers?;
+        match nodes.iter().find(|node| !peers.contains_key(node)) {
+            Some(unknown) => {
+                let found = format!("{unknown}, of which `peers` does not say where it listens");
+                sink.report(Problem::new(&given.origin, found, "replicas that `peers` has"))
+            }
+            None => Some(nodes),
+        }
+    })
 }
 
 fn worker(node: Option<NodeId>, world: Option<&World>, layers: &Layers, sink: &mut Sink) -> Option<Part> {
-    let place = place(node, layers, sink);
+    let place = place(node, peers(layers, sink), layers, sink);
     let region = region(world, layers, sink);
     let lease = lease(layers, sink);
     Some(Part::Worker { place: place?, region: region?, lease: lease? })
@@ -221,7 +260,17 @@ fn region(world: Option<&World>, layers: &Layers, sink: &mut Sink) -> Option<Reg
     layers.required("region", sink, |given, sink| world?.region(given, sink))
 }
 
-fn place(node: Option<NodeId>, layers: &Layers, sink: &mut Sink) -> Option<Place> {
+/// Where a role that calls others finds them.
+fn peers(layers: &Layers, sink: &mut Sink) -> Option<BTreeMap<NodeId, SocketAddr>> {
+    layers.required("peers", sink, decode::peers)
+}
+
+fn place(
+    node: Option<NodeId>,
+    peers: Option<BTreeMap<NodeId, SocketAddr>>,
+    layers: &Layers,
+    sink: &mut Sink,
+) -> Option<Place> {
     let listen = layers.required("listen", sink, |given, sink| {
         let address = decode::listen(given, sink)?;
         if address.port() == 0 {
@@ -232,7 +281,6 @@ fn place(node: Option<NodeId>, layers: &Layers, sink: &mut Sink) -> Option<Place
         }
         Some(address)
     });
-    let peers = layers.required("peers", sink, decode::peers);
     let identity = identity(node, layers, sink);
     Some(Place { listen: listen?, peers: peers?, identity: identity? })
 }

@@ -7,13 +7,13 @@ use worldline_system::{
     history::Note,
 };
 
-/// The adapters of a gateway, a worker or an orchestrator.
+/// The adapters of a gateway, a worker, an orchestrator or a replica.
 #[derive(Clone)]
 pub struct Adapters {
     /// None for an orchestrator: it speaks to nobody.
     pub network: Option<Arc<Network>>,
-    /// etcd.
-    pub directory: Directory,
+    /// etcd. None for a replica: it owns nothing, and asks nobody who does.
+    pub directory: Option<Directory>,
     /// PostgreSQL.
     pub ledger: Ledger,
     /// NATS, if there is one.
@@ -30,7 +30,10 @@ impl Doors for Adapters {
     }
 
     fn directory(&mut self, asked: Asked<directory::Submission>) {
-        self.directory.submit(asked);
+        // A role without this door has no submission for it.
+        if let Some(directory) = &self.directory {
+            directory.submit(asked);
+        }
     }
 
     fn ledger(&mut self, asked: Asked<ledger::Submission>) {

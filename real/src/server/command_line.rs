@@ -39,6 +39,7 @@ pub fn main(
         "gateway" => Command::Gateway,
         "worker" => Command::Worker,
         "orchestrator" => Command::Orchestrator,
+        "replica" => Command::Replica,
         "bot" => Command::Bot,
         "migrate" => Command::Migrate,
         _ => Command::WhoOwns,
@@ -63,7 +64,7 @@ fn configured(
     let mut sink = Sink::default();
     let layers = Layers::read(command, config, &flags, variables, &mut sink);
     Ok(match command {
-        Command::Gateway | Command::Worker | Command::Orchestrator => {
+        Command::Gateway | Command::Worker | Command::Orchestrator | Command::Replica => {
             let config = config::server(command, &layers, sink)?;
             let _log = logs::start(&config.process.log);
             operator::within(config.process.threads, Box::pin(role::run(command, config)))
@@ -93,6 +94,10 @@ fn root() -> clap::Command {
             ),
             configurable(Command::Worker, "Owns entities: validates what players do and commits it to the ledger"),
             configurable(Command::Orchestrator, "Assigns entities to workers; of several, one leads"),
+            configurable(
+                Command::Replica,
+                "A region's copy of what the whole world shares: fed by the bus, shown to the gateways that name it",
+            ),
             configurable(
                 Command::Bot,
                 "Plays: one player, or many from a file's [[player]] tables; prints what became of it",

@@ -34,6 +34,7 @@ const fn name_of(command: Command) -> &'static str {
         Command::Gateway => "gateway",
         Command::Worker => "worker",
         Command::Orchestrator => "orchestrator",
+        Command::Replica => "replica",
         Command::Bot => "bot",
         Command::Migrate => "migrate",
         Command::WhoOwns => "who-owns",

@@ -16,7 +16,7 @@ use crate::{
     bus::Bus,
     cache::Cache,
     clock,
-    config::{Command, Part, Place, Server},
+    config::{Command, Part, Place, Server, World},
     directory::Directory,
     history,
     hooks::Probes,
@@ -32,11 +32,14 @@ use tokio::{
     task,
     time::{MissedTickBehavior, interval, timeout},
 };
+use worldline_proto::{EntityId, EntityKind};
 use worldline_system::{
     Desk, Role,
     doors::Event,
     gateway::{self, Gateway},
+    limits,
     orchestrator::{self, Orchestrator},
+    replica::{self, Replica},
     worker::{self, Worker},
 };
 
@@ -68,7 +71,7 @@ impl Stops {
     }
 }
 
-/// Runs the process of a gateway, a worker or an orchestrator until its end. Called inside a runtime.
+/// Runs the process of a gateway, a worker, an orchestrator or a replica until its end. Called inside a runtime.
 pub async fn run(command: Command, config: Server) -> Exit {
     let Ok(stops) = Stops::listen() else {
         tracing::error!("the system gives no signals");
@@ -99,7 +102,7 @@ impl Running {
         };
         let place = match &part {
             Part::Gateway { place, .. } => Some((network::Part::Gateway, place.clone())),
-            Part::Worker { place, .. } => Some((network::Part::Server, place.clone())),
+            Part::Worker { place, .. } | Part::Replica { place } => Some((network::Part::Server, place.clone())),
             Part::Orchestrator { .. } => None,
         };
         let network = match place {
@@ -113,7 +116,7 @@ impl Running {
         };
         let (desk, history) = life(node, process.history.as_deref()).await?;
         ready.missing("ledger", "not asked yet");
-        let directory = Directory::new(directory, inbox.clone(), ready.clone());
+        let directory = directory.map(|config| Directory::new(config, inbox.clone(), ready.clone()));
         let ledger = ledger::Config::new(&url.0).map_err(|problem| {
             tracing::error!("{problem}");
             Exit::Usage
@@ -145,11 +148,12 @@ impl Running {
             cache: Some(cache),
         };
         tracing::info!(node = node.0, incarnation = desk.incarnation.0, name = process.name, "starts as {command}");
-        let map = world.map;
+        let map = Arc::clone(&world.map);
         let parts = Parts { desk, doors: adapters.clone(), inbox: inbox.clone(), history, probes, counters };
         let thread = match part {
-            Part::Gateway { region, key, alternates, .. } => parts
-                .start(Gateway::new(gateway::Config { region, key, alternates, replica: None, knobs }), &process.name),
+            Part::Gateway { region, key, alternates, replicas, .. } => {
+                parts.start(Gateway::new(gateway::Config { region, key, alternates, replicas, knobs }), &process.name)
+            }
             Part::Worker { region, lease, .. } => {
                 let worker = Worker::new(worker::Config { region, map, lease, knobs });
                 parts.start(Standing::new(worker, ready.clone()), &process.name)
@@ -157,6 +161,10 @@ impl Running {
             Part::Orchestrator { lease } => {
                 let orchestrator = Orchestrator::new(orchestrator::Config { map, lease, knobs });
                 parts.start(Standing::new(orchestrator, ready.clone()), &process.name)
+            }
+            Part::Replica { .. } => {
+                let replica = Replica::new(replica::Config { entities: globals(&world), retry: knobs.retry });
+                parts.start(Standing::new(replica, ready.clone()), &process.name)
             }
         };
         let thread = thread.map_err(|error| {
@@ -207,13 +215,12 @@ impl Running {
                     network.close().await;
                 }
             };
-            tokio::join!(
-                network,
-                adapters.ledger.close(),
-                adapters.directory.close(),
-                adapters.bus.close(),
-                adapters.cache.close()
-            );
+            let directory = async {
+                if let Some(directory) = &adapters.directory {
+                    directory.close().await;
+                }
+            };
+            tokio::join!(network, adapters.ledger.close(), directory, adapters.bus.close(), adapters.cache.close());
         };
         if timeout(CLOSE_PATIENCE, Box::pin(closing)).await.is_err() {
             tracing::warn!("the adapters have not closed within {CLOSE_PATIENCE:?}");
@@ -269,6 +276,21 @@ async fn life(
     }
     tracing::error!(%node, "another process of this node writes its history there: is it started twice?");
     Err(Exit::Internal)
+}
+
+/// What a replica keeps a copy of: the bosses of the world file, as many as one can.
+fn globals(world: &World) -> Vec<EntityId> {
+    let entities = world.seeds.iter().map(|seed| seed.entity);
+    let mut bosses: Vec<_> = entities.filter(|entity| entity.kind() == EntityKind::Boss).collect();
+    if bosses.len() > limits::SNAPSHOT_ENTITIES {
+        tracing::warn!(
+            bosses = bosses.len(),
+            shown = limits::SNAPSHOT_ENTITIES,
+            "the world has more bosses than are shown"
+        );
+        bosses.truncate(limits::SNAPSHOT_ENTITIES);
+    }
+    bosses
 }
 
 /// Waits until the ledger is found to be one that this program cannot use; for ever, once it was of use.

@@ -1,22 +1,27 @@
-//! A role that needs a lease: `/ready` says whether it has one.
+//! A role that can do its work only from when it has something of its own: a lease, or a state to show. `/ready` says whether
+//! it has.
 
 use crate::ready::Readiness;
 use worldline_system::{
     Role, Turn,
     orchestrator::Orchestrator,
+    replica::Replica,
     time::Instant,
     worker::{Phase, Worker},
 };
 
-const NEED: &str = "lease";
+/// A role that can do its work only while it has what it needs.
+pub trait Needing {
+    /// How `/ready` calls what it needs.
+    const NEED: &str;
 
-/// A role that can do its work only while its lease stands.
-pub trait Leased {
     /// What is missing at `now`; `None` where nothing is.
     fn missing(&self, now: Instant) -> Option<&'static str>;
 }
 
-impl Leased for Worker {
+impl Needing for Worker {
+    const NEED: &str = "lease";
+
     fn missing(&self, _: Instant) -> Option<&'static str> {
         match self.phase() {
             Phase::Joining => Some("it has no lease in etcd under which it is registered yet"),
@@ -30,9 +35,21 @@ impl Leased for Worker {
     }
 }
 
-impl Leased for Orchestrator {
+impl Needing for Orchestrator {
+    const NEED: &str = "lease";
+
     fn missing(&self, now: Instant) -> Option<&'static str> {
         (!self.can_lead(now)).then_some("it has no lease in etcd that stands: it cannot lead")
+    }
+}
+
+impl Needing for Replica {
+    const NEED: &str = "globals";
+
+    fn missing(&self, _: Instant) -> Option<&'static str> {
+        let problem =
+            "the ledger has not told yet how each boss of the world file stands (run `worldlined migrate --seed`?)";
+        (!self.complete()).then_some(problem)
     }
 }
 
@@ -44,7 +61,7 @@ pub struct Standing<R> {
     told: Option<Option<&'static str>>,
 }
 
-impl<R: Leased> Standing<R> {
+impl<R: Needing> Standing<R> {
     /// A role before its first event: nothing stands yet.
     pub fn new(role: R, ready: Readiness) -> Self {
         let mut standing = Self { role, ready, told: None };
@@ -59,13 +76,13 @@ impl<R: Leased> Standing<R> {
         }
         self.told = Some(missing);
         match missing {
-            Some(problem) => self.ready.missing(NEED, problem),
-            None => self.ready.fulfilled(NEED),
+            Some(problem) => self.ready.missing(R::NEED, problem),
+            None => self.ready.fulfilled(R::NEED),
         }
     }
 }
 
-impl<R: Role + Leased> Role for Standing<R> {
+impl<R: Role + Needing> Role for Standing<R> {
     type Event = R::Event;
     type Submission = R::Submission;
 
@@ -84,9 +101,27 @@ impl<R: Role + Leased> Role for Standing<R> {
 mod tests {
     use super::*;
     use std::{collections::BTreeMap, sync::Arc};
+    use worldline_proto::{EntityId, EntityKind};
     use worldline_system::{
-        doors::directory::RegionId, knobs::Knobs, lease::LeaseTimes, orchestrator, rules::space::Map, worker,
+        doors::directory::RegionId,
+        knobs::{Knobs, Retry},
+        lease::LeaseTimes,
+        orchestrator, replica,
+        rules::space::Map,
+        worker,
     };
+
+    #[test]
+    fn a_replica_is_ready_when_it_knows_every_boss_and_at_once_where_there_is_none() {
+        let problems = |entities| {
+            let ready = Readiness::default();
+            Standing::new(Replica::new(replica::Config { entities, retry: Retry::default() }), ready.clone());
+            ready.problems()
+        };
+        let boss = EntityId::new(EntityKind::Boss, 1).expect("small");
+        assert!(problems(vec![boss])["globals"].contains("each boss"));
+        assert!(problems(Vec::new()).is_empty());
+    }
 
     #[test]
     fn a_role_without_a_lease_is_not_ready_from_its_first_moment() {
@@ -98,7 +133,7 @@ mod tests {
         Standing::new(worker, of_worker.clone());
         Standing::new(orchestrator, of_orchestrator.clone());
         for ready in [of_worker, of_orchestrator] {
-            assert!(ready.problems()[NEED].contains("etcd"), "{:?}", ready.problems());
+            assert!(ready.problems()["lease"].contains("etcd"), "{:?}", ready.problems());
         }
     }
 }

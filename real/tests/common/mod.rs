@@ -269,10 +269,19 @@ impl World {
         Self { folder, config }
     }
 
-    /// The arguments of a process of this world that listens.
+    /// The arguments of a process of this world that listens, in Frankfurt where that is asked for.
     pub fn server(&self, command: &str, node: u32, listen: SocketAddr, http: SocketAddr) -> Vec<String> {
+        let mut arguments = self.listener(command, node, listen, http);
+        if command != "replica" {
+            arguments.extend(["--region".into(), "frankfurt".into()]);
+        }
+        arguments
+    }
+
+    /// The same, of a region that is still to be said.
+    pub fn listener(&self, command: &str, node: u32, listen: SocketAddr, http: SocketAddr) -> Vec<String> {
         let mut arguments = self.process(command, node, http);
-        arguments.extend(["--listen".into(), listen.to_string(), "--region".into(), "frankfurt".into()]);
+        arguments.extend(["--listen".into(), listen.to_string()]);
         let file = |extension| self.folder.text(&format!("certs/n{node}.{extension}"));
         arguments.extend(["--tls-certificate".into(), file("pem"), "--tls-key".into(), file("key")]);
         arguments

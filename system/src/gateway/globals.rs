@@ -1,8 +1,8 @@
-//! Entities that the whole world shares, as the region's replica shows them, passed on to every client.
+//! Entities that the whole world shares, as the region's replicas show them, passed on to every client.
 //!
-//! Invariant: what a client is shown of an entity never goes back.
+//! Invariant: what a client is shown of an entity never goes back, whichever replica shows it.
 //!
-//! Deliberately absent: a look into the ledger. While the replica is away, clients know what they knew.
+//! Deliberately absent: a look into the ledger. While no replica is there, clients know what they knew.
 
 use super::{Gateway, Submission, Timer, session::send};
 use crate::{Turn, backoff::Backoff, doors::network::StreamClass};
@@ -24,30 +24,30 @@ pub(super) struct Globals {
 }
 
 impl Gateway {
-    /// Opens the link to the replica, now or again.
-    pub(super) fn seek_replica(&mut self, turn: &mut Turn<'_, Submission>) {
-        if let Some(replica) = self.config.replica {
+    /// Opens the links to the replicas that are not open, now or again.
+    pub(super) fn seek_replicas(&mut self, turn: &mut Turn<'_, Submission>) {
+        for &replica in &self.config.replicas {
             self.links.connect(replica, turn);
         }
     }
 
     pub(super) fn on_replica_link(&mut self, node: NodeId) {
-        if self.config.replica == Some(node) {
+        if self.config.replicas.contains(&node) {
             self.globals.backoff.reset();
         }
     }
 
-    /// A link was lost or could not be opened. The replica's is opened again after a while.
+    /// A link was lost or could not be opened. A replica's is opened again after a while.
     pub(super) fn on_replica_link_lost(&mut self, node: NodeId, turn: &mut Turn<'_, Submission>) {
-        if self.config.replica == Some(node) && !self.drains() {
+        if self.config.replicas.contains(&node) && !self.drains() {
             let wait = self.globals.backoff.fail(self.config.knobs.retry, turn.entropy());
             turn.arm_in(Timer::Replica, wait);
         }
     }
 
-    /// The replica shows how an entity stands. Nobody else may.
+    /// A replica shows how an entity stands. Nobody else may.
     pub(super) fn on_global(&mut self, link: ConnectionId, global: &server::Global, turn: &mut Turn<'_, Submission>) {
-        if self.config.replica.is_none() || self.links.node(link) != self.config.replica {
+        if !self.links.node(link).is_some_and(|node| self.config.replicas.contains(&node)) {
             return;
         }
         let Some(entity) = EntityId::from_raw(global.entity) else { return };

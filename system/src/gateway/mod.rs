@@ -54,8 +54,8 @@ pub struct Config {
     pub key: token::Key,
     /// Gateways that its clients may turn to when it is gone; the last one is in another region.
     pub alternates: Vec<NodeId>,
-    /// The replica of its region. Without one its clients are shown nothing but their own characters.
-    pub replica: Option<NodeId>,
+    /// The replicas of its region: each shows it the same. Without one its clients are shown nothing but their own characters.
+    pub replicas: Vec<NodeId>,
     /// Its waits between tries.
     pub knobs: Knobs,
 }
@@ -70,7 +70,7 @@ enum Timer {
     Watch,
     /// The drain has lasted long enough.
     Drain,
-    /// The next attempt to reach the replica.
+    /// The next attempt to reach the replicas.
     Replica,
 }
 
@@ -242,7 +242,7 @@ impl Gateway {
             Timer::Retry(connection) => self.go_on(connection, turn),
             Timer::Watch => self.watch(turn),
             Timer::Drain => self.end_drain(turn),
-            Timer::Replica => self.seek_replica(turn),
+            Timer::Replica => self.seek_replicas(turn),
         }
     }
 }
@@ -255,7 +255,7 @@ impl Role for Gateway {
         match event {
             Event::Started => {
                 self.watch(turn);
-                self.seek_replica(turn);
+                self.seek_replicas(turn);
             }
             Event::Stop => self.begin_drain(turn),
             Event::Timer(key) => {
