@@ -22,6 +22,8 @@ pub enum Draw {
     Statement = 8,
     /// A port that a drill tries.
     Port = 9,
+    /// What becomes of a request to the bus that a drill carries, and of an entry of a cache.
+    Request = 10,
 }
 
 /// 64 drawn bits.

@@ -4,19 +4,20 @@
 //! world is looked at for the last time, and only then stopped.
 
 use crate::{
-    collect::{Present, WallClock},
-    faults::{Come, Plan, done_to_statements},
+    bus,
+    clocks::WallClock,
+    faults::{Come, Counts, Plan, Service, done_on_links},
+    histories::{lives, unwritten, write_merged},
     kept,
     order::{self, Sources},
+    present::Present,
     processes::Failed,
-    proxy::statements::Counts,
     stage::Folder,
     verdict::{Evidence, Sample, Told},
     world::{Programs, World},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -25,7 +26,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use worldline_proto::{Incarnation, NodeId};
-use worldline_real::{clock, history, ledger};
+use worldline_real::{clock, ledger};
 use worldline_reports::{Miss, RunResult};
 use worldline_scenarios::{
     format::Scenario,
@@ -80,7 +81,7 @@ struct Drill<'a> {
 struct GoingOn {
     plan: Plan,
     injection: Injection,
-    /// What had gone wrong with statements when it came.
+    /// What had gone wrong on the links when it came.
     before: Counts,
 }
 
@@ -182,8 +183,13 @@ async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) ->
     let journal = journal.map_err(|problem| Failed::History(problem.to_string()))?;
     let journal = journal.into_iter().map(|(wall, accepted)| Ok((drill.wall.monotonic(wall)?, accepted)));
     let journal = journal.collect::<Result<Vec<_>, Failed>>()?;
+    let stream = bus::stored(drill.world.bus()).await?;
+    let stream = stream.into_iter().map(|(wall, stored)| Ok((drill.wall.monotonic(wall)?, stored)));
+    let stream = stream.collect::<Result<Vec<_>, Failed>>()?;
+    let written = ledger::tables(&drill.world.ledger_url()).await;
+    let written = written.map_err(|problem| Failed::History(problem.to_string()))?.facts;
     let directory = drill.world.directory.complete().await?;
-    drill.world.stop_services()?;
+    drill.world.stop_services(folder)?;
     let left = drill.world.left_behind(folder);
     drill.world.complaints.extend(left);
     let lives = lives(folder)?;
@@ -191,11 +197,11 @@ async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) ->
     if let Some((node, why)) = short {
         return Err(Failed::History(format!("the history of {} is incomplete: {why}", drill.world.nodes.name(node))));
     }
+    let same = bus::compared(stream.iter().map(|(_, stored)| stored), &written);
+    drill.note(watched, same.as_ref().unwrap_or_else(|differs| differs));
     let members = &drill.world.members;
-    let [directory_node, ledger_node] = [crate::faults::Service::Directory, crate::faults::Service::Ledger]
+    let sinks = [Service::Directory, Service::Ledger, Service::Bus]
         .map(|service| members.stand_in(service).unwrap_or_default());
-    // No bus is started yet: of its stream nobody tells.
-    let (sinks, stream) = ([directory_node, ledger_node, NodeId::default()], Vec::new());
     let own = std::mem::take(&mut drill.world.seen);
     let entries = order::merged(Sources { origin, lives, own, directory, journal, stream, sinks });
     write_merged(folder, &entries)?;
@@ -215,6 +221,7 @@ async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) ->
     let (mut result, first) = evidence.judged(wall_ns, probes);
     let in_vain = drill.in_vain.into_iter();
     result.misses.extend(in_vain.map(|sentence| Miss { name: "fault".to_owned(), sentence }));
+    result.misses.extend(same.err().map(|sentence| Miss { name: "stream".to_owned(), sentence }));
     Ok(Drilled { result, log: drill.log, first, folder: None })
 }
 
@@ -227,36 +234,6 @@ fn agenda(scenario: &Scenario, seed: u64) -> BTreeSet<(Duration, Action)> {
     agenda.insert((scenario.duration + scenario.settle, Action::Finish));
     agenda.insert((SAMPLE_EVERY, Action::Sample));
     agenda
-}
-
-/// Every life's history.
-fn lives(folder: &Folder) -> Result<Vec<Vec<Entry>>, Failed> {
-    let read = fs::read_dir(folder.histories()).map_err(Failed::machine("cannot read the histories"))?;
-    let mut paths: Vec<PathBuf> = read.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    let lives = paths.iter().map(|path| history::read(path).map_err(|error| Failed::History(error.to_string())));
-    lives.collect()
-}
-
-/// A node of whose lives not each has written that it began, and how many have.
-fn unwritten(lives: &[Vec<Entry>], started: &BTreeMap<NodeId, usize>) -> Option<(NodeId, String)> {
-    started.iter().find_map(|(&node, &started)| {
-        let first = lives.iter().filter_map(|life| life.first());
-        let wrote = first.filter(|line| line.node == node && line.what == What::Started).count();
-        (wrote < started)
-            .then(|| (node, format!("it was started {started} times, and {wrote} of its lives wrote that")))
-    })
-}
-
-/// Keeps the one history, a line an event: an event's number is the line's.
-fn write_merged(folder: &Folder, entries: &[Entry]) -> Result<(), Failed> {
-    let mut text = Vec::new();
-    for entry in entries {
-        serde_json::to_writer(&mut text, entry).map_err(|error| Failed::History(error.to_string()))?;
-        text.push(b'\n');
-    }
-    let path = folder.path().join("history.jsonl");
-    fs::write(&path, text).map_err(Failed::machine(format!("cannot write {}", path.display())))
 }
 
 impl Drill<'_> {
@@ -320,7 +297,7 @@ impl Drill<'_> {
             return Ok(());
         };
         let plan = self.world.members.plan(&self.world.nodes, &injection);
-        let (now, before) = (clock::now(), self.world.links.statements().counts());
+        let (now, before) = (clock::now(), self.world.links.counts());
         let (place, mut done) = (self.world.seen.len(), Vec::new());
         for deed in &plan.begin {
             done.push((deed.clone(), self.world.act(deed, self.folder).await?));
@@ -350,10 +327,10 @@ impl Drill<'_> {
         Ok(())
     }
 
-    /// What a fault has done to statements, now that it is over. One that did nothing was not provoked.
+    /// What a fault has done on the links, now that it is over. One that did nothing was not provoked.
     fn say_what_it_did(&mut self, index: usize, going_on: &GoingOn, watched: &dyn Fn(&str)) {
-        let after = self.world.links.statements().counts();
-        for (what, nothing) in done_to_statements(&going_on.plan, going_on.before, after) {
+        let after = self.world.links.counts();
+        for (what, nothing) in done_on_links(&going_on.plan, going_on.before, after) {
             let sentence = format!("fault {} {what}", index + 1);
             self.note(watched, &sentence);
             if nothing {
@@ -385,26 +362,5 @@ impl Drill<'_> {
         let workers = self.world.workers(&unwell);
         let services = self.world.usable(&unwell, impaired);
         self.tell(Told::Sampled(Sample { workers, services }));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use worldline_system::history::EventId;
-
-    #[test]
-    fn every_life_that_was_started_has_to_have_written_that() {
-        let line = |node, what| {
-            let (at, node, incarnation) = (time::Instant::default(), NodeId(node), Incarnation(1));
-            Entry { at, local: at, node, incarnation, event: EventId(0), what }
-        };
-        let lives = [vec![line(1, What::Started)], vec![line(1, What::Started)], vec![line(2, What::Stopped)], vec![]];
-        let short = |started| unwritten(&lives, &BTreeMap::from(started)).map(|(node, _)| node.0);
-        assert_eq!(short([(NodeId(1), 2)]), None);
-        assert_eq!(short([(NodeId(1), 3)]), Some(1), "a file is missing");
-        assert_eq!(short([(NodeId(2), 1)]), Some(2), "its beginning is missing");
-        assert_eq!(short([(NodeId(3), 1)]), Some(3));
-        assert_eq!(short([(NodeId(3), 0)]), None, "it was never started");
     }
 }

@@ -1,10 +1,11 @@
 //! Every link of a drill: which node calls which, through which port, and how long it takes.
 
 use crate::{
-    faults::{Effect, Members, Service},
+    faults::{Counts, Effect, Members, Service},
     ports::Ports,
     proxy::{
-        postgres,
+        nats, postgres,
+        requests::Requests,
         statements::Statements,
         stream,
         way::{Degraded, Way},
@@ -36,10 +37,8 @@ const NO_LINK: &str = "there is no link between these nodes: neither calls the o
 pub struct Ends {
     /// Roles that others call, by node.
     pub roles: BTreeMap<NodeId, SocketAddr>,
-    /// etcd.
-    pub directory: SocketAddr,
-    /// PostgreSQL.
-    pub ledger: SocketAddr,
+    /// The services.
+    pub services: BTreeMap<Service, SocketAddr>,
 }
 
 /// All links.
@@ -51,23 +50,28 @@ pub struct Links {
     /// The ways that datagrams take, by caller and callee.
     datagrams: BTreeSet<(NodeId, NodeId)>,
     statements: Arc<Statements>,
+    requests: Arc<Requests>,
     tasks: JoinSet<io::Result<()>>,
 }
 
-/// Who may call whom: players gateways, roles each other and the services.
+/// Who may call whom: players gateways, gateways their region's replica, roles each other and the services.
 fn calls(caller: Kind, callee: Kind) -> bool {
     match callee {
         Kind::Gateway(..) => matches!(caller, Kind::Player(..) | Kind::Double(..)),
         Kind::Worker(..) => matches!(caller, Kind::Gateway(..) | Kind::Worker(..)),
-        Kind::Directory(_) | Kind::Ledger(_) => {
-            matches!(caller, Kind::Gateway(..) | Kind::Worker(..) | Kind::Orchestrator(_))
+        Kind::Replica(region) => matches!(caller, Kind::Gateway(of, _) if of == region),
+        Kind::Directory(_) => matches!(caller, Kind::Gateway(..) | Kind::Worker(..) | Kind::Orchestrator(_)),
+        Kind::Ledger(_) => {
+            matches!(caller, Kind::Gateway(..) | Kind::Worker(..) | Kind::Orchestrator(_) | Kind::Replica(_))
         }
-        Kind::Orchestrator(_)
-        | Kind::Player(..)
-        | Kind::Double(..)
-        | Kind::Bus(_)
-        | Kind::Cache(..)
-        | Kind::Replica(_) => false,
+        Kind::Bus(_) => matches!(caller, Kind::Worker(..) | Kind::Orchestrator(_) | Kind::Replica(_)),
+        // As in the simulator: the orchestrators use the first region's cache.
+        Kind::Cache(region, _) => match caller {
+            Kind::Gateway(of, _) | Kind::Worker(of, _) => of == region,
+            Kind::Orchestrator(_) => region == 0,
+            _ => false,
+        },
+        Kind::Orchestrator(_) | Kind::Player(..) | Kind::Double(..) => false,
     }
 }
 
@@ -85,7 +89,7 @@ impl Links {
         seed: u64,
         takes_part: impl Fn(Kind) -> bool,
     ) -> io::Result<Self> {
-        let statements = Arc::new(Statements::new(seed));
+        let (statements, requests) = (Arc::new(Statements::new(seed)), Arc::new(Requests::new(seed)));
         let (mut ways, mut addresses, mut tasks) = (BTreeMap::new(), BTreeMap::new(), JoinSet::new());
         let mut datagrams = BTreeSet::new();
         let present: Vec<_> = nodes.iter().filter(|(_, node)| takes_part(node.kind)).collect();
@@ -108,11 +112,8 @@ impl Links {
                 let (address, listener, socket) = ports.pair()?;
                 addresses.insert((from, to), address);
                 let player = matches!(callee.kind, Kind::Gateway(..));
-                let callee = match service {
-                    Some(Service::Directory) => ends.directory,
-                    Some(Service::Ledger) => ends.ledger,
-                    None => *ends.roles.get(&to).ok_or_else(|| io::Error::other("a callee that listens nowhere"))?,
-                };
+                let callee = service.map_or_else(|| ends.roles.get(&to), |service| ends.services.get(&service));
+                let callee = *callee.ok_or_else(|| io::Error::other("a callee that listens nowhere"))?;
                 if service.is_none() {
                     let socket = tokio::net::UdpSocket::from_std(socket)?;
                     datagrams.insert((from, to));
@@ -122,20 +123,30 @@ impl Links {
                     continue; // Players speak QUIC alone.
                 }
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                if service == Some(Service::Ledger) {
-                    let statements = Arc::clone(&statements);
-                    tasks.spawn(stream::listen(listener, move |socket| {
-                        let ways = (Arc::clone(&forth), Arc::clone(&back));
-                        postgres::carry(socket, from, callee, ways, Arc::clone(&statements))
-                    }));
-                } else {
-                    tasks.spawn(stream::listen(listener, move |socket| {
-                        stream::carry(socket, callee, Arc::clone(&forth), Arc::clone(&back))
-                    }));
+                match service {
+                    Some(Service::Ledger) => {
+                        let statements = Arc::clone(&statements);
+                        tasks.spawn(stream::listen(listener, move |socket| {
+                            let ways = (Arc::clone(&forth), Arc::clone(&back));
+                            postgres::carry(socket, from, callee, ways, Arc::clone(&statements))
+                        }));
+                    }
+                    Some(Service::Bus) => {
+                        let requests = Arc::clone(&requests);
+                        tasks.spawn(stream::listen(listener, move |socket| {
+                            let ways = (Arc::clone(&forth), Arc::clone(&back));
+                            nats::carry(socket, from, callee, ways, Arc::clone(&requests))
+                        }));
+                    }
+                    Some(Service::Directory | Service::Cache(_)) | None => {
+                        tasks.spawn(stream::listen(listener, move |socket| {
+                            stream::carry(socket, callee, Arc::clone(&forth), Arc::clone(&back))
+                        }));
+                    }
                 }
             }
         }
-        Ok(Self { ways, addresses, datagrams, statements, tasks })
+        Ok(Self { ways, addresses, datagrams, statements, requests, tasks })
     }
 
     /// Where `caller` finds `callee`. `None` where it never calls there.
@@ -153,6 +164,18 @@ impl Links {
     #[must_use]
     pub fn statements(&self) -> &Statements {
         &self.statements
+    }
+
+    /// What goes wrong with requests to the bus.
+    #[must_use]
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// What has gone wrong with both so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts { statements: self.statements.counts(), requests: self.requests.counts() }
     }
 
     /// How many ports there are.
@@ -219,9 +242,11 @@ impl Links {
 
     /// Ends every cut and degradation of a fault; nodes that have crashed stay away.
     pub fn heal(&self, faults: usize) {
-        let ids: BTreeSet<u32> = (0..=u32::try_from(faults).unwrap_or(u32::MAX)).chain([u32::MAX]).collect();
-        ids.into_iter().for_each(|id| self.mend(id));
+        // Those of the faults, and the last two: delayed requests of all kinds.
+        let ids = (0..=u32::try_from(faults).unwrap_or(u32::MAX)).chain([u32::MAX - 1, u32::MAX]);
+        ids.for_each(|id| self.mend(id));
         self.statements.heal();
+        self.requests.heal();
     }
 
     /// What broke of the proxies, if anything did: a drill without its links means nothing.
@@ -245,7 +270,7 @@ mod tests {
         let members = Members::of(&nodes);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
         let roles = nodes.iter().map(|(node, _)| (node, nowhere)).collect();
-        let ends = Ends { roles, directory: nowhere, ledger: nowhere };
+        let ends = Ends { roles, services: members.services().map(|service| (service, nowhere)).collect() };
         let mut ports = Ports::new(std::process::id().into());
         let takes_part = |kind| !matches!(kind, Kind::Double(..));
         let links = Links::open(&nodes, &members, &ends, &mut ports, 1, takes_part).expect("ports are free");
@@ -259,15 +284,18 @@ mod tests {
     #[tokio::test]
     async fn every_pair_that_talks_has_a_port_of_its_own_and_no_other_has_one() {
         let (nodes, links) = links();
-        // 20 players to 5 gateways, 5 gateways and 6 workers to the workers, 13 roles to two services.
-        assert_eq!(links.len(), 20 * 5 + 5 * 6 + 6 * 5 + 13 * 2);
+        // 20 players to 5 gateways, 5 gateways and 6 workers to the workers, 5 gateways to their replicas; 13 roles to etcd, 16 to
+        // PostgreSQL, 11 to NATS, 13 to a Valkey.
+        assert_eq!(links.len(), 20 * 5 + 5 * 6 + 6 * 5 + 5 + 13 + 16 + 11 + 13);
         let own: BTreeSet<SocketAddr> = links.addresses.values().copied().collect();
         assert_eq!(own.len(), links.len());
         let of = |name| named(&nodes, name);
         assert!(links.address(of("player:1"), of("gateway:frankfurt:0")).is_some());
         assert_eq!(links.address(of("player:1"), of("worker:frankfurt:0")), None, "players know gateways alone");
         assert_eq!(links.address(of("worker:frankfurt:0"), of("directory:1")), None, "one etcd stands for all");
-        assert_eq!(links.peers(of("worker:frankfurt:0")).count(), 5 + 2);
+        assert_eq!(links.peers(of("worker:frankfurt:0")).count(), 5 + 4);
+        assert!(links.address(of("gateway:frankfurt:0"), of("replica:frankfurt")).is_some());
+        assert_eq!(links.address(of("gateway:frankfurt:0"), of("replica:virginia")), None, "another region's");
     }
 
     #[tokio::test]

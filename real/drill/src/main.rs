@@ -10,14 +10,20 @@
 //!
 //! Must never be here: a rule of the game, a judgement of its own, anything that a server would need.
 
+mod bus;
+mod cache;
 mod cli;
-mod collect;
+mod clocks;
+mod directory;
 mod drill;
 mod faults;
+mod histories;
 mod kept;
 mod links;
 mod order;
 mod ports;
+mod present;
+mod printed;
 mod processes;
 mod proxy;
 mod services;

@@ -14,7 +14,7 @@
 //! * What a sink accepted stands before whatever was written at the same moment.
 //! * A lease has ended when the key that went with it is gone; of grants and renewals etcd tells nothing.
 
-use crate::collect::{CLOCK_ERROR_MAX, Heard};
+use crate::{clocks::CLOCK_ERROR_MAX, directory::Heard};
 use std::collections::BTreeMap;
 use worldline_proto::{
     CharacterId, EntityId, Epoch, FactSequence, Generation, Incarnation, LeaseId, NodeId, OpId, OpNumber, Revision,

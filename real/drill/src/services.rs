@@ -1,4 +1,5 @@
-//! The services of one drill: an etcd and a PostgreSQL of its own, so that revision 1 and every table are this run's.
+//! The services of one drill: an etcd, a PostgreSQL, a NATS and a Valkey a region of its own, so that revision 1, every table and
+//! every message are this run's.
 //!
 //! Started and stopped by `ci/services`, which also starts again what was killed, on the same port and data. One that ends,
 //! or has to recover, though nobody killed it is a complaint.
@@ -33,22 +34,20 @@ const PRINTED_BYTES_MAX: u64 = 1 << 20;
 /// What PostgreSQL's log says when one of its processes has died, and all others with it, or when it gives up.
 const CRASHED: [&str; 3] = ["was terminated by signal", "server processes terminated; reinitializing", "PANIC:"];
 
-/// Both services.
+/// The services, each by itself.
 #[derive(Debug)]
 pub struct Services {
-    instance: Instance,
-    etcd: Running,
-    postgres: Running,
+    /// The folder of etcd, PostgreSQL, NATS and the first region's Valkey, and behind it one for each other region's.
+    instances: Vec<Instance>,
+    running: BTreeMap<Service, Running>,
 }
 
-/// The folder in which they run, and the command that starts and stops what is in it. Dropped, it stops them, however far
-/// they have come.
+/// A folder in which some run, and the command that starts and stops what is in it. Dropped, it stops them, however far they
+/// have come.
 #[derive(Debug)]
 struct Instance {
     command: PathBuf,
     folder: PathBuf,
-    /// Where the services' logs are kept.
-    logs: PathBuf,
     stopped: bool,
 }
 
@@ -101,62 +100,98 @@ fn running(variables: &BTreeMap<&str, &str>, name: &str) -> Result<Running, Stri
     Ok(Running { address, process: Known::now(pid) })
 }
 
+/// What `ci/services` calls a service, and its variable.
+const fn named(service: Service) -> (&'static str, &'static str) {
+    match service {
+        Service::Directory => ("etcd", "WORLDLINE_TEST_ETCD"),
+        Service::Ledger => ("postgres", "WORLDLINE_TEST_POSTGRES"),
+        Service::Bus => ("nats", "WORLDLINE_TEST_NATS"),
+        Service::Cache(_) => ("valkey", "WORLDLINE_TEST_VALKEY"),
+    }
+}
+
 impl Services {
-    /// Starts both in the folder of a drill.
+    /// Starts all in the folder of a drill, with a Valkey for each of so many regions.
     ///
     /// # Errors
     /// What the command says.
-    pub async fn start(command: &Path, folder: &Folder) -> Result<Self, Failed> {
-        let (command, logs) = (command.to_owned(), folder.logs());
-        let instance = Instance { command, folder: folder.services(), logs, stopped: false };
-        let (etcd, postgres) = instance.start().await?;
-        Ok(Self { instance, etcd, postgres })
+    pub async fn start(command: &Path, folder: &Folder, regions: usize) -> Result<Self, Failed> {
+        let instance = |folder| Instance { command: command.to_owned(), folder, stopped: false };
+        let mut services = Self { instances: vec![instance(folder.services())], running: BTreeMap::new() };
+        let printed = services.instances[0].start(None).await?;
+        for service in [Service::Directory, Service::Ledger, Service::Bus, Service::Cache(0)] {
+            services.found(service, &printed)?;
+        }
+        for region in 1..regions {
+            services.instances.push(instance(folder.path().join(format!("cache-{region}"))));
+            services.start_one(Service::Cache(region)).await?;
+        }
+        Ok(services)
     }
 
-    fn of(&self, service: Service) -> &Running {
+    /// Where a service runs.
+    fn place(service: Service) -> usize {
         match service {
-            Service::Directory => &self.etcd,
-            Service::Ledger => &self.postgres,
+            Service::Cache(region) => region,
+            Service::Directory | Service::Ledger | Service::Bus => 0,
         }
     }
 
+    fn instance(&self, service: Service) -> &Instance {
+        &self.instances[Self::place(service)]
+    }
+
+    /// Takes the address and the process of a service from what the command has printed.
+    fn found(&mut self, service: Service, printed: &str) -> Result<(), Failed> {
+        let failed = |why| Failed::Service(format!("{} start: {why}", self.instances[0].command.display()));
+        let running = running(&variables(printed), named(service).1).map_err(failed)?;
+        self.running.insert(service, running);
+        Ok(())
+    }
+
+    async fn start_one(&mut self, service: Service) -> Result<(), Failed> {
+        let printed = self.instance(service).start(Some(named(service).0)).await?;
+        self.found(service, &printed)
+    }
+
     /// Where it listens.
+    ///
+    /// # Panics
+    /// For a region that there is not: all others were started.
     #[must_use]
     pub fn address(&self, service: Service) -> SocketAddr {
-        self.of(service).address
+        self.running.get(&service).expect("every service was started").address
+    }
+
+    fn process(&self, service: Service) -> Option<Known> {
+        self.running.get(&service)?.process
     }
 
     /// Whether it was not killed, and nobody has seen it end.
     #[must_use]
     pub fn is_up(&self, service: Service) -> bool {
-        self.of(service).process.is_some()
+        self.process(service).is_some()
     }
 
-    fn process(&mut self, service: Service) -> &mut Option<Known> {
-        match service {
-            Service::Directory => &mut self.etcd.process,
-            Service::Ledger => &mut self.postgres.process,
-        }
+    /// Takes its process away: it is gone, or will be.
+    fn take(&mut self, service: Service) -> Option<Known> {
+        self.running.get_mut(&service)?.process.take()
     }
 
     /// Looks whether it has ended by itself since the last look; what is wrong then.
-    pub fn ended(&mut self, service: Service) -> Option<String> {
-        let process = self.process(service);
-        let known = process.filter(|known| !known.lives())?;
-        *process = None;
-        Some(format!(
-            "{service} (process {}) has ended by itself; its log is {}",
-            known.pid,
-            self.instance.kept(service).display()
-        ))
+    pub fn ended(&mut self, service: Service, folder: &Folder) -> Option<String> {
+        let known = self.process(service).filter(|known| !known.lives())?;
+        self.take(service);
+        let log = kept(service, folder);
+        Some(format!("{service} (process {}) has ended by itself; its log is {}", known.pid, log.display()))
     }
 
     /// What the log of PostgreSQL says of processes that died though nobody killed them: it lives on, and has lost all
     /// connections.
     #[must_use]
-    pub fn crashes(&self) -> Vec<String> {
-        let log = fs::read(self.instance.log(Service::Ledger)).unwrap_or_default();
-        let kept = self.instance.kept(Service::Ledger);
+    pub fn crashes(&self, folder: &Folder) -> Vec<String> {
+        let log = fs::read(self.log(Service::Ledger)).unwrap_or_default();
+        let kept = kept(Service::Ledger, folder);
         crashes(&String::from_utf8_lossy(&log))
             .map(|line| format!("PostgreSQL crashed: {line} ({})", kept.display()))
             .collect()
@@ -164,38 +199,50 @@ impl Services {
 
     /// Kills it, with all its processes. Whether it was there.
     pub fn kill(&mut self, service: Service) -> bool {
-        let known = self.process(service).take();
-        known.inspect(|known| signal_all(known.pid, Signal::KILL)).is_some()
+        self.take(service).inspect(|known| signal_all(known.pid, Signal::KILL)).is_some()
     }
 
     /// Stops or continues it, with all its processes. Whether it is there.
     pub fn signal(&self, service: Service, signal: Signal) -> bool {
-        self.of(service).process.inspect(|known| signal_all(known.pid, signal)).is_some()
+        self.process(service).inspect(|known| signal_all(known.pid, signal)).is_some()
     }
 
-    /// Starts what was killed, on its old port with its old data.
+    /// Starts it if it was killed, on its old port with its old data.
     ///
     /// # Errors
     /// What the command says.
-    pub async fn start_again(&mut self) -> Result<(), Failed> {
-        if self.etcd.process.is_none() || self.postgres.process.is_none() {
-            (self.etcd, self.postgres) = self.instance.start().await?;
+    pub async fn start_again(&mut self, service: Service) -> Result<(), Failed> {
+        if self.is_up(service) { Ok(()) } else { self.start_one(service).await }
+    }
+
+    fn log(&self, service: Service) -> PathBuf {
+        self.instance(service).folder.join(named(service).0).join("log")
+    }
+
+    /// Stops all, and keeps their logs.
+    ///
+    /// # Errors
+    /// What the command says.
+    pub fn stop(&mut self, folder: &Folder) -> Result<(), Failed> {
+        for &service in self.running.keys() {
+            // One that was never started has none.
+            let _ = fs::copy(self.log(service), kept(service, folder));
         }
-        Ok(())
-    }
-
-    /// Stops both.
-    ///
-    /// # Errors
-    /// What the command says.
-    pub fn stop(&mut self) -> Result<(), Failed> {
-        self.instance.stop()
+        self.instances.iter_mut().try_for_each(Instance::stop)
     }
 }
 
+/// Where the log of a service is when the services' folder is gone.
+fn kept(service: Service, folder: &Folder) -> PathBuf {
+    folder.logs().join(match service {
+        Service::Cache(region) => format!("valkey-{region}.log"),
+        other => format!("{}.log", named(other).0),
+    })
+}
+
 impl Instance {
-    /// Starts what does not run in the folder.
-    async fn start(&self) -> Result<(Running, Running), Failed> {
+    /// Starts what does not run in the folder, or of that only this; what the command prints.
+    async fn start(&self, only: Option<&str>) -> Result<String, Failed> {
         let Self { command, folder, .. } = self;
         let failed = |why: &str| Failed::Service(format!("{} start: {why}", command.display()));
         let said = |error: std::io::Error| failed(&error.to_string());
@@ -203,6 +250,7 @@ impl Instance {
             .arg("start")
             .arg("--dir")
             .arg(folder)
+            .args(only.iter().flat_map(|name| ["--only", name]))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -212,38 +260,11 @@ impl Instance {
         let mut asked = Asked(child.map_err(said)?);
         let (out, errors) = (asked.0.stdout.take(), asked.0.stderr.take());
         let (status, out, errors) = tokio::join!(asked.0.wait(), printed(out), printed(errors));
-        if !status.map_err(said)?.success() {
-            return Err(failed(errors.trim()));
-        }
-        let variables = variables(&out);
-        match (running(&variables, "WORLDLINE_TEST_ETCD"), running(&variables, "WORLDLINE_TEST_POSTGRES")) {
-            (Ok(etcd), Ok(postgres)) => Ok((etcd, postgres)),
-            (Err(why), _) | (_, Err(why)) => Err(failed(&why)),
-        }
-    }
-
-    fn log(&self, service: Service) -> PathBuf {
-        let name = match service {
-            Service::Directory => "etcd",
-            Service::Ledger => "postgres",
-        };
-        self.folder.join(name).join("log")
-    }
-
-    /// Where the log of a service is when the services' folder is gone.
-    fn kept(&self, service: Service) -> PathBuf {
-        self.logs.join(match service {
-            Service::Directory => "etcd.log",
-            Service::Ledger => "postgres.log",
-        })
+        if status.map_err(said)?.success() { Ok(out) } else { Err(failed(errors.trim())) }
     }
 
     fn stop(&mut self) -> Result<(), Failed> {
         self.stopped = true;
-        for service in [Service::Directory, Service::Ledger] {
-            // One that was never started has none.
-            let _ = fs::copy(self.log(service), self.kept(service));
-        }
         let Self { command, folder, .. } = self;
         let asked = std::process::Command::new(&*command)
             .arg("stop")
@@ -338,7 +359,7 @@ mod tests {
         let script = "here=$(dirname \"$0\")\n[ \"$1\" = start ] || exit 0\n\
             trap 'echo clean >\"$here/cleaned\"; exit 130' TERM\necho up >\"$here/up\"\nwhile :; do sleep 0.01; done";
         let (folder, command) = scripted("services-test-given-up", script);
-        let starting = Services::start(&command, &folder);
+        let starting = Services::start(&command, &folder, 1);
         tokio::select! {
             _ = starting => panic!("it never ends"),
             () = until(|| folder.path().join("up").exists()) => {}
@@ -349,21 +370,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_service_that_ends_by_itself_is_noticed_once() {
-        let script = "[ \"$1\" = start ] || exit 0\nfor name in ETCD POSTGRES; do\n\
+        let script = "[ \"$1\" = start ] || exit 0\nfor name in ETCD POSTGRES NATS VALKEY; do\n\
             sleep 100 </dev/null >/dev/null 2>&1 &\necho \"export WORLDLINE_TEST_$name=http://127.0.0.1:9\"\n\
             echo \"export WORLDLINE_TEST_${name}_PID=$!\"\ndone";
         let (folder, command) = scripted("services-test-ended", script);
-        let mut services = Services::start(&command, &folder).await.expect("it starts");
-        assert_eq!([Service::Directory, Service::Ledger].map(|service| services.ended(service)), [None, None]);
-        let etcd = services.etcd.process.expect("it runs");
+        let mut services = Services::start(&command, &folder, 2).await.expect("it starts");
+        assert_eq!(
+            [Service::Directory, Service::Cache(1)].map(|service| services.ended(service, &folder)),
+            [None, None]
+        );
+        let etcd = services.process(Service::Directory).expect("it runs");
         signal_all(etcd.pid, Signal::KILL);
         until(|| !etcd.lives()).await;
-        assert!(services.ended(Service::Directory).is_some_and(|why| why.contains("etcd")));
-        assert_eq!((services.ended(Service::Directory), services.is_up(Service::Directory)), (None, false));
+        assert!(services.ended(Service::Directory, &folder).is_some_and(|why| why.contains("etcd")));
+        assert_eq!((services.ended(Service::Directory, &folder), services.is_up(Service::Directory)), (None, false));
         assert!(!services.kill(Service::Directory), "it is dead already");
         assert!(services.kill(Service::Ledger));
-        assert_eq!(services.ended(Service::Ledger), None, "who was killed is no surprise");
-        services.stop().expect("stops");
+        assert_eq!(services.ended(Service::Ledger, &folder), None, "who was killed is no surprise");
+        services.stop(&folder).expect("stops");
         folder.remove().expect("removes");
     }
 

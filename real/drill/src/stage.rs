@@ -93,12 +93,19 @@ impl Folder {
 #[must_use]
 pub const fn command(kind: Kind) -> Option<&'static str> {
     match kind {
-        Kind::Directory(_) | Kind::Ledger(_) | Kind::Bus(_) | Kind::Cache(..) | Kind::Replica(_) => None,
+        Kind::Directory(_) | Kind::Ledger(_) | Kind::Bus(_) | Kind::Cache(..) => None,
         Kind::Orchestrator(_) => Some("orchestrator"),
         Kind::Worker(..) => Some("worker"),
         Kind::Gateway(..) => Some("gateway"),
+        Kind::Replica(_) => Some("replica"),
         Kind::Player(..) | Kind::Double(..) => Some("bot"),
     }
+}
+
+/// Whether others call such a role: it listens, and has a certificate.
+#[must_use]
+pub const fn listens(kind: Kind) -> bool {
+    matches!(kind, Kind::Gateway(..) | Kind::Worker(..) | Kind::Replica(_))
 }
 
 /// Writes what all processes share: certificates, the world, the key of tokens.
@@ -110,8 +117,7 @@ pub fn prepare(folder: &Folder, scenario: &Scenario, nodes: &Nodes) -> Result<()
     let failed = |error: String| Failed::Process(format!("cannot make the certificates: {error}"));
     let authority = Authority::create().map_err(|error| failed(error.to_string()))?;
     authority.save(&certificates).map_err(|error| failed(error.to_string()))?;
-    let listening = |kind| matches!(kind, Kind::Gateway(..) | Kind::Worker(..));
-    for node in nodes.those(listening) {
+    for node in nodes.those(listens) {
         let issued = authority.issue(&Holder::Node(node), &["localhost".to_owned(), "127.0.0.1".to_owned()]);
         let saved = issued.and_then(|issued| issued.save(&certificates));
         saved.map_err(|error| failed(error.to_string()))?;
@@ -216,7 +222,7 @@ impl Told<'_> {
                 set("player", Value::Array(self.player(id, node.kind).map(Value::Table).into_iter().collect()));
                 return settings;
             }
-            Kind::Gateway(..) | Kind::Worker(..) => {
+            kind if listens(kind) => {
                 set("peers", peers());
                 let (ca, certificate, key) = (file("certificates/ca.pem"), stem("pem"), stem("key"));
                 set("tls", Value::Table(table([("ca", ca), ("certificate", certificate), ("key", key)])));
@@ -229,12 +235,19 @@ impl Told<'_> {
         set("node", whole(id.0));
         set("world", file("world.toml"));
         set("stop_patience", text(STOP_PATIENCE));
-        let address = |service| {
-            let address = self.members.stand_in(service).and_then(|node| self.links.address(id, node));
-            address.map(|address| address.to_string()).unwrap_or_default()
-        };
-        set("directory", Value::Array(vec![text(format!("http://{}", address(Service::Directory)))]));
-        set("ledger", text(format!("postgres://postgres@{}/postgres", address(Service::Ledger))));
+        for service in self.members.services() {
+            // A role has a link to each service that it uses.
+            let Some(at) = self.members.stand_in(service).and_then(|node| self.links.address(id, node)) else {
+                continue;
+            };
+            let one = |url: String| Value::Array(vec![text(url)]);
+            match service {
+                Service::Directory => set("directory", one(format!("http://{at}"))),
+                Service::Ledger => set("ledger", text(format!("postgres://postgres@{at}/postgres"))),
+                Service::Bus => set("bus", one(format!("nats://{at}"))),
+                Service::Cache(_) => set("cache", one(format!("redis://{at}"))),
+            }
+        }
         let lease = &self.scenario.lease;
         let lease = [("ttl", lease.ttl), ("margin", lease.margin), ("renewal", lease.renewal)];
         let lease = Value::Table(table(lease.map(|(key, span)| (key, duration(span)))));
@@ -244,12 +257,14 @@ impl Told<'_> {
                 set("token_key", file("token.key"));
                 let alternates = self.stage.alternates(region, usize::from(n));
                 set("alternates", Value::Array(alternates.into_iter().map(|node| whole(node.0)).collect()));
+                set("replica", Value::Array(vec![whole(self.stage.replica(region).0)]));
             }
             Kind::Worker(region, _) => {
                 set("region", text(&self.scenario.regions[region].name));
                 set("lease", lease);
             }
-            _ => set("lease", lease),
+            Kind::Orchestrator(_) => set("lease", lease),
+            _ => {}
         }
         settings
     }
@@ -307,6 +322,40 @@ mod tests {
     fn a_span_is_written_as_it_is_read() {
         assert_eq!(duration(Duration::from_millis(1_500)), text("1500ms"));
         assert_eq!(duration(Duration::from_nanos(1_234_567_890)), text("1.234567890s"));
+    }
+
+    #[tokio::test]
+    async fn each_process_is_told_where_its_services_are_and_players_too_how_soon_to_try_again() {
+        let mut scenario = worldline_scenarios::catalogue::find("swing").expect("in the catalogue").expect("reads");
+        scenario.knobs.retry.first = Duration::from_millis(70);
+        let nodes = Nodes::of(&scenario);
+        let (members, stage) = (Members::of(&nodes), world::Stage::of(&scenario, &nodes, 1));
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        let listen: BTreeMap<_, _> = nodes.those(listens).into_iter().map(|node| (node, nowhere)).collect();
+        let services = members.services().map(|service| (service, nowhere)).collect();
+        let ends = crate::links::Ends { roles: listen.clone(), services };
+        let mut ports = crate::ports::Ports::new(std::process::id().into());
+        let links = Links::open(&nodes, &members, &ends, &mut ports, 1, |kind| stage.takes_part(kind)).expect("opens");
+        let folder = Folder::create("stage-test", 1).expect("a folder");
+        let (scenario, folder) = (&scenario, &folder);
+        let told = Told { scenario, stage: &stage, folder, links: &links, listen: &listen, members: &members };
+        let of = |name: &str| {
+            let (id, node) = nodes.iter().find(|(_, node)| node.name == name).expect("in the scenario");
+            told.configuration(id, node, nowhere)
+        };
+        for name in ["player:1", "gateway:frankfurt:0", "replica:frankfurt", "orchestrator:0"] {
+            assert_eq!(of(name)["knobs"]["retry_first"].as_str(), Some("70ms"), "{name}");
+        }
+        let has = |name: &str| {
+            let told = of(name);
+            ["directory", "ledger", "bus", "cache", "replica"].map(|key| told.contains_key(key))
+        };
+        assert_eq!(has("player:1"), [false; 5]);
+        assert_eq!(has("gateway:frankfurt:0"), [true, true, false, true, true]);
+        assert_eq!(has("worker:frankfurt:0"), [true, true, true, true, false]);
+        assert_eq!(has("orchestrator:0"), [true, true, true, true, false]);
+        assert_eq!(has("replica:frankfurt"), [false, true, true, false, false]);
+        fs::remove_dir_all(folder.path()).expect("removes");
     }
 
     #[test]

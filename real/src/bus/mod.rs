@@ -21,6 +21,7 @@ mod tests;
 mod verdict;
 
 pub use config::{Config, Endpoint};
+pub use stream::NAME as STREAM;
 
 use crate::{Inbox, clock, ready::Readiness};
 use async_nats::{HeaderMap, Request, RequestErrorKind};

@@ -8,8 +8,8 @@ use async_nats::jetstream::{
 use std::{fmt, time::Duration};
 use worldline_system::{limits, time};
 
-/// Its name.
-pub(super) const NAME: &str = "WORLDLINE_FACTS";
+/// The name of the bus's one stream.
+pub const NAME: &str = "WORLDLINE_FACTS";
 /// All its subjects.
 pub(super) const SUBJECTS: &str = "worldline.facts.*";
 /// What a message may have besides its payload: the headers.

@@ -1,9 +1,9 @@
 //! What can be done to a running world from outside.
 
-use crate::proxy::{statements::When, way::Degraded};
+use crate::proxy::{requests::Harm, statements::When, way::Degraded};
 use std::{fmt, time::Duration};
 use worldline_proto::{LeaseId, NodeId};
-use worldline_scenarios::nodes::Nodes;
+use worldline_scenarios::nodes::{Kind, Nodes};
 
 /// Nodes of one side of a link that a description names.
 const NAMED_MAX: usize = 4;
@@ -15,6 +15,24 @@ pub enum Service {
     Directory,
     /// PostgreSQL.
     Ledger,
+    /// NATS.
+    Bus,
+    /// The Valkey of the region at this place of the scenario.
+    Cache(usize),
+}
+
+impl Service {
+    /// The service that a node is a member of.
+    #[must_use]
+    pub const fn of(kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::Directory(_) => Some(Self::Directory),
+            Kind::Ledger(_) => Some(Self::Ledger),
+            Kind::Bus(_) => Some(Self::Bus),
+            Kind::Cache(region, _) => Some(Self::Cache(region)),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Service {
@@ -22,6 +40,8 @@ impl fmt::Display for Service {
         f.write_str(match self {
             Self::Directory => "etcd",
             Self::Ledger => "PostgreSQL",
+            Self::Bus => "NATS",
+            Self::Cache(_) => "Valkey",
         })
     }
 }
@@ -41,6 +61,10 @@ impl Target {
     pub fn name(self, nodes: &Nodes) -> String {
         match self {
             Self::Role(node) => nodes.name(node).to_owned(),
+            Self::Service(service @ Service::Cache(_)) => {
+                let first = nodes.iter().find(|(_, node)| Service::of(node.kind) == Some(service));
+                format!("{service} ({})", first.map_or("", |(_, node)| &node.name))
+            }
             Self::Service(service) => service.to_string(),
         }
     }
@@ -106,6 +130,29 @@ pub enum Deed {
     Revoke(LeaseId),
     /// The directory's past is compacted away.
     Compact,
+    /// From now on the bus's requests are harmed so, until it is told otherwise.
+    Requests(Harm),
+    /// Connections to the bus break.
+    Disconnect(Option<NodeId>),
+    /// The bus recognises no name of a message any more.
+    ForgetNames,
+    /// Every consumer of the stream begins again so many messages back.
+    Rewind(u64),
+    /// Every consumer of the stream is deleted.
+    EndConsumers,
+    /// Of a cache, or of all, something is taken or spoilt.
+    Cache(Option<usize>, Loss),
+}
+
+/// What is done to the entries of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// FLUSHALL.
+    All,
+    /// So many of a thousand are deleted.
+    Some(u16),
+    /// So many of a thousand become something of another type.
+    Types(u16),
 }
 
 impl Deed {
@@ -153,6 +200,22 @@ impl Deed {
             Self::DelayCommits(from, by) => format!("the commits of {} reach the ledger {by:?} later", whose(from)),
             Self::Revoke(lease) => format!("lease {lease} is revoked"),
             Self::Compact => "etcd is compacted".to_owned(),
+            Self::Requests(harm) => harm.told(&whose),
+            Self::Disconnect(from) => format!("the connections of {} to NATS break", whose(from)),
+            Self::ForgetNames => "NATS recognises no message's name any more".to_owned(),
+            Self::Rewind(by) => format!("every consumer begins again {by} messages back"),
+            Self::EndConsumers => "every consumer is deleted".to_owned(),
+            Self::Cache(region, loss) => {
+                let caches =
+                    region.map_or("every Valkey".to_owned(), |at| target(&Target::Service(Service::Cache(at))));
+                match loss {
+                    Loss::All => format!("{caches} forgets everything (FLUSHALL)"),
+                    Loss::Some(permille) => format!("{caches} loses {} of its entries", percent((*permille).into())),
+                    Loss::Types(permille) => {
+                        format!("{} of the entries of {caches} are of another type", percent((*permille).into()))
+                    }
+                }
+            }
         }
     }
 }

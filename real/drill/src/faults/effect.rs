@@ -1,8 +1,9 @@
-//! Whether a fault has had an effect: what its deeds hit when it came, and what went wrong with statements while it lasted.
+//! Whether a fault has had an effect: what its deeds hit when it came, and what went wrong with statements and with the bus's
+//! requests while it lasted.
 //! A fault that hit nothing was not provoked, whatever was tried.
 
 use super::{Deed, Plan, Target};
-use crate::proxy::statements::Counts;
+use crate::proxy::{requests::Counts as OfRequests, requests::Harm, statements::Counts as OfStatements};
 use worldline_proto::NodeId;
 
 /// What a deed has come to.
@@ -57,14 +58,32 @@ impl Come {
     }
 }
 
-/// What a fault did to statements between these counts, in words, and whether that is nothing; each of its deeds for itself.
+/// What has gone wrong so far on the links whose bytes are understood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// To the ledger.
+    pub statements: OfStatements,
+    /// To the bus.
+    pub requests: OfRequests,
+}
+
+/// What a fault did on the links between these counts, in words, and whether that is nothing; each of its deeds for itself.
 #[must_use]
-pub fn done_to_statements(plan: &Plan, before: Counts, after: Counts) -> Vec<(String, bool)> {
+pub fn done_on_links(plan: &Plan, before: Counts, after: Counts) -> Vec<(String, bool)> {
+    let Counts { statements: was, requests: bus_was } = before;
+    let Counts { statements: is, requests: bus_is } = after;
     let told = plan.begin.iter().filter_map(|deed| {
         let (verb, count, what) = match deed {
-            Deed::LoseAnswers { .. } => ("swallowed", after.swallowed - before.swallowed, "answers"),
-            Deed::LoseConnections(..) => ("broke", after.broken - before.broken, "connections"),
-            Deed::DelayCommits(..) => ("delayed", after.delayed - before.delayed, "commits"),
+            Deed::LoseAnswers { .. } => ("swallowed", is.swallowed - was.swallowed, "answers"),
+            Deed::LoseConnections(..) => ("broke", is.broken - was.broken, "connections"),
+            Deed::DelayCommits(..) => ("delayed", is.delayed - was.delayed, "commits"),
+            Deed::Requests(Harm::LoseAnswers { .. }) => {
+                ("swallowed", bus_is.answers - bus_was.answers, "answers of the bus")
+            }
+            Deed::Requests(Harm::LoseRequests { .. }) => {
+                ("swallowed", bus_is.requests - bus_was.requests, "requests to the bus")
+            }
+            Deed::Requests(Harm::DelayDeliveries(_)) => ("delayed", bus_is.delayed - bus_was.delayed, "deliveries"),
             _ => return None,
         };
         let nothing = count == 0;
@@ -98,15 +117,19 @@ mod tests {
         let begin =
             vec![lose, Deed::LoseConnections(10, When::After), Deed::DelayCommits(None, Duration::from_secs(1))];
         let plan = Plan { begin, ..Plan::default() };
-        let before = Counts { swallowed: 3, broken: 4, delayed: 5 };
-        let nothing: Vec<_> = done_to_statements(&plan, before, before);
+        let counts = |statements| Counts { statements, ..Counts::default() };
+        let before = counts(OfStatements { swallowed: 3, broken: 4, delayed: 5 });
+        let nothing: Vec<_> = done_on_links(&plan, before, before);
         assert_eq!(
             nothing.iter().map(|(what, nothing)| (what.as_str(), *nothing)).collect::<Vec<_>>(),
             [("swallowed nothing", true), ("broke nothing", true), ("delayed nothing", true)]
         );
-        let after = Counts { swallowed: 4, broken: 6, delayed: 5 };
-        let done = done_to_statements(&plan, before, after);
+        let after = counts(OfStatements { swallowed: 4, broken: 6, delayed: 5 });
+        let done = done_on_links(&plan, before, after);
         assert_eq!(done.iter().map(|(_, nothing)| *nothing).collect::<Vec<_>>(), [false, false, true]);
-        assert!(done_to_statements(&Plan { begin: vec![Deed::Compact], ..Plan::default() }, before, after).is_empty());
+        assert!(done_on_links(&Plan { begin: vec![Deed::Compact], ..Plan::default() }, before, after).is_empty());
+        let lose = Harm::LoseAnswers { from: None, of: worldline_sim::bus::Which::All, permille: 1_000 };
+        let plan = Plan { begin: vec![Deed::Requests(lose)], ..Plan::default() };
+        assert_eq!(done_on_links(&plan, before, after), [("swallowed nothing".to_owned(), true)]);
     }
 }

@@ -3,26 +3,28 @@
 //! The fault is the simulator's own: resolved by the same code, to the same nodes. Here each is turned into what can be done
 //! to processes, links and services from outside; what cannot is named with its reason and left out, never pretended.
 //!
-//! One etcd stands for all members of the directory and one PostgreSQL for all members of the ledger. What befalls members
-//! befalls the service if it befalls a majority of the directory, or the ledger's primary; else the service would go on, and
-//! so the one process does.
+//! One etcd stands for all members of the directory, one PostgreSQL for all of the ledger, one NATS for all of the bus, and one
+//! Valkey for the servers of a region's cache. What befalls members befalls the service if it befalls a majority of the
+//! directory or the bus, or the primary of the ledger or a cache; else the service would go on, and so the one process does.
 
 mod deed;
 mod effect;
+mod members;
 mod reasons;
 
-use crate::proxy::{statements::When, way::Degraded};
-pub use deed::{Deed, Service, Target};
-pub use effect::{Come, Effect, done_to_statements};
+use crate::proxy::{requests::Harm, statements::When, way::Degraded};
+pub use deed::{Deed, Loss, Service, Target};
+pub use effect::{Come, Counts, Effect, done_on_links};
+pub use members::Members;
 use reasons::why_not;
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 use worldline_proto::{EntityId, LeaseId, NodeId};
 use worldline_scenarios::{
     format::Scenario,
     inject::{Ending, Injection, Now, injection},
     nodes::{Kind, Nodes, Roles},
 };
-use worldline_sim::{Fault, directory, ledger};
+use worldline_sim::{Fault, bus, cache, directory, ledger};
 use worldline_system::time;
 
 /// What a drill does for one fault.
@@ -36,87 +38,7 @@ pub struct Plan {
     pub skipped: Vec<String>,
 }
 
-/// The nodes that stand for the services, and the members that they stand for.
-#[derive(Clone, Debug)]
-pub struct Members {
-    directory: BTreeSet<NodeId>,
-    ledger: BTreeSet<NodeId>,
-}
-
 impl Members {
-    /// Of these nodes.
-    #[must_use]
-    pub fn of(nodes: &Nodes) -> Self {
-        let those = |holds: fn(Kind) -> bool| nodes.those(holds).into_iter().collect();
-        Self {
-            directory: those(|kind| matches!(kind, Kind::Directory(_))),
-            ledger: those(|kind| matches!(kind, Kind::Ledger(_))),
-        }
-    }
-
-    /// The node by whose name a service's links go: its first member. The ledger's first member is its primary.
-    #[must_use]
-    pub fn stand_in(&self, service: Service) -> Option<NodeId> {
-        match service {
-            Service::Directory => self.directory.first().copied(),
-            Service::Ledger => self.ledger.first().copied(),
-        }
-    }
-
-    /// Which service a node is a member of.
-    #[must_use]
-    pub fn service(&self, node: NodeId) -> Option<Service> {
-        let directory = self.directory.contains(&node).then_some(Service::Directory);
-        directory.or(self.ledger.contains(&node).then_some(Service::Ledger))
-    }
-
-    /// The targets that these nodes are; for members that are too few, why they are none.
-    fn targets(&self, nodes: &Nodes, which: &[NodeId]) -> (Vec<Target>, Vec<String>) {
-        let runs = |node: NodeId| nodes.kind(node).is_some_and(runs);
-        let roles = which.iter().filter(|node| self.service(**node).is_none() && runs(**node));
-        let mut targets: Vec<Target> = roles.map(|&node| Target::Role(node)).collect();
-        let mut skipped = Vec::new();
-        // What is not there cannot be befallen; that is worth a word only where nothing else is meant.
-        if !which.is_empty() && !which.iter().any(|&node| runs(node)) {
-            let absent: Vec<_> = which.iter().map(|&node| nodes.name(node)).collect();
-            skipped.push(format!("{} cannot be befallen: {}", absent.join(", "), reasons::NEITHER_BUS_NOR_CACHE));
-        }
-        for service in [Service::Directory, Service::Ledger] {
-            let hit: Vec<NodeId> = which.iter().copied().filter(|&node| self.service(node) == Some(service)).collect();
-            if hit.is_empty() {
-                continue;
-            }
-            let out = match service {
-                Service::Directory => hit.len() * 2 > self.directory.len(),
-                Service::Ledger => self.stand_in(service).is_some_and(|primary| hit.contains(&primary)),
-            };
-            if out {
-                targets.push(Target::Service(service));
-            } else {
-                let names: Vec<_> = hit.iter().map(|&node| nodes.name(node)).collect();
-                let (names, is) = (names.join(", "), if hit.len() == 1 { "is" } else { "are" });
-                let what = match service {
-                    Service::Directory => format!("no majority of the {} members", self.directory.len()),
-                    Service::Ledger => "not the primary".to_owned(),
-                };
-                skipped.push(format!(
-                    "{names} {is} {what} that the one {service} stands for, which goes on as they would"
-                ));
-            }
-        }
-        (targets, skipped)
-    }
-
-    /// One side of a link: members as the node that stands for them.
-    fn side(&self, nodes: &Nodes, which: &[NodeId]) -> (Vec<NodeId>, Vec<String>) {
-        let (targets, skipped) = self.targets(nodes, which);
-        let node = |target: Target| match target {
-            Target::Role(node) => Some(node),
-            Target::Service(service) => self.stand_in(service),
-        };
-        (targets.into_iter().filter_map(node).collect(), skipped)
-    }
-
     /// What a drill does for a fault that the simulator would inject so.
     #[must_use]
     pub fn plan(&self, nodes: &Nodes, injection: &Injection) -> Plan {
@@ -171,11 +93,22 @@ impl Members {
             Fault::Ledger(fault) => statement(fault).map_err(|why| plan.skipped.push(why)).ok(),
             Fault::Directory(directory::Fault::DelayRequests { from, by }) => {
                 // Bytes to etcd that arrive later are requests that are looked at later, also when their caller has gone.
-                let from = from.map_or_else(|| nodes.those(|kind| !service_kind(kind)), |node| vec![node]);
                 let to = self.stand_in(Service::Directory).into_iter().collect();
-                let how = Degraded { delay: span(*by), ..Degraded::default() };
-                Some(Deed::Degrade { id: DELAYED_REQUESTS, from, to, both: false, how })
+                Some(late(nodes, DELAYED_REQUESTS, *from, to, *by))
             }
+            Fault::Cache(cache::Fault::DelayRequests { from, by }) => {
+                let caches = self.services().filter(|service| matches!(service, Service::Cache(_)));
+                let to = caches.filter_map(|cache| self.stand_in(cache)).collect();
+                Some(late(nodes, DELAYED_LOOKUPS, *from, to, *by))
+            }
+            Fault::Bus(fault) => bus_deed(fault).or_else(|| {
+                plan.skipped.push(why_not(&Fault::Bus(*fault)));
+                None
+            }),
+            Fault::Cache(fault) => cache_deed(fault).or_else(|| {
+                plan.skipped.push(why_not(&Fault::Cache(*fault)));
+                None
+            }),
             Fault::Directory(directory::Fault::RevokeEarly { lease }) => Some(Deed::Revoke(*lease)),
             Fault::Directory(directory::Fault::Compact) => Some(Deed::Compact),
             other => {
@@ -203,6 +136,38 @@ impl Members {
 
 /// Names the delay of requests to the directory among the cuts: a scenario has at most 256 faults.
 const DELAYED_REQUESTS: u32 = u32::MAX;
+/// The same of requests to the caches.
+const DELAYED_LOOKUPS: u32 = u32::MAX - 1;
+
+/// What one node, or every one, sends there arrives later.
+fn late(nodes: &Nodes, id: u32, from: Option<NodeId>, to: Vec<NodeId>, by: time::Duration) -> Deed {
+    let from = from.map_or_else(|| nodes.those(|kind| Service::of(kind).is_none()), |node| vec![node]);
+    Deed::Degrade { id, from, to, both: false, how: Degraded { delay: span(by), ..Degraded::default() } }
+}
+
+/// What is done to the bus beyond its process, if anything can be.
+fn bus_deed(fault: &bus::Fault) -> Option<Deed> {
+    Some(match *fault {
+        bus::Fault::LoseAnswers { from, of, permille } => Deed::Requests(Harm::LoseAnswers { from, of, permille }),
+        bus::Fault::LoseRequests { from, of, permille } => Deed::Requests(Harm::LoseRequests { from, of, permille }),
+        bus::Fault::DelayDeliveries { by } => Deed::Requests(Harm::DelayDeliveries(span(by))),
+        bus::Fault::Disconnect { from } => Deed::Disconnect(from),
+        bus::Fault::RewindConsumers { by } => Deed::Rewind(by),
+        bus::Fault::EndConsumers => Deed::EndConsumers,
+        bus::Fault::ForgetIds => Deed::ForgetNames,
+        bus::Fault::LeaderChange | bus::Fault::Purge | bus::Fault::Full { .. } => return None,
+    })
+}
+
+/// What is done to a cache beyond its process, if anything can be.
+fn cache_deed(fault: &cache::Fault) -> Option<Deed> {
+    Some(match *fault {
+        cache::Fault::Flush { region } => Deed::Cache(region, Loss::All),
+        cache::Fault::Evict { region, permille } => Deed::Cache(region, Loss::Some(permille)),
+        cache::Fault::WrongTypes { region, permille } => Deed::Cache(region, Loss::Types(permille)),
+        _ => return None,
+    })
+}
 
 /// What befalls a process as a whole.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -231,19 +196,19 @@ fn ending(deed: &Deed, end: &[Ending]) -> Option<Deed> {
         Deed::LoseAnswers { from, .. } => Deed::LoseAnswers { from: *from, permille: 0, count: 0 },
         Deed::LoseConnections(_, when) => Deed::LoseConnections(0, *when),
         Deed::DelayCommits(from, _) => Deed::DelayCommits(*from, Duration::ZERO),
-        Deed::Restart(_) | Deed::StartIfDead(_) | Deed::Resume(_) | Deed::Mend(_) | Deed::Revoke(_) | Deed::Compact => {
-            return None;
-        }
+        Deed::Requests(harm) => Deed::Requests(harm.over()),
+        Deed::Restart(_)
+        | Deed::StartIfDead(_)
+        | Deed::Resume(_)
+        | Deed::Mend(_)
+        | Deed::Revoke(_)
+        | Deed::Compact
+        | Deed::Disconnect(_)
+        | Deed::ForgetNames
+        | Deed::Rewind(_)
+        | Deed::EndConsumers
+        | Deed::Cache(..) => return None,
     })
-}
-
-/// Whether a drill has a process for such a node, or one that stands for it.
-const fn runs(kind: Kind) -> bool {
-    !matches!(kind, Kind::Bus(_) | Kind::Cache(..) | Kind::Replica(_))
-}
-
-const fn service_kind(kind: Kind) -> bool {
-    matches!(kind, Kind::Directory(_) | Kind::Ledger(_))
 }
 
 const fn span(span: time::Duration) -> Duration {
@@ -357,12 +322,11 @@ mod tests {
                 "zombie-slow-clock" => (&[0, 1, 0], &[1, 0, 1]),
                 "zombie-outbox" => (&[0, 1], &[1, 0]),
                 "gateway-drain" => (&[1, 1], &[0, 0]),
-                "region-loss" => (&[4], &[0]),
-                "core-region-loss" => (&[6], &[1]),
+                "region-loss" => (&[6], &[0]),
+                "core-region-loss" => (&[8], &[2]),
                 "orchestrator-crash-midplan" => (&[1, 0], &[0, 1]),
-                "bus-down" => (&[0], &[1]),
-                "bus-ack-lost" => (&[0, 0, 0, 0], &[1, 1, 1, 1]),
-                "cache-wipe" => (&[0, 1, 0, 0], &[1, 0, 1, 1]),
+                "bus-ack-lost" => (&[1, 1, 1, 1], &[0, 0, 0, 0]),
+                "cache-wipe" => (&[1, 1, 1, 1], &[0, 0, 0, 0]),
                 _ => (&[1], &[0]),
             };
             assert_eq!((&provoked[..], &skipped[..]), (expected, left_out), "{name}");
@@ -383,12 +347,29 @@ mod tests {
     }
 
     #[test]
+    fn bus_and_caches_are_befallen_as_processes_and_in_what_they_are_asked() {
+        let (_, plans) = of_catalogue("bus-down");
+        let nats = Target::Service(Service::Bus);
+        assert_eq!((&plans[0].begin, &plans[0].end), (&vec![Deed::Crash(nats)], &vec![Deed::StartIfDead(nats)]));
+        let (nodes, plans) = with_fault("kind = \"pause\"\nnode = \"cache:frankfurt:0\"\nfor = \"3s\"");
+        assert_eq!(plans[0].begin, [Deed::Pause(Target::Service(Service::Cache(1)))]);
+        assert_eq!(plans[0].begin[0].told(&nodes), "Valkey (cache:frankfurt:0) is stopped (SIGSTOP)");
+        let (_, plans) = with_fault("kind = \"cache-flush\"\nregion = \"frankfurt\"");
+        assert_eq!(plans[0].begin, [Deed::Cache(Some(1), Loss::All)]);
+        let (_, plans) = with_fault("kind = \"bus-delay-deliveries\"\nby = \"1s\"\nfor = \"5s\"");
+        let late = |seconds| Deed::Requests(Harm::DelayDeliveries(Duration::from_secs(seconds)));
+        assert_eq!((&plans[0].begin, &plans[0].end), (&vec![late(1)], &vec![late(0)]));
+        let (_, plans) = with_fault("kind = \"crash\"\nnode = \"replica:frankfurt\"");
+        assert!(matches!(plans[0].begin[..], [Deed::Crash(Target::Role(_))]));
+    }
+
+    #[test]
     fn a_cut_from_the_core_is_one_from_what_stands_for_it() {
         let (nodes, plans) = of_catalogue("core-unreachable");
         let Deed::Cut { from, to, both, .. } = &plans[0].begin[0] else { panic!("{:?}", plans[0]) };
         let names = |ids: &[NodeId]| ids.iter().map(|&id| nodes.name(id).to_owned()).collect::<Vec<_>>();
-        assert_eq!(names(from).len(), 4);
-        assert_eq!(names(to), ["orchestrator:0", "orchestrator:1", "directory:0", "ledger:0"]);
+        assert_eq!(names(from).len(), 2 + 2 + 1 + 1, "workers, gateways, the replica, the cache");
+        assert_eq!(names(to), ["orchestrator:0", "orchestrator:1", "directory:0", "ledger:0", "bus:0"]);
         assert!(both);
         assert!(matches!(plans[0].end[..], [Deed::Mend(0)]));
     }
@@ -400,6 +381,8 @@ mod tests {
             ("kind = \"hold-outbox\"\nnode = \"worker:frankfurt:0\"\nwhich = \"any\"", "a signal stops"),
             ("kind = \"ledger-switchover\"", "one PostgreSQL stands for"),
             ("kind = \"directory-leader-change\"", "one etcd stands for"),
+            ("kind = \"bus-leader-change\"", "one NATS stands for"),
+            ("kind = \"crash\"\nnode = \"cache:frankfurt:1\"", "not the primary that the one Valkey stands for"),
         ] {
             let (_, plans) = with_fault(fault);
             assert_eq!(plans[0].begin, [], "{fault}");

@@ -1,9 +1,6 @@
 //! Why a fault is left out of a drill.
 
-use worldline_sim::{Fault, directory, ledger};
-
-/// Why faults of bus, caches and replicas are left out.
-pub const NEITHER_BUS_NOR_CACHE: &str = "a drill runs neither bus nor cache nor replica yet";
+use worldline_sim::{Fault, bus, cache, directory, ledger};
 
 /// Why nobody can provoke this from outside.
 pub fn why_not(fault: &Fault) -> String {
@@ -31,8 +28,28 @@ pub fn why_not(fault: &Fault) -> String {
                 }
             }
         }
-        Fault::Bus(_) => outside("a fault of the bus", NEITHER_BUS_NOR_CACHE),
-        Fault::Cache(_) => outside("a fault of a cache", NEITHER_BUS_NOR_CACHE),
+        Fault::Bus(fault) => {
+            use bus::Fault as F;
+            match fault {
+                F::LeaderChange => outside("an election of the bus", "one NATS stands for all members"),
+                F::Purge => outside("a purged stream", "the drill reads at the end what it has stored"),
+                F::Full { .. } => outside("a full stream", "who uses it refuses one with other limits than it knows"),
+                other => unreachable!("{other:?} is provoked"),
+            }
+        }
+        Fault::Cache(fault) => {
+            use cache::Fault as F;
+            match fault {
+                F::Failover { .. } | F::DelayReplication { .. } => {
+                    outside("what befalls a cache's followers", "one Valkey stands for the primary and them")
+                }
+                F::LoseAnswers { .. } => outside(
+                    "a lost answer of a cache",
+                    "all answers of a caller share one stream, known by their order",
+                ),
+                other => unreachable!("{other:?} is provoked"),
+            }
+        }
         Fault::Directory(fault) => {
             use directory::Fault as F;
             match fault {

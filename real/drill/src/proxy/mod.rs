@@ -2,7 +2,9 @@
 //! for the callee, so that each link can be cut, cut one way, or degraded by itself.
 
 pub mod datagrams;
+pub mod nats;
 pub mod postgres;
+pub mod requests;
 pub mod statements;
 pub mod stream;
 pub mod way;

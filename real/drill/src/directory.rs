@@ -1,9 +1,8 @@
-//! What a run leaves behind outside its processes: what etcd's watch tells from revision 1 on, over a connection of the
-//! drill's own, and the ledger's journal, whose times are the wall clock's.
+//! etcd as the drill itself speaks to it, past all links: what its watch tells from revision 1 on, and what is done to leases.
 //!
 //! Invariant: what is missing or cannot be read is an error, never a shorter history.
 
-use crate::processes::Failed;
+use crate::{present::Records, processes::Failed};
 use etcd_client::{Client, Event, EventType, WatchOptions};
 use std::{
     collections::BTreeMap,
@@ -15,12 +14,11 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use worldline_proto::{EntityId, LeaseId, NodeId, Revision};
+use worldline_proto::{LeaseId, Revision};
 use worldline_real::{clock, directory::codec};
-use worldline_scenarios::{inject::Now, nodes::Roles};
 use worldline_system::{
-    doors::directory::{Change, Key, Record, Value},
-    time::{Duration as Span, Instant, UnixTime},
+    doors::directory::Change,
+    time::{Duration as Span, Instant},
 };
 
 /// How soon a broken watch is tried again.
@@ -32,10 +30,6 @@ const LAST_PATIENCE: Duration = Duration::from_secs(10);
 /// How much later than its commit a standing watch may tell of a revision. It is direct, but the machine may be loaded; one
 /// that is silent for longer is broken off and begun anew.
 const WATCH_LATE_MAX: Span = Span::from_secs(2);
-/// How far a moment of the wall clock may be off on the monotonic one.
-pub const CLOCK_ERROR_MAX: Span = Span::from_millis(5);
-/// How often both clocks are read for one look.
-const LOOKS: usize = 5;
 /// All keys of the directory.
 const PREFIX: &str = "/worldline/";
 
@@ -131,7 +125,7 @@ impl Directory {
         let options = etcd_client::GetOptions::new().with_prefix();
         let asked = timeout(PATIENCE, client.get(PREFIX, Some(options))).await;
         let answer = asked.ok()?.ok()?;
-        Some(Records(answer.kvs().iter().filter_map(|pair| codec::record(pair).ok()).collect()))
+        Some(Records::of(answer.kvs().iter().filter_map(|pair| codec::record(pair).ok()).collect()))
     }
 
     /// Ends a lease.
@@ -272,122 +266,11 @@ fn revisions(at: Instant, earliest: impl Fn(Revision) -> Instant, events: &[Even
     Ok(all)
 }
 
-/// The directory as it stands.
-#[derive(Clone, Debug)]
-pub struct Records(Vec<Record>);
-
-impl Records {
-    fn leader(&self) -> Option<(NodeId, LeaseId)> {
-        self.0.iter().find_map(|record| match record.value {
-            Value::Leader(leader) => Some((leader.node, leader.lease)),
-            _ => None,
-        })
-    }
-
-    fn worker(&self, holds: impl Fn(LeaseId, NodeId) -> bool) -> Option<(LeaseId, NodeId)> {
-        let workers = self.0.iter().filter_map(|record| match (record.key, record.value) {
-            (Key::Worker(lease), Value::Worker(worker)) => Some((lease, worker.node)),
-            _ => None,
-        });
-        workers.filter(|&(lease, node)| holds(lease, node)).last()
-    }
-}
-
-/// The records, and which nodes stand for the services: their leader and their primary.
-#[derive(Clone, Debug)]
-pub struct Present {
-    /// What the directory says. `None`: nothing.
-    pub records: Option<Records>,
-    /// The directory's.
-    pub directory: Option<NodeId>,
-    /// The ledger's.
-    pub ledger: Option<NodeId>,
-}
-
-impl Roles for Present {
-    fn orchestrator_leader(&self) -> Option<NodeId> {
-        self.records.as_ref()?.leader().map(|(node, _)| node)
-    }
-
-    fn directory_leader(&self) -> Option<NodeId> {
-        self.directory
-    }
-
-    fn ledger_primary(&self) -> Option<NodeId> {
-        self.ledger
-    }
-
-    fn bus_leader(&self) -> Option<NodeId> {
-        None
-    }
-
-    fn owner(&self, entity: EntityId) -> Option<NodeId> {
-        let records = self.records.as_ref()?;
-        let owner = records.0.iter().find_map(|record| match (record.key, record.value) {
-            (Key::Owner(owned), Value::Owner(ownership)) if owned == entity => Some(ownership.lease),
-            _ => None,
-        })?;
-        records.worker(|lease, _| lease == owner).map(|(_, node)| node)
-    }
-}
-
-impl Now for Present {
-    fn lease(&self, node: NodeId) -> Option<LeaseId> {
-        let records = self.records.as_ref()?;
-        let leader = records.leader().filter(|&(leader, _)| leader == node).map(|(_, lease)| lease);
-        leader.or_else(|| records.worker(|_, at| at == node).map(|(lease, _)| lease))
-    }
-}
-
-/// How the wall clock stood against the monotonic one, from time to time: what the ledger's commits are dated by.
-#[derive(Clone, Debug, Default)]
-pub struct WallClock(Vec<(Instant, UnixTime)>);
-
-impl WallClock {
-    /// Looks at both.
-    pub fn look(&mut self) {
-        let look = || (clock::now(), clock::unix_now(), clock::now());
-        self.looked(std::iter::repeat_with(look).take(LOOKS));
-    }
-
-    /// Takes the tightest of some looks: the monotonic clock, the wall's, and again the monotonic one. One that is too wide,
-    /// because the machine had other things to do in between, is only taken where there is no other.
-    fn looked(&mut self, looks: impl Iterator<Item = (Instant, UnixTime, Instant)>) {
-        let tightest = looks.min_by_key(|(before, _, after)| after.since(*before));
-        let Some((before, wall, after)) = tightest else { return };
-        let width = after.since(before);
-        if width <= CLOCK_ERROR_MAX || self.0.is_empty() {
-            self.0.push((before + width / 2, wall));
-        }
-    }
-
-    /// A moment of the wall clock, by the monotonic one: by the last look before it, or else the first.
-    ///
-    /// # Errors
-    /// Nobody ever looked.
-    pub fn monotonic(&self, wall: UnixTime) -> Result<Instant, Failed> {
-        let before = self.0.iter().rev().find(|(_, known)| *known <= wall).or(self.0.first());
-        let &(at, known) = before.ok_or_else(|| Failed::History("nobody has looked at the clocks".to_owned()))?;
-        let (wall, known) = (wall.as_nanos(), known.as_nanos());
-        Ok(if wall >= known { at + Span::from_nanos(wall - known) } else { at - Span::from_nanos(known - wall) })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_tightest_look_is_taken_and_none_that_is_too_wide() {
-        let mut clocks = WallClock::default();
-        let look = |before_ms, wall_ms: u64, after_ms| {
-            let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
-            (at(before_ms), UnixTime::from_nanos(wall_ms * 1_000_000), at(after_ms))
-        };
-        clocks.looked([look(10, 1_000, 30), look(40, 1_031, 42), look(50, 1_045, 60)].into_iter());
-        clocks.looked([look(70, 1_060, 170)].into_iter());
-        assert_eq!(clocks.0, [(Instant::from_nanos(41_000_000), UnixTime::from_nanos(1_031_000_000))]);
-    }
+    use worldline_proto::EntityId;
+    use worldline_system::doors::directory::{Key, Record, Value};
 
     fn boss() -> Key {
         Key::Owner(EntityId::new(worldline_proto::EntityKind::Boss, 1).expect("small"))
@@ -421,17 +304,5 @@ mod tests {
         assert!(hole.contains("revision 2") && hole.contains("leader"), "{hole}");
         let wrong = watched(vec![put(2)], Some("`/worldline/x` is no key".to_owned()));
         assert_eq!(missing(&wrong, Revision(2), &keys(2)), wrong.wrong);
-    }
-
-    #[test]
-    fn a_commit_is_dated_by_the_last_look_before_it() {
-        let clocks = WallClock(vec![
-            (Instant::from_nanos(100), UnixTime::from_nanos(1_000)),
-            // The wall clock was set forward by 50 in between.
-            (Instant::from_nanos(200), UnixTime::from_nanos(1_150)),
-        ]);
-        let at = |wall| clocks.monotonic(UnixTime::from_nanos(wall)).expect("looked").as_nanos();
-        assert_eq!((at(1_040), at(1_160), at(990)), (140, 210, 90));
-        assert!(WallClock::default().monotonic(UnixTime::from_nanos(1)).is_err());
     }
 }

@@ -1,0 +1,203 @@
+//! What can be done to a running world from outside.
+
+use super::{World, life};
+use crate::{
+    bus, cache,
+    faults::{Deed, Effect, Loss, Service, Target},
+    processes::{Failed, Process},
+    stage::Folder,
+};
+use rustix::process::Signal;
+use worldline_proto::NodeId;
+use worldline_real::clock;
+use worldline_scenarios::nodes::Nodes;
+use worldline_system::history::What;
+
+impl World<'_> {
+    /// Does what a fault demands, and says whether anything is otherwise for it.
+    ///
+    /// # Errors
+    /// What cannot be started again.
+    pub async fn act(&mut self, deed: &Deed, folder: &Folder) -> Result<Effect, Failed> {
+        let dead = |nodes: &Nodes, target: &Target| format!("{} does not run", target.name(nodes));
+        Ok(match deed {
+            Deed::Crash(target) => {
+                self.targeted(*target).into_iter().for_each(|node| self.links.crashed(node));
+                let killed = self.kill(*target, folder).await;
+                Effect::of(killed, || dead(&self.nodes, target))
+            }
+            Deed::Kill(target) => {
+                let killed = self.kill(*target, folder).await;
+                Effect::of(killed, || dead(&self.nodes, target))
+            }
+            Deed::Stop(target) => {
+                self.look_at(*target, folder);
+                let asked = match target {
+                    Target::Role(node) => self.processes.get_mut(node).is_some_and(Process::ask_to_stop),
+                    Target::Service(_) => self.kill(*target, folder).await,
+                };
+                Effect::of(asked, || dead(&self.nodes, target))
+            }
+            Deed::Restart(target) => {
+                let killed = self.kill(*target, folder).await;
+                self.start_again(*target).await?;
+                Effect::of(killed, || format!("{}: it is only started", dead(&self.nodes, target)))
+            }
+            Deed::StartIfDead(target) => {
+                self.start_again(*target).await?;
+                Effect::Hit
+            }
+            Deed::Pause(target) => {
+                self.look_at(*target, folder);
+                let paused = self.signal(*target, Signal::STOP);
+                Effect::of(paused, || format!("{}, or is stopped already", dead(&self.nodes, target)))
+            }
+            Deed::Resume(target) => {
+                self.signal(*target, Signal::CONT);
+                Effect::Hit
+            }
+            Deed::Cut { id, from, to, both } => self.links.cut(*id, from, to, *both),
+            Deed::Degrade { id, from, to, both, how } => self.links.degrade(*id, from, to, *both, *how),
+            Deed::Mend(id) => {
+                self.links.mend(*id);
+                Effect::Hit
+            }
+            // What these hit, their end tells.
+            Deed::LoseAnswers { from, permille, count } => {
+                self.links.statements().lose_answers(*from, *permille, *count);
+                Effect::Hit
+            }
+            Deed::LoseConnections(permille, when) => {
+                self.links.statements().lose_connections(*permille, *when);
+                Effect::Hit
+            }
+            Deed::DelayCommits(from, by) => {
+                self.links.statements().delay_commits(*from, *by);
+                Effect::Hit
+            }
+            Deed::Revoke(lease) => match self.directory.revoke(*lease).await {
+                Ok(_) => Effect::Hit,
+                Err(why) => Effect::Nothing(format!("lease {lease} was not revoked: {why}")),
+            },
+            Deed::Compact => match self.directory.compact().await {
+                Ok(_) => Effect::Hit,
+                Err(why) => Effect::Nothing(format!("etcd was not compacted: {why}")),
+            },
+            // What it hits, its end tells.
+            Deed::Requests(harm) => {
+                self.links.requests().harm(*harm);
+                Effect::Hit
+            }
+            Deed::Disconnect(from) => {
+                Effect::of(self.links.requests().disconnect(*from), || "nobody was connected to NATS".to_owned())
+            }
+            Deed::ForgetNames => {
+                self.links.requests().forget_names();
+                Effect::Hit
+            }
+            Deed::Rewind(by) => of_consumers(bus::rewind(self.services.address(Service::Bus), *by).await),
+            Deed::EndConsumers => of_consumers(bus::end_consumers(self.services.address(Service::Bus)).await),
+            Deed::Cache(region, loss) => self.lose(*region, *loss).await,
+        })
+    }
+
+    /// Takes or spoils entries of a region's cache, or of all.
+    async fn lose(&self, region: Option<usize>, loss: Loss) -> Effect {
+        let (mut lost, mut why) = (0, "there was nothing in it".to_owned());
+        for service in self.members.services().filter(|service| matches!(service, Service::Cache(_))) {
+            if region.is_some_and(|region| service != Service::Cache(region)) {
+                continue;
+            }
+            match cache::lose(self.services.address(service), loss, self.seed).await {
+                Ok(count) => lost += count,
+                Err(error) => why = format!("{} says: {error}", Target::Service(service).name(&self.nodes)),
+            }
+        }
+        Effect::of(lost > 0, || why)
+    }
+
+    /// The node whose links are those of a target.
+    fn targeted(&self, target: Target) -> Option<NodeId> {
+        match target {
+            Target::Role(node) => Some(node),
+            Target::Service(service) => self.members.stand_in(service),
+        }
+    }
+
+    /// Whether it was this that ended it.
+    async fn kill(&mut self, target: Target, folder: &Folder) -> bool {
+        match target {
+            Target::Role(node) => {
+                let Some(process) = self.processes.get_mut(&node) else { return false };
+                // What it still writes until it is gone is put before this.
+                let at = clock::now();
+                match process.kill().await {
+                    Ok(true) => {
+                        self.seen.push((at, node, life(folder, node), What::Crashed));
+                        true
+                    }
+                    Ok(false) => false,
+                    Err(complaint) => {
+                        self.ended_by_itself(node, complaint, folder);
+                        false
+                    }
+                }
+            }
+            Target::Service(service) => {
+                self.look_at(target, folder);
+                self.paused.remove(&service);
+                self.services.kill(service)
+            }
+        }
+    }
+
+    async fn start_again(&mut self, target: Target) -> Result<(), Failed> {
+        self.targeted(target).into_iter().for_each(|node| self.links.started(node));
+        match target {
+            Target::Role(node) => match self.processes.get(&node) {
+                Some(process) if !process.is_up() => self.start_one(node),
+                _ => Ok(()),
+            },
+            Target::Service(service) => self.services.start_again(service).await,
+        }
+    }
+
+    /// Stops or continues it. Whether that changes anything.
+    fn signal(&mut self, target: Target, signal: Signal) -> bool {
+        match target {
+            Target::Role(node) => self.processes.get_mut(&node).is_some_and(|process| process.signal(signal)),
+            Target::Service(service) => {
+                let there = self.services.signal(service, signal);
+                let changed = match signal {
+                    Signal::STOP if there => self.paused.insert(service),
+                    _ => self.paused.remove(&service),
+                };
+                there && changed
+            }
+        }
+    }
+
+    /// Ends every fault. Roles that are dead stay dead; the services come back.
+    ///
+    /// # Errors
+    /// A service does not come back.
+    pub async fn heal(&mut self) -> Result<(), Failed> {
+        self.links.heal(self.scenario.faults.len());
+        for service in self.members.services().collect::<Vec<_>>() {
+            self.signal(Target::Service(service), Signal::CONT);
+            self.start_again(Target::Service(service)).await?;
+        }
+        for process in self.processes.values_mut() {
+            process.signal(Signal::CONT);
+        }
+        Ok(())
+    }
+}
+
+/// What came of something that was done to consumers.
+fn of_consumers(done: Result<usize, String>) -> Effect {
+    match done {
+        Ok(count) => Effect::of(count > 0, || "the stream has no consumer".to_owned()),
+        Err(why) => Effect::Nothing(format!("NATS says: {why}")),
+    }
+}
