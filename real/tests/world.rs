@@ -236,7 +236,7 @@ fn shown(history: &str) -> Vec<(u64, u32)> {
 #[tokio::test]
 async fn a_hit_in_one_region_is_shown_to_a_player_who_is_attached_in_another() {
     use sqlx::Connection as _;
-    let cluster = two_regions("globals").await;
+    let mut cluster = two_regions("globals").await;
     let history = cluster.world.folder.text("history");
     let config = cluster.world.config.as_str();
     let watches =
@@ -270,5 +270,20 @@ async fn a_hit_in_one_region_is_shown_to_a_player_who_is_attached_in_another() {
     assert!(shown.len() >= 3, "one after the other as they happened, and not all at the end: {shown:?}");
     assert!(shown.is_sorted_by_key(|(sequence, _)| *sequence), "{shown:?}");
     watcher.stop().await.says(0, &[]);
+
+    // Players of Virginia go on without their replica; who runs the gateway is told.
+    let (_, gateway, _) = cluster.daemons[4];
+    let degraded = async || get(gateway, "/health").await.expect("it answers").1["degraded"]["replica"].clone();
+    assert!(degraded().await.is_null());
+    let (command, _, replica) = cluster.daemons.remove(6);
+    assert_eq!(command, "replica");
+    replica.stop().await.says(0, &["the role has stopped"]);
+    let told = timeout(common::PATIENCE, async {
+        while degraded().await.is_null() {
+            looks.tick().await;
+        }
+    });
+    assert!(told.await.is_ok(), "the gateway says that it has no replica");
+    assert_eq!(get(gateway, "/ready").await.expect("it answers").0, 200);
     cluster.stop().await;
 }

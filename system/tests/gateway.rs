@@ -250,6 +250,7 @@ fn of_two_replicas_either_shows_how_a_boss_stands_and_what_is_shown_never_goes_b
     let opens = |s: &ToNetwork| if let ToNetwork::Connect { op, to } = s { Some((*op, *to)) } else { None };
     let opened: Vec<_> = bench.asked_network().iter().filter_map(opens).collect();
     assert_eq!(opened.iter().map(|(_, to)| to.0).collect::<Vec<_>>(), [20, 21]);
+    assert!(!bench.role.sees_globals(), "nobody is there yet");
     let [one, other, stranger] = [30, 31, 32].map(ConnectionId);
     for ((op, _), connection) in opened.into_iter().zip([one, other]) {
         bench.network(FromNetwork::Opened { op, connection });
@@ -266,6 +267,7 @@ fn of_two_replicas_either_shows_how_a_boss_stands_and_what_is_shown_never_goes_b
     assert_eq!([shown(one, 5), shown(other, 5), shown(other, 7), shown(one, 6)], [1, 0, 1, 0]);
     assert_eq!(shown(stranger, 9), 0, "nobody else may");
     bench.network(FromNetwork::Closed { connection: one, reason: CloseReason::IdleTimeout });
+    assert!(bench.role.sees_globals(), "one is enough");
     bench.pass(limits::RETRY_MAX);
     let sought: Vec<_> = bench.asked_network().iter().filter_map(opens).map(|(_, to)| to.0).collect();
     assert_eq!(sought, [20], "the one that is gone is sought again, and no other");

@@ -152,7 +152,8 @@ impl Running {
         let parts = Parts { desk, doors: adapters.clone(), inbox: inbox.clone(), history, probes, counters };
         let thread = match part {
             Part::Gateway { region, key, alternates, replicas, .. } => {
-                parts.start(Gateway::new(gateway::Config { region, key, alternates, replicas, knobs }), &process.name)
+                let gateway = Gateway::new(gateway::Config { region, key, alternates, replicas, knobs });
+                parts.start(Standing::new(gateway, ready.clone()), &process.name)
             }
             Part::Worker { region, lease, .. } => {
                 let worker = Worker::new(worker::Config { region, map, lease, knobs });

@@ -1,19 +1,22 @@
-//! A role that can do its work only from when it has something of its own: a lease, or a state to show. `/ready` says whether
-//! it has.
+//! What a role needs besides its services: a lease, a state to show, somebody who shows it one. `/ready` says whether it has it, or
+//! `/health` where it goes on without.
 
 use crate::ready::Readiness;
 use worldline_system::{
     Role, Turn,
+    gateway::Gateway,
     orchestrator::Orchestrator,
     replica::Replica,
     time::Instant,
     worker::{Phase, Worker},
 };
 
-/// A role that can do its work only while it has what it needs.
+/// A role that can do its work, or all of it, only while it has what it needs.
 pub trait Needing {
-    /// How `/ready` calls what it needs.
+    /// How `/ready` or `/health` calls what it needs.
     const NEED: &str;
+    /// Whether it is not ready without it, or only degraded.
+    const VITAL: bool = true;
 
     /// What is missing at `now`; `None` where nothing is.
     fn missing(&self, now: Instant) -> Option<&'static str>;
@@ -53,6 +56,16 @@ impl Needing for Replica {
     }
 }
 
+impl Needing for Gateway {
+    const NEED: &str = "replica";
+    const VITAL: bool = false;
+
+    fn missing(&self, _: Instant) -> Option<&'static str> {
+        let problem = "none of its replicas can be reached: players are shown bosses as they stood before";
+        (!self.sees_globals()).then_some(problem)
+    }
+}
+
 /// The role unchanged; what it is missing is told whenever that is news.
 #[derive(Clone, Debug)]
 pub struct Standing<R> {
@@ -76,8 +89,10 @@ impl<R: Needing> Standing<R> {
         }
         self.told = Some(missing);
         match missing {
-            Some(problem) => self.ready.missing(R::NEED, problem),
-            None => self.ready.fulfilled(R::NEED),
+            Some(problem) if R::VITAL => self.ready.missing(R::NEED, problem),
+            None if R::VITAL => self.ready.fulfilled(R::NEED),
+            Some(problem) => self.ready.degraded(R::NEED, problem),
+            None => self.ready.restored(R::NEED),
         }
     }
 }

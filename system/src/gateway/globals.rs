@@ -31,6 +31,13 @@ impl Gateway {
         }
     }
 
+    /// Whether a replica is there that shows how things stand, or none is wanted.
+    #[must_use]
+    pub fn sees_globals(&self) -> bool {
+        let replicas = &self.config.replicas;
+        replicas.is_empty() || replicas.iter().any(|&replica| self.links.get(replica).is_some())
+    }
+
     pub(super) fn on_replica_link(&mut self, node: NodeId) {
         if self.config.replicas.contains(&node) {
             self.globals.backoff.reset();

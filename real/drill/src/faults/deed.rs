@@ -77,7 +77,7 @@ pub enum Deed {
     Crash(Target),
     /// SIGKILL.
     Kill(Target),
-    /// SIGTERM: it stops when it is ready to. Of a service: it is ended in order.
+    /// SIGTERM to a role: it stops when it is ready to.
     Stop(Target),
     /// SIGKILL, and a new process.
     Restart(Target),

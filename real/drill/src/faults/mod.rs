@@ -58,12 +58,13 @@ impl Members {
             let (targets, skipped) = self.targets(nodes, &which);
             plan.skipped.extend(skipped);
             for target in targets {
-                plan.begin.push(match how {
-                    Whole::Crash => Deed::Crash(target),
-                    Whole::Kill => Deed::Kill(target),
-                    Whole::Stop => Deed::Stop(target),
-                    Whole::Restart => Deed::Restart(target),
-                    Whole::Pause => Deed::Pause(target),
+                plan.begin.push(match (how, target) {
+                    (Whole::Crash, _) => Deed::Crash(target),
+                    // What a service does when it is stopped in order, nobody sees but that it is gone.
+                    (Whole::Kill, _) | (Whole::Stop, Target::Service(_)) => Deed::Kill(target),
+                    (Whole::Stop, Target::Role(_)) => Deed::Stop(target),
+                    (Whole::Restart, _) => Deed::Restart(target),
+                    (Whole::Pause, _) => Deed::Pause(target),
                 });
             }
         }
