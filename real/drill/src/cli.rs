@@ -74,8 +74,8 @@ struct Arguments {
     services: Option<PathBuf>,
 }
 
-const AFTER_HELP: &str = "Exit codes: 0 all held; 1 an invariant broke; 2 a liveness or timing budget was missed, or a process\n\
-    ended badly; 4 nothing of what a scenario threatens with could be provoked; 64 wrong usage; 65 a wrong scenario file;\n\
+const AFTER_HELP: &str = "Exit codes: 0 all held; 1 an invariant broke; 2 a liveness or timing budget was missed, a process\n\
+    ended badly, or the stream is not the ledger's log; 4 nothing of what a scenario threatens with could be provoked; 64 wrong usage; 65 a wrong scenario file;\n\
     69 a service or a process could not be started; 130 interrupted.";
 
 fn compared(text: &str) -> Result<u64, String> {

@@ -5,7 +5,8 @@
 //!
 //! One etcd stands for all members of the directory, one PostgreSQL for all of the ledger, one NATS for all of the bus, and one
 //! Valkey for the servers of a region's cache. What befalls members befalls the service if it befalls a majority of the
-//! directory or the bus, or the primary of the ledger or a cache; else the service would go on, and so the one process does.
+//! directory or the bus, or the primary of the ledger or a cache; else the service would go on, and so the one process does
+//! (`reports/decisions/0006-one-etcd-stands-for-all.md`, `0013-names-are-forgotten-on-the-way.md`).
 
 mod deed;
 mod effect;
