@@ -15,6 +15,7 @@ mod session;
 
 use crate::{
     Outcome, Role, Turn,
+    backoff::Backoff,
     doors::{
         Asked,
         clock::TimerKey,
@@ -119,6 +120,8 @@ pub struct Gateway {
     links: Links,
     routes: Routes,
     watching: Watching,
+    /// Watches that came to nothing, in a row.
+    watch_backoff: Backoff,
     /// `None` until it is told to stop.
     drain: Option<Drain>,
     globals: Globals,
@@ -148,6 +151,7 @@ impl Gateway {
             links: Links::default(),
             routes: Routes::default(),
             watching: Watching::No,
+            watch_backoff: Backoff::default(),
             drain: None,
             globals: Globals::default(),
             logins: BTreeMap::new(),
@@ -173,8 +177,7 @@ impl Gateway {
 
     fn on_revision(&mut self, answer: &Answer, turn: &mut Turn<'_, Submission>) {
         let Answer::Got(Outcome::Done((_, revision))) = answer else {
-            self.watching = Watching::No;
-            return turn.arm_in(Timer::Watch, limits::RETRY_MAX);
+            return self.watch_later(turn);
         };
         let submission = directory::Submission::Watch { family: Family::Owners, from: revision.next() };
         self.watching = Watching::Yes(turn.directory(submission, limits::DIRECTORY_PATIENCE));
@@ -188,9 +191,11 @@ impl Gateway {
         }
     }
 
-    fn on_gap(&mut self, turn: &mut Turn<'_, Submission>) {
+    /// The watch does not stand, or not any more: another one after a while that grows with every failure in a row.
+    fn watch_later(&mut self, turn: &mut Turn<'_, Submission>) {
         self.watching = Watching::No;
-        turn.arm_in(Timer::Watch, limits::RETRY_MIN);
+        let wait = self.watch_backoff.fail(self.config.knobs.retry, turn.entropy());
+        turn.arm_in(Timer::Watch, wait);
     }
 
     fn on_directory(&mut self, event: directory::Event, turn: &mut Turn<'_, Submission>) {
@@ -204,11 +209,16 @@ impl Gateway {
                 }
                 match *answer {
                     _ if self.watching == Watching::Reading(op) => self.on_revision(&answer, turn),
-                    Answer::Watching(Outcome::Refused(_)) if self.watching == Watching::Yes(op) => self.on_gap(turn),
+                    Answer::Watching(Outcome::Done(())) if self.watching == Watching::Yes(op) => {
+                        self.watch_backoff.reset();
+                    }
+                    Answer::Watching(Outcome::Refused(_)) if self.watching == Watching::Yes(op) => {
+                        self.watch_later(turn);
+                    }
                     // It may stand: it is ended, so that the directory does not report to nobody.
                     Answer::Watching(Outcome::Unknown) if self.watching == Watching::Yes(op) => {
                         turn.directory(directory::Submission::Unwatch(op), limits::DIRECTORY_PATIENCE);
-                        self.on_gap(turn);
+                        self.watch_later(turn);
                     }
                     _ => {}
                 }
@@ -227,7 +237,7 @@ impl Gateway {
                     }
                 }
             }
-            directory::Event::Gap { watch, .. } if self.watching == Watching::Yes(watch) => self.on_gap(turn),
+            directory::Event::Gap { watch, .. } if self.watching == Watching::Yes(watch) => self.watch_later(turn),
             directory::Event::Changed { .. } | directory::Event::Gap { .. } => {}
         }
     }

@@ -107,6 +107,8 @@ pub struct Replica {
     taken: Option<bus::StreamSequence>,
     unacknowledged: u32,
     comparing: Option<OpId>,
+    /// Comparisons that came to nothing, in a row.
+    comparing_backoff: Backoff,
     globals: BTreeMap<EntityId, Global>,
     /// Reads of facts that were missed: whose.
     reads: BTreeMap<OpId, EntityId>,
@@ -128,6 +130,7 @@ impl Replica {
             taken: None,
             unacknowledged: 0,
             comparing: None,
+            comparing_backoff: Backoff::default(),
             globals,
             reads: BTreeMap::new(),
             gateways: BTreeMap::new(),
@@ -268,8 +271,11 @@ impl Replica {
             return;
         }
         self.comparing = None;
-        turn.arm_in(Timer::Compare, if self.complete() { COMPARE_PERIOD } else { limits::RETRY_MAX });
-        let Outcome::Done(snapshots) = outcome else { return };
+        let Outcome::Done(snapshots) = outcome else {
+            let wait = self.comparing_backoff.fail(self.config.retry, turn.entropy());
+            return turn.arm_in(Timer::Compare, wait);
+        };
+        self.comparing_backoff.reset();
         for snapshot in snapshots {
             let (aggregate, sequence) = (snapshot.entity, snapshot.sequence);
             let Some(global) = self.globals.get_mut(&aggregate) else { continue };

@@ -39,6 +39,8 @@ pub struct Served {
     pub(super) gateway: Option<ConnectionId>,
     /// Whether its state has changed since it last left.
     pub(super) stale: bool,
+    /// When its state leaves again though nothing has changed.
+    pub(super) told_again: Instant,
     /// The operation that is being executed: the one after `applied_through`.
     pub(super) head: Option<Head>,
     /// Operations behind it, in the order of their numbers.
@@ -101,6 +103,7 @@ impl Served {
             inputs_through: 0,
             gateway: None,
             stale: false,
+            told_again: now,
             head: None,
             behind: VecDeque::new(),
         }

@@ -7,6 +7,7 @@ use crate::{
     history::Note,
     reached,
     rules::space::Position,
+    time::Duration,
     wire,
 };
 use alloc::vec::Vec;
@@ -20,6 +21,8 @@ use worldline_proto::{
 
 /// States leave every so many ticks: 20 times a second.
 const STATE_TICKS: u64 = 3;
+/// A state that does not change is told again so often: the last one may have been lost, and no later one would tell.
+const TOLD_AGAIN: Duration = Duration::from_secs(1);
 
 impl Worker {
     pub(super) fn on_network(&mut self, event: network::Event, turn: &mut Turn<'_, Submission>) {
@@ -144,9 +147,10 @@ impl Worker {
         if !self.tick.is_multiple_of(STATE_TICKS) {
             return;
         }
-        for served in self.entities.values_mut().filter(|served| served.stale) {
+        let now = turn.now();
+        for served in self.entities.values_mut().filter(|served| served.stale || served.told_again <= now) {
             let Some(connection) = served.gateway else { continue };
-            served.stale = false;
+            (served.stale, served.told_again) = (false, now + TOLD_AGAIN);
             let version = served.next_version();
             turn.note(Note::Emitted { authority: served.authority, version });
             let state = State {
