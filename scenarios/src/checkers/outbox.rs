@@ -8,7 +8,7 @@ use worldline_system::{
         bus::{MessageId, Subject},
         ledger::{FactBody, FactRow, OpResult, Operation, Verdict},
     },
-    facts,
+    facts::{self, Undecodable},
     history::{Acceptance, Entry, Note, What},
     time::{Duration, Instant},
 };
@@ -90,6 +90,9 @@ impl Outbox {
         self.streamed = true;
         let fact = match facts::decode(payload) {
             Ok(fact) => fact,
+            Err(Undecodable::Version(version)) if version > facts::VERSION => {
+                return self.stream_newer(subject, message);
+            }
             Err(why) => breach!("the stream stored {message}: {why}"),
         };
         let FactRow { aggregate, sequence, .. } = fact;
@@ -104,6 +107,18 @@ impl Outbox {
             }
             Some(committed) => breach!("the stream stored {fact:?}; the ledger has committed {:?}", committed.fact),
             None => breach!("the stream stored fact {sequence} of {aggregate}, and the ledger has committed none such"),
+        }
+    }
+
+    /// The stream has stored what a newer build wrote. What it tells only such a build can read; of what it tells, its name says.
+    fn stream_newer(&mut self, subject: Subject, message: MessageId) -> Check {
+        let MessageId { entity, number } = message;
+        match self.find(entity, FactSequence(number)) {
+            Some(committed) if subject == Subject::Fact(entity) => {
+                committed.published = true;
+                Ok(())
+            }
+            _ => breach!("a newer build had the stream store {message} under {subject}, and nothing such is committed"),
         }
     }
 

@@ -141,6 +141,12 @@ fn e6_the_stream_has_only_what_was_committed() {
     ] {
         assert_eq!(breaks(with(6, what.clone())), Some(6), "{what:?}");
     }
+    let mut newer = facts::encode(&fact(2)).to_vec();
+    assert_eq!((newer[0], newer[1]), (1 << 3, facts::VERSION as u8), "the version comes first");
+    newer[1] += 1;
+    let newer: std::sync::Arc<[u8]> = newer.into();
+    assert_eq!(breaks(with(6, stored_as(subject, message(2), newer.clone()))), None, "of a newer build");
+    assert_eq!(breaks(with(6, stored_as(subject, message(3), newer))), Some(6), "of a newer build, and not committed");
     let mut lines = good();
     lines.push((8, STREAM, stored(fact(1))));
     assert_eq!(breaks(lines), None, "a message may be stored again after its id was forgotten");

@@ -4,7 +4,13 @@
 //! active. Names are checked at compile time against the lists here, so that a sweep can say which one it never reached.
 
 /// Branches that a test run may force with [`crate::maybe!`].
-pub const HOOKS: &[&str] = &["worker.commit-small-batch", "worker.delay-commit-a-tick", "gateway.forget-route"];
+pub const HOOKS: &[&str] = &[
+    "worker.commit-small-batch",
+    "worker.delay-commit-a-tick",
+    "gateway.forget-route",
+    "orchestrator.ask-twice",
+    "facts.newer-build",
+];
 
 /// Places that [`crate::reached!`] counts.
 pub const PROBES: &[&str] = &[

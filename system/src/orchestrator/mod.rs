@@ -28,7 +28,7 @@ use crate::{
     history::Note,
     knobs::Knobs,
     lease::{Holder, LeaseTimes, News},
-    limits, reached,
+    limits, maybe, reached,
     role::role_sums,
     rules::space::Map,
     time::{Duration, Instant},
@@ -316,12 +316,20 @@ impl Orchestrator {
                 if self.takeovers.len() >= TAKEOVERS {
                     return;
                 }
-                let transaction = plan::takeover(chunk, leader_revision, turn.entropy());
-                let submission = directory::Submission::Transact(Arc::new(transaction));
-                let op = turn.directory(submission, limits::DIRECTORY_PATIENCE);
-                self.takeovers.insert(op, chunk.to_vec());
+                self.take_over(chunk, leader_revision, turn);
+                // As a plan would that was made before the first answer: the second finds that the records have moved on.
+                if maybe!(turn, "orchestrator.ask-twice") && self.takeovers.len() < TAKEOVERS {
+                    self.take_over(chunk, leader_revision, turn);
+                }
             }
         }
+    }
+
+    fn take_over(&mut self, chunk: &[Assignment], leader: Revision, turn: &mut Turn<'_, Submission>) {
+        let transaction = plan::takeover(chunk, leader, turn.entropy());
+        let submission = directory::Submission::Transact(Arc::new(transaction));
+        let op = turn.directory(submission, limits::DIRECTORY_PATIENCE);
+        self.takeovers.insert(op, chunk.to_vec());
     }
 
     /// Submits what is to be decided about regions: one decision a region at a time. A region has no worker for a while before
