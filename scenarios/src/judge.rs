@@ -42,6 +42,8 @@ pub struct Judge<'a> {
     /// Why faults were left out, by their place in the scenario.
     skipped: BTreeMap<usize, String>,
     healed: Option<Instant>,
+    /// A fault has come, and was not healed, that is no orderly stop.
+    disturbed: bool,
     finished: bool,
     /// An assertion of the code that failed.
     failed: Option<Violation>,
@@ -64,6 +66,8 @@ impl<'a> Judge<'a> {
             rows: rows.collect(),
             directory: nodes.those(|kind| matches!(kind, Kind::Directory(_))),
             orphan_budget: Setup::ORPHAN_BUDGET,
+            retry: scenario.knobs.retry,
+            checkpoint_every: scenario.knobs.checkpoint_every,
         };
         Self {
             scenario,
@@ -74,6 +78,7 @@ impl<'a> Judge<'a> {
             begun: BTreeSet::new(),
             skipped: BTreeMap::new(),
             healed: None,
+            disturbed: false,
             finished: false,
             failed: None,
             missed: Vec::new(),
@@ -97,19 +102,21 @@ impl<'a> Judge<'a> {
 
     /// Looks at the running world.
     pub fn on_sample(&mut self, view: &View<'_>) {
-        self.checkers.on_sample(view);
+        self.checkers.on_sample(&View { disturbed: self.disturbed, ..*view });
     }
 
     /// Looks at the world after its last event: the run has come to its end.
     pub fn at_end(&mut self, view: &View<'_>) {
         self.finished = true;
-        self.checkers.on_sample(view);
-        self.checkers.at_end(view);
+        let view = View { disturbed: self.disturbed, ..*view };
+        self.checkers.on_sample(&view);
+        self.checkers.at_end(&view);
     }
 
     /// The fault at this place of the scenario comes now, and takes these nodes out or cuts them off.
     pub fn fault_began(&mut self, index: usize, lost: &[NodeId], at: Instant) {
         self.begun.insert(index);
+        self.disturbed |= !matches!(self.scenario.faults[index].kind, FaultKind::Stop(_));
         // That a process has died, the history tells.
         let told = matches!(self.scenario.faults[index].kind, FaultKind::Crash(_) | FaultKind::Kill(_));
         lost.iter().filter(|_| !told).for_each(|&node| self.stopwatch.lost(node, at));
@@ -128,6 +135,7 @@ impl<'a> Judge<'a> {
     /// Every fault is over but for nodes that stay dead.
     pub fn healed(&mut self, at: Instant) {
         self.healed = Some(at);
+        self.disturbed = false;
         self.stopwatch.fault_ended(at);
     }
 

@@ -276,6 +276,7 @@ impl<'a> Run<'a> {
             services: Some(sets.services(world, unwell)),
             ledger: ledger.as_ref().map(|ledger| ledger as _),
             leaks: leaks.as_deref(),
+            disturbed: false,
             settled: end,
         };
         if end {

@@ -324,7 +324,8 @@ mod tests {
     fn a_crash_is_measured_in_its_parts() {
         let (mut watch, player) = (Stopwatch::default(), NodeId(9));
         let character = CharacterId::new(1).expect("small");
-        let confirmed = |epoch| Note::Confirmed { character, epoch: Epoch(epoch), sequence: 1 };
+        let confirmed =
+            |epoch| Note::Confirmed { character, epoch: Epoch(epoch), sequence: 1, position: Position::default() };
         noted(&mut watch, 1, WORKERS[0], serving(character.entity(), 1, 11));
         noted(&mut watch, 2, player, confirmed(1));
         watch.lost(WORKERS[0], at(10));
@@ -350,7 +351,7 @@ mod tests {
         let (mut watch, gateway, other, player) = (Stopwatch::default(), NodeId(3), NodeId(4), NodeId(9));
         let character = CharacterId::new(1).expect("small");
         let generation = Generation;
-        let confirmed = Note::Confirmed { character, epoch: Epoch(1), sequence: 1 };
+        let confirmed = Note::Confirmed { character, epoch: Epoch(1), sequence: 1, position: Position::default() };
         noted(&mut watch, 1, gateway, Note::SessionOpened { character, generation: generation(1) });
         noted(&mut watch, 2, player, Note::Joined { character, generation: generation(1) });
         watch.gateway_lost(gateway, at(10));
@@ -377,7 +378,8 @@ mod tests {
     fn only_who_had_fallen_silent_waits_for_the_end_of_a_fault() {
         let mut watch = Stopwatch::default();
         let characters = [1, 2].map(|n| CharacterId::new(n).expect("small"));
-        let confirmed = |character| Note::Confirmed { character, epoch: Epoch(1), sequence: 1 };
+        let confirmed =
+            |character| Note::Confirmed { character, epoch: Epoch(1), sequence: 1, position: Position::default() };
         noted(&mut watch, 5, NodeId(8), confirmed(characters[0]));
         noted(&mut watch, 20, NodeId(9), confirmed(characters[1]));
         watch.fault_ended(at(20));

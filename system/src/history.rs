@@ -219,6 +219,20 @@ pub enum Note {
         /// Its hit points then.
         hit_points: u32,
     },
+    /// Client: it turns to a gateway.
+    Connecting {
+        /// Who it plays.
+        character: CharacterId,
+        /// To which.
+        gateway: NodeId,
+    },
+    /// Client: it sends again, within one session, whatever is unanswered.
+    Resent {
+        /// Who it plays.
+        character: CharacterId,
+        /// The first number of it.
+        from: OpNumber,
+    },
     /// Client: it was welcomed.
     Joined {
         /// Who it plays.
@@ -254,6 +268,8 @@ pub enum Note {
         epoch: Epoch,
         /// The last of its movement inputs that is taken in.
         sequence: u32,
+        /// Where it stood then.
+        position: Position,
     },
     /// Orchestrator: it leads from now on.
     Elected {

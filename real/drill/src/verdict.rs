@@ -126,6 +126,7 @@ fn view(sample: &Sample, at: Instant, event: EventId) -> View<'_> {
         services: Some(sample.services),
         ledger: None,
         leaks: None,
+        disturbed: false,
         settled: false,
     }
 }

@@ -203,7 +203,8 @@ mod tests {
     #[test]
     fn an_input_is_echoed_by_its_own_confirmation_and_overtaken_by_a_later_one() {
         let character = CharacterId::new(1).expect("small");
-        let confirmed = |sequence| Note::Confirmed { character, epoch: Epoch(1), sequence };
+        let confirmed =
+            |sequence| Note::Confirmed { character, epoch: Epoch(1), sequence, position: Default::default() };
         let mut measure = Measure::default();
         measure.sent(1, at(0));
         measure.sent(2, at(50));

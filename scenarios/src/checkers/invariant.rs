@@ -38,11 +38,17 @@ invariants! {
     O5 "an entity has one owner: none is taken from the living, and no orphan outlives the budget while it could be taken over",
     O8 "a dead identity never acts again, and no lease id is granted twice",
     O9 "the directory grants, renews and commits nothing without a quorum",
+    O11 "whatever an orchestrator commits, it commits under its own leader key, as the leader of that revision",
+    G2 "a replica's state, and what a client is shown of it, is never ahead of its owner's and never goes back",
     S1 "a character has one active session: its highest generation",
     S2 "durable operations take effect exactly once and without gaps, movements at most once",
     S3 "what was answered or acknowledged had been committed before, and stays committed",
+    S5 "losing the whole cache costs latency only: who takes over goes on from what the ledger or the replaced epoch has written",
+    S6 "a drain loses nothing: what is under way is acknowledged once and within 10 s, and no session is cut off",
+    R3 "after healing every client agrees with authority: within 6 s on what the world shares, within 3 s on its own character",
     E1 "balances sum to what was minted less what was burned, at every commit",
     E4 "one key has one payload and one result, everywhere",
+    E5 "an acknowledged operation survives any tolerated failure: the ledger has at least what clients were told",
     E6 "an effect and its fact are committed together, every fact is published, and every reader applies each once, in order",
     E7 "no balance is negative, nothing overflows, and rows change by exactly what the result says",
     E8 "every row is written under an authority that equals its fence",
@@ -50,6 +56,7 @@ invariants! {
     M2 "every accepted position lies inside the world",
     L1 "every queue keeps within its bound",
     L4 "after healing nothing is stuck and nothing has leaked",
+    L7 "whoever tries again waits longer each time, never in step with others, and so often at most",
 }
 
 impl fmt::Display for Invariant {

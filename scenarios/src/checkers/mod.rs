@@ -9,15 +9,20 @@
 //!
 //! Must never be here: text that is parsed, randomness, or anything that changes the world.
 
+mod drains;
 mod economy;
 mod invariant;
 mod life;
 mod movement;
 mod outbox;
 mod ownership;
+mod reconstruction;
+mod replicas;
+mod retries;
 mod sessions;
 #[cfg(test)]
 mod story;
+mod survival;
 mod table;
 mod view;
 
@@ -180,11 +185,17 @@ set! {
     no_orphans: ownership::NoOrphans,
     dead_identities: ownership::DeadIdentities,
     quorum: ownership::Quorum,
+    one_leader: ownership::OneLeader,
+    never_ahead: replicas::NeverAhead,
     one_session: sessions::OneSession,
     exactly_once: sessions::ExactlyOnce,
     acknowledged_survives: sessions::AcknowledgedSurvives,
+    cache_decides_nothing: reconstruction::CacheDecidesNothing,
+    loses_nothing: drains::LosesNothing,
+    all_agree: replicas::AllAgree,
     conservation: economy::Conservation,
     one_result: economy::OneResult,
+    told_stands: survival::ToldStands,
     outbox: outbox::Outbox,
     no_overdraft: economy::NoOverdraft,
     authority_everywhere: economy::AuthorityEverywhere,
@@ -192,6 +203,7 @@ set! {
     inside_world: movement::InsideWorld,
     bounded_queues: life::BoundedQueues,
     nothing_stuck: life::NothingStuck,
+    retries: retries::Retries,
 }
 
 /// All checkers of one run.

@@ -11,6 +11,7 @@ use worldline_system::{
         ledger::{self, Authority, Batch, Effect, OpResult, Operation, RuleRefusal, Verdict},
     },
     history::{Acceptance, Completion, Entry, EventId, Invocation, Note, Row, What},
+    knobs::Retry,
     rules::{attack::Blow, space::Position},
     time::{Duration, Instant},
 };
@@ -55,6 +56,8 @@ pub fn setup() -> Setup {
         rows: vec![row(hero(), 100, 0, 0), row(boss(), 1_000, 0, 100)],
         directory: [60, 61, 62].map(NodeId).to_vec(),
         orphan_budget: Setup::ORPHAN_BUDGET,
+        retry: Retry::default(),
+        checkpoint_every: Duration::from_secs(5),
     }
 }
 
@@ -218,6 +221,7 @@ pub fn view(ms: u64) -> View<'static> {
         services: None,
         ledger: None,
         leaks: None,
+        disturbed: false,
         settled: false,
     }
 }

@@ -7,6 +7,7 @@ use worldline_system::{
         ledger::{FactRow, StoredResult},
     },
     history::{EventId, Row},
+    knobs::Retry,
     time::{Duration, Instant},
 };
 
@@ -19,6 +20,10 @@ pub struct Setup {
     pub directory: Vec<NodeId>,
     /// How long an entity may be without an owner while one could take it over.
     pub orphan_budget: Duration,
+    /// Between tries of whatever failed.
+    pub retry: Retry,
+    /// How often an owner writes a checkpoint of each entity.
+    pub checkpoint_every: Duration,
 }
 
 impl Setup {
@@ -51,6 +56,9 @@ pub struct View<'a> {
     pub ledger: Option<&'a dyn LedgerRows>,
     /// What has outlived its end. `None` where nobody counts.
     pub leaks: Option<&'a [Leak]>,
+    /// Something is wrong, or was since the last heal, that is no orderly stop. Whoever runs the scenario need not say: the judge
+    /// knows which faults have come.
+    pub disturbed: bool,
     /// At the end: the faults were healed and the world had time to settle, so nothing may be left over.
     pub settled: bool,
 }

@@ -39,6 +39,7 @@ use crate::{
     knobs::Knobs,
     limits, reached,
     role::role_sums,
+    rules::space::Position,
     time::{Duration, Instant},
     wire::PROTOCOL,
 };
@@ -193,8 +194,9 @@ impl Client {
         if self.stage != Stage::Away {
             return;
         }
-        let gateways = &self.config.gateways;
-        let op = turn.connect(gateways[self.gateway % gateways.len()]);
+        let gateway = self.config.gateways[self.gateway % self.config.gateways.len()];
+        turn.note(Note::Connecting { character: self.config.character, gateway });
+        let op = turn.connect(gateway);
         self.stage = Stage::Connecting(op);
     }
 
@@ -348,7 +350,8 @@ impl Client {
         self.seen = (epoch, version);
         if self.walk.reconcile(&update) {
             let (character, sequence) = (self.config.character, update.sequence);
-            turn.note(Note::Confirmed { character, epoch, sequence });
+            let position = Position { x_mm: update.x_mm, y_mm: update.y_mm };
+            turn.note(Note::Confirmed { character, epoch, sequence, position });
         }
     }
 

@@ -82,6 +82,9 @@ impl Client {
         let now = turn.now();
         let first = self.operations.pending.front().and_then(|pending| pending.sent);
         let again = first.is_some_and(|sent| now.since(sent) >= RESEND_AFTER);
+        if let Some(pending) = self.operations.pending.front().filter(|_| again) {
+            turn.note(Note::Resent { character: self.config.character, from: pending.number });
+        }
         for pending in &mut self.operations.pending {
             match pending.sent {
                 Some(_) if !again => continue,

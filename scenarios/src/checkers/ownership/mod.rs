@@ -1,6 +1,7 @@
-//! O1–O5, O8, O9: who may write an entity, and that somebody may.
+//! O1–O5, O8, O9, O11: who may write an entity, and that somebody may.
 
 mod clock;
+mod failovers;
 mod fence;
 mod identity;
 mod orphans;
@@ -9,6 +10,7 @@ mod quorum;
 mod sinks;
 
 pub use clock::OwnClock;
+pub use failovers::OneLeader;
 pub use fence::{OneWriter, RisingEpochs};
 pub use identity::DeadIdentities;
 pub use orphans::NoOrphans;

@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn confirmed(epoch: u64) -> What {
-        What::Noted(Note::Confirmed { character: hero(), epoch: Epoch(epoch), sequence: 0 })
+        What::Noted(Note::Confirmed { character: hero(), epoch: Epoch(epoch), sequence: 0, position: east(0) })
     }
 
     #[test]
