@@ -9,7 +9,7 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc, task::Poll, thread, time::Duration};
 use tokio::{
     runtime::Runtime,
     sync::{Mutex, mpsc},
@@ -129,8 +129,17 @@ pub struct Quinn<'a> {
     _endpoints: (Endpoint, Endpoint),
 }
 
+/// Where the echo runs. The caller has a thread of its own in any case, as it has through the door.
+#[derive(Clone, Copy, Debug)]
+pub enum Application {
+    /// On a thread of its own, as a role does: as many threads as through the door.
+    Thread,
+    /// As a task among quinn's own.
+    Task,
+}
+
 impl<'a> Quinn<'a> {
-    pub fn new(runtime: &'a Runtime, certificates: &Certificates) -> Self {
+    pub fn new(runtime: &'a Runtime, certificates: &Certificates, application: Application) -> Self {
         let certificate = |name| CertificateDer::from_pem_slice(&certificates.pem(name)).expect("PEM");
         let key = PrivateKeyDer::from_pem_slice(&certificates.pem("n1.key")).expect("PEM");
         let provider = || Arc::new(rustls::crypto::ring::default_provider());
@@ -153,10 +162,19 @@ impl<'a> Quinn<'a> {
             let server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).expect("TLS 1.3")));
             let server = Endpoint::server(server, any).expect("a free port");
             let listening = server.clone();
-            tokio::spawn(async move {
+            let echo = async move {
                 let connection = listening.accept().await.expect("open").await.expect("trusted");
                 tokio::join!(echo_stream(&connection), echo_datagrams(&connection));
-            });
+            };
+            match application {
+                Application::Thread => {
+                    let handle = runtime.handle().clone();
+                    thread::spawn(move || handle.block_on(echo));
+                }
+                Application::Task => {
+                    tokio::spawn(echo);
+                }
+            }
             let endpoint = Endpoint::client(any).expect("a free port");
             let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).expect("TLS 1.3")));
             let address = server.local_addr().expect("bound");
