@@ -146,7 +146,7 @@ impl World {
         for lane in 0..lanes {
             let entities = vec![(hero(lane).entity(), Epoch(1)), (boss(lane), Epoch(1))];
             world.ask(Submission::Claim { lease: LeaseId::from_bits(1), entities }).await;
-            world.ask(Submission::Login { character: hero(lane), nonce: Nonce(1) }).await;
+            world.ask(Submission::Login { character: hero(lane), nonce: Nonce(1), issued_unix_ms: 0 }).await;
         }
         world
     }

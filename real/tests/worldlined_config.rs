@@ -237,6 +237,9 @@ async fn a_token_is_for_its_character_until_it_expires() {
     let now_ms = clock::unix_now().as_nanos() / 1_000_000;
     let claims = Key([0xa5; 32]).verify(&token, now_ms).expect("valid");
     assert_eq!(claims.character, CharacterId::new(7).expect("small"));
+    assert!(
+        claims.issued_unix_ms.abs_diff(now_ms) < 60_000 && claims.expires_unix_ms == claims.issued_unix_ms + 3_600_000
+    );
     assert_eq!(Key([0xa5; 32]).verify(&token, now_ms + 3_601_000), Err(BadToken::Expired));
     let short = folder.write("short.key", PASSWORD);
     let refused = run(&["token", "--character", "7", "--key", &short], &[]).await;

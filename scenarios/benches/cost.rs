@@ -38,8 +38,8 @@ impl Actor for Timed {
             Cast::Gateway(_) => "gateway",
             Cast::Worker(_) => "worker",
             Cast::Orchestrator(_) => "orchestrator",
-            // Its figures are a gateway's.
-            Cast::Replica(_) => return self.0.deliver(event, seat),
+            // Its figures are a gateway's; nobody waits for an operator.
+            Cast::Replica(_) | Cast::Operator(_) => return self.0.deliver(event, seat),
         };
         let kind = match &event {
             doors::Event::Started | doors::Event::Timer(_) | doors::Event::Stop => "timer",

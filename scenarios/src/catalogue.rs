@@ -24,6 +24,8 @@ pub const FILES: &[(&str, &str)] = &[
     ("bus-down", include_str!("../catalogue/bus-down.toml")),
     ("bus-ack-lost", include_str!("../catalogue/bus-ack-lost.toml")),
     ("cache-wipe", include_str!("../catalogue/cache-wipe.toml")),
+    ("token-revoked", include_str!("../catalogue/token-revoked.toml")),
+    ("token-revoked-unheard", include_str!("../catalogue/token-revoked-unheard.toml")),
 ];
 
 /// The names of all of them.

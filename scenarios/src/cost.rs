@@ -84,9 +84,8 @@ pub(crate) fn of(kind: Kind) -> Option<Cost> {
         Kind::Orchestrator(_) => Some(MODEL.orchestrator.into()),
         // It does what a gateway does with as many messages.
         Kind::Replica(_) => Some(MODEL.gateway.into()),
-        Kind::Directory(_) | Kind::Ledger(_) | Kind::Bus(_) | Kind::Cache(..) | Kind::Player(..) | Kind::Double(..) => {
-            None
-        }
+        Kind::Directory(_) | Kind::Ledger(_) | Kind::Bus(_) | Kind::Cache(..) => None,
+        Kind::Player(..) | Kind::Double(..) | Kind::Operator(..) => None,
     }
 }
 

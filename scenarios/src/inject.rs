@@ -115,6 +115,12 @@ pub fn injection(index: usize, kind: &FaultKind, nodes: &Nodes, now: &impl Now) 
             lost: Vec::new(),
             ..each(all(at)?, |node| clock(node, ClockFault::StepWall { by_ns: *by_ns }), Ending::StartIfDead)
         },
+        // Nothing is lost by it that should not be.
+        FaultKind::RevokeTokens(_) => {
+            let commands = nodes.those(|kind| matches!(kind, Kind::Operator(at, _) if at == index));
+            let begin = commands.into_iter().map(|node| Fault::Restart { node }).collect();
+            Injection { begin, ..Injection::default() }
+        }
         FaultKind::Cut { from, to, one_way } => {
             let (from, to) = (all(from)?, all(to)?);
             // Who is cut off from directory or ledger cannot go on serving.

@@ -22,10 +22,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use worldline_proto::NodeId;
+use worldline_proto::{CharacterId, NodeId};
 use worldline_reports::{FirstEvent, Miss, Violation};
 use worldline_system::{
-    history::{Entry, Row},
+    history::{Entry, Note, Row, What},
     time::Instant,
 };
 
@@ -48,6 +48,8 @@ pub struct Judge<'a> {
     /// An assertion of the code that failed.
     failed: Option<Violation>,
     missed: Vec<Miss>,
+    /// Whose tokens do not count any more, and who know it: nothing goes on for them.
+    away: BTreeSet<CharacterId>,
     entries: u64,
 }
 
@@ -82,6 +84,7 @@ impl<'a> Judge<'a> {
             finished: false,
             failed: None,
             missed: Vec::new(),
+            away: BTreeSet::new(),
             entries: 0,
         }
     }
@@ -91,6 +94,9 @@ impl<'a> Judge<'a> {
         self.entries += 1;
         self.sinks.on_entry(entry);
         self.stopwatch.on_entry(entry);
+        if let What::Noted(Note::TurnedAway { character }) = entry.what {
+            self.away.insert(character);
+        }
         self.checkers.on_entry(entry, facts);
     }
 

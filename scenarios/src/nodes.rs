@@ -2,7 +2,7 @@
 //!
 //! Invariant: the order depends on the scenario alone, so that a node has the same id and name in every seed and in a drill.
 
-use crate::format::{Place, Scenario, Selector};
+use crate::format::{FaultKind, Place, Scenario, Selector};
 use worldline_proto::{CharacterId, EntityId, NodeId};
 
 /// What a node is.
@@ -28,6 +28,8 @@ pub enum Kind {
     Player(usize, u32),
     /// A second login with the same player's account.
     Double(usize, u32),
+    /// An operator's command, given by the fault at this place of the timeline, about a player.
+    Operator(usize, u32),
 }
 
 /// A node.
@@ -77,7 +79,8 @@ pub fn character(number: u32) -> CharacterId {
 }
 
 impl Nodes {
-    /// The nodes of a scenario. Those of second logins come last: every player has one, but only some use it.
+    /// The nodes of a scenario. Those of second logins come behind all others but the operators': every player has one, but only
+    /// some use it.
     #[must_use]
     pub fn of(scenario: &Scenario) -> Self {
         let mut nodes = Vec::new();
@@ -102,6 +105,12 @@ impl Nodes {
             for player in players(scenario) {
                 let place = scenario.regions[player.region].place;
                 add(Kind::Double(player.region, player.number), format!("player:{}:double", player.number), place);
+            }
+        }
+        for (at, fault) in scenario.faults.iter().enumerate() {
+            let FaultKind::RevokeTokens(players) = &fault.kind else { continue };
+            for &number in players {
+                add(Kind::Operator(at, number), format!("operator:{at}:{number}"), core.place(0));
             }
         }
         Self(nodes)

@@ -186,7 +186,7 @@ impl Stopwatch {
             Note::Draining { .. } => {
                 self.draining.insert(node);
             }
-            Note::Joined { character, generation } => {
+            Note::Joined { character, generation, .. } => {
                 if let Some(adrift) = self.adrift.get_mut(&character) {
                     adrift.welcomed |= generation > adrift.generation;
                 }
@@ -353,22 +353,22 @@ mod tests {
         let generation = Generation;
         let confirmed = Note::Confirmed { character, epoch: Epoch(1), sequence: 1, position: Position::default() };
         noted(&mut watch, 1, gateway, Note::SessionOpened { character, generation: generation(1) });
-        noted(&mut watch, 2, player, Note::Joined { character, generation: generation(1) });
+        noted(&mut watch, 2, player, Note::Joined { character, generation: generation(1), issued_unix_ms: 0 });
         watch.gateway_lost(gateway, at(10));
         noted(&mut watch, 11, player, confirmed.clone()); // Still under way when the gateway died.
         noted(&mut watch, 14, other, Note::SessionOpened { character, generation: generation(2) });
-        noted(&mut watch, 15, player, Note::Joined { character, generation: generation(2) });
+        noted(&mut watch, 15, player, Note::Joined { character, generation: generation(2), issued_unix_ms: 0 });
         noted(&mut watch, 17, player, confirmed.clone());
         assert_eq!(watch.spans().get(&Timing::Reconnect), Some(&vec![Duration::from_secs(7)]));
 
         // A session that ends at a gateway that stays is no loss; at one that drains it is a move.
         noted(&mut watch, 20, other, Note::SessionClosed { character, generation: generation(2) });
         noted(&mut watch, 21, gateway, Note::SessionOpened { character, generation: generation(3) });
-        noted(&mut watch, 22, player, Note::Joined { character, generation: generation(3) });
+        noted(&mut watch, 22, player, Note::Joined { character, generation: generation(3), issued_unix_ms: 0 });
         noted(&mut watch, 23, player, confirmed.clone());
         noted(&mut watch, 30, gateway, Note::Draining { sessions: 1 });
         noted(&mut watch, 32, gateway, Note::SessionClosed { character, generation: generation(3) });
-        noted(&mut watch, 33, player, Note::Joined { character, generation: generation(4) });
+        noted(&mut watch, 33, player, Note::Joined { character, generation: generation(4), issued_unix_ms: 0 });
         noted(&mut watch, 34, player, confirmed);
         let spans = [7, 2].map(Duration::from_secs).to_vec();
         assert_eq!(watch.spans().get(&Timing::Reconnect), Some(&spans));

@@ -28,6 +28,7 @@ use worldline_system::{
         directory::{Family, Key as DirectoryKey, RegionId, Value},
     },
     gateway::{self, Gateway},
+    operator::{self, Operator},
     orchestrator::{self, Orchestrator},
     replica::{self, Replica},
     rules::space::{self, Map, Position},
@@ -37,6 +38,8 @@ use worldline_system::{
 
 /// The key that the tokens of a simulated world, or of a drill's, are signed with.
 pub const TOKEN_KEY: Key = Key([0x57; 32]);
+/// When the tokens of a world were issued: an hour before a simulated world begins.
+pub const TOKENS_ISSUED_UNIX_MS: u64 = worldline_sim::clock::EPOCH_UNIX_NS / 1_000_000 - 3_600_000;
 /// Until when tokens are valid: 2100-01-01.
 const TOKENS_EXPIRE_UNIX_MS: u64 = 4_102_444_800_000;
 /// Players come within so much of the beginning.
@@ -68,6 +71,8 @@ pub enum Cast {
     Orchestrator(Box<Orchestrator>),
     /// A replica.
     Replica(Box<Replica>),
+    /// An operator's command.
+    Operator(Box<Operator>),
 }
 
 impl Actor for Cast {
@@ -79,6 +84,7 @@ impl Actor for Cast {
             Self::Worker(worker) => host(worker.as_mut(), event, seat),
             Self::Orchestrator(orchestrator) => host(orchestrator.as_mut(), event, seat),
             Self::Replica(replica) => host(replica.as_mut(), event, seat),
+            Self::Operator(operator) => host(operator.as_mut(), event, seat),
         }
     }
 
@@ -90,6 +96,7 @@ impl Actor for Cast {
             Self::Worker(worker) => worker.queues(report),
             Self::Orchestrator(orchestrator) => orchestrator.queues(report),
             Self::Replica(replica) => replica.queues(report),
+            Self::Operator(operator) => operator.queues(report),
         }
     }
 }
@@ -137,7 +144,7 @@ pub fn build_with<A: Actor>(
             None => world.add_member(spec),
             Some(role) => {
                 let added = world.add_node(spec, inside(role));
-                if stage.takes_part(node.kind) {
+                if stage.takes_part(node.kind) && !matches!(node.kind, Kind::Operator(..)) {
                     start.push(added);
                 }
                 added
@@ -181,7 +188,7 @@ pub fn place(node: &Node, seed: u64) -> latency::Place {
         | Kind::Worker(_, n)
         | Kind::Cache(_, n)
         | Kind::Gateway(_, n) => zone(n),
-        Kind::Replica(_) => zone(0),
+        Kind::Replica(_) | Kind::Operator(..) => zone(0),
         Kind::Player(_, number) | Kind::Double(_, number) => {
             const LINES: [LastMile; 3] = [LastMile::Fibre, LastMile::Cable, LastMile::Mobile];
             let line = draw::below(seed, Draw::Line, number.into(), LINES.len() as u64);
@@ -328,6 +335,10 @@ impl<'a> Stage<'a> {
                 let entities = self.scenario.bosses.iter().map(|boss| boss.entity).collect();
                 Cast::Replica(Box::new(Replica::new(replica::Config { entities, retry: knobs.retry })))
             }
+            Kind::Operator(_, number) => {
+                let characters = vec![character(number)];
+                Cast::Operator(Box::new(Operator::new(operator::Config { characters, retry: knobs.retry })))
+            }
             Kind::Player(..) | Kind::Double(..) => Cast::Client(Client::new(self.player(kind)?)),
         })
     }
@@ -382,9 +393,10 @@ impl<'a> Stage<'a> {
         };
         let every = |n: u16| if n == 0 { Duration::ZERO } else { Duration::from_secs(1) / u64::from(n) };
         let character = character(number);
+        let (issued_unix_ms, expires_unix_ms) = (TOKENS_ISSUED_UNIX_MS, TOKENS_EXPIRE_UNIX_MS);
         client::Config {
             character,
-            token: TOKEN_KEY.sign(Claims { character, expires_unix_ms: TOKENS_EXPIRE_UNIX_MS }),
+            token: TOKEN_KEY.sign(Claims { character, issued_unix_ms, expires_unix_ms }),
             gateways: regions.flat_map(turned).collect(),
             start: Duration::from_nanos(arrival) + later,
             stop: *duration + (*settle - QUIET.min(*settle / 2)),

@@ -161,3 +161,16 @@ fn a_region_that_loses_the_core_loses_its_leases_and_comes_back() {
     let (faulty, calm) = with_and_without("core-unreachable", 1);
     assert!(measured(&faulty, "resume") > 0 && measured(&calm, "resume") == 0);
 }
+
+#[test]
+fn revoked_tokens_end_their_sessions_and_are_refused_early_late_and_by_the_ledger() {
+    reached(
+        "token-revoked",
+        &["client.barred", "gateway.session-revoked", "gateway.token-revoked", "gateway.token-revoked-early"],
+    );
+}
+
+#[test]
+fn a_gateway_that_does_not_hear_of_a_revocation_stops_passing_on_what_it_cannot_vouch_for() {
+    reached("token-revoked-unheard", &["client.barred", "gateway.session-revoked"]);
+}

@@ -239,6 +239,13 @@ pub enum Note {
         character: CharacterId,
         /// Its session.
         generation: Generation,
+        /// When its token was issued, as the token says, in milliseconds since 1970.
+        issued_unix_ms: u64,
+    },
+    /// Client: its token is not accepted any more. It stays away with it.
+    TurnedAway {
+        /// Who it plays.
+        character: CharacterId,
     },
     /// Client: it sent an operation for the first time.
     Performed {
@@ -372,6 +379,18 @@ pub enum Acceptance {
         /// Whose.
         character: CharacterId,
         /// Its generation.
+        generation: Generation,
+        /// When its token was issued, as the gateway said, in milliseconds since 1970. Zero in a ledger of before tokens said it.
+        #[cfg_attr(feature = "serde", serde(default))]
+        issued_unix_ms: u64,
+    },
+    /// The ledger revoked tokens of a character and ended its session.
+    TokensRevoked {
+        /// Whose.
+        character: CharacterId,
+        /// From when on tokens count, in milliseconds since 1970.
+        valid_from_unix_ms: u64,
+        /// The generation now: no session's.
         generation: Generation,
     },
     /// The ledger executed an operation that wrote something: its verdict is [`Verdict::Applied`].

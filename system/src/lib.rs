@@ -19,6 +19,7 @@ pub mod history;
 pub mod knobs;
 pub mod lease;
 pub mod limits;
+pub mod operator;
 pub mod orchestrator;
 pub mod outcome;
 pub mod replica;

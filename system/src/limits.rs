@@ -54,6 +54,8 @@ pub const FLAGS_WAITING: usize = 4_096;
 pub const RELAY_PAGE: u16 = 256;
 /// Operations that wait for a worker's next batch; one more is refused with `Busy`.
 pub const WORKER_QUEUE: usize = 4_096;
+/// Characters in one question about how their sessions stand.
+pub const STANDING_CHARACTERS: usize = 256;
 /// Results that the ledger and the owner keep for each character.
 pub const RESULTS_KEPT: usize = 64;
 /// Operations that a client sends before the first of them is acknowledged. Below [`RESULTS_KEPT`], so that no resend is
@@ -105,6 +107,12 @@ pub const DIRECTORY_PATIENCE: Duration = Duration::from_secs(2);
 pub const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the cache may take before it is taken for a miss.
 pub const CACHE_PATIENCE: Duration = Duration::from_millis(50);
+/// How often a gateway asks the ledger how its sessions stand: a session whose token is revoked, or expires, ends within this
+/// and [`LEDGER_PATIENCE`] while the ledger answers.
+pub const STANDING_PERIOD: Duration = Duration::from_secs(5);
+/// How long a session may act after the ledger was last asked and has said that it stands. A revoked one so ends within this,
+/// whatever fails; longer than a failover of the ledger takes.
+pub const SESSION_TRUST: Duration = Duration::from_secs(60);
 /// How long session data lives in the cache.
 pub const SESSION_TTL: Duration = Duration::from_secs(3_600);
 /// How long a checkpoint lives in the cache.

@@ -93,6 +93,8 @@ pub enum Refusal {
         /// The epoch of the fence row.
         highest: Epoch,
     },
+    /// Ledger: the token was issued before the moment from which its character's tokens count.
+    TokenRevoked,
     /// Bus: no stream takes this subject now: there is none, or it has no leader. The message was not stored.
     NoStream,
     /// Bus: the stream takes no more: its limits are reached and it discards what is new, or its storage is full.

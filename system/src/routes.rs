@@ -91,6 +91,14 @@ impl Routes {
         }
     }
 
+    /// Takes a guess of somebody who may be behind the times, where nothing is known. Whatever the directory says replaces it.
+    pub fn guess(&mut self, entity: EntityId, owner: Ownership, node: NodeId) {
+        if let alloc::collections::btree_map::Entry::Vacant(unknown) = self.owners.entry(entity) {
+            unknown.insert((owner, Revision(0)));
+            self.nodes.entry(owner.lease).or_insert(node);
+        }
+    }
+
     fn learn(&mut self, record: &Record) {
         let (Key::Owner(entity), Value::Owner(owner)) = (record.key, record.value) else { return };
         match self.owners.get(&entity) {

@@ -1,6 +1,8 @@
 //! A gateway by hand: who gets in, and which state it passes on.
 
 mod bench;
+#[path = "gateway/tokens.rs"]
+mod tokens;
 
 use bench::Bench;
 use prost::Message as _;
@@ -15,6 +17,7 @@ use worldline_system::{
     Outcome, Refusal,
     doors::{
         Event,
+        cache::{Answer as Said, Submission as ToCache},
         directory::{
             Answer as Told, Change, Event as FromDirectory, Key as At, Ownership, Record, RegionId,
             Submission as ToDirectory, Value, Worker,
@@ -31,9 +34,15 @@ const KEY: Key = Key([7; 32]);
 const CLIENT: ConnectionId = ConnectionId(1);
 const LINK: ConnectionId = ConnectionId(2);
 const WORKER: NodeId = NodeId(9);
+/// When the tokens here were issued: before the clock of the bench begins.
+const ISSUED_UNIX_MS: u64 = 500;
 
 fn character() -> CharacterId {
     CharacterId::new(1).expect("in range")
+}
+
+fn token_of(key: Key, expires_unix_ms: u64) -> Vec<u8> {
+    key.sign(Claims { character: character(), issued_unix_ms: ISSUED_UNIX_MS, expires_unix_ms })
 }
 
 fn gateway() -> Bench<Gateway> {
@@ -59,16 +68,40 @@ fn owner(lease: u64, revision: u64) -> Record {
     Record { key: At::Owner(character().entity()), value, mod_revision: Revision(revision), lease: None }
 }
 
+/// The answer of a cache that has no such entry.
+fn missing(asked: &ToCache) -> Said {
+    match asked {
+        ToCache::Get(_) => Said::Got(Outcome::Done(None)),
+        ToCache::Read(_) => Said::Read(Outcome::Done(None)),
+        other => panic!("{other:?} is no question of a hello"),
+    }
+}
+
 impl Bench<Gateway> {
     fn receive(&mut self, frame: client_frame::Frame) {
+        self.receive_on(CLIENT, frame);
+    }
+
+    fn receive_on(&mut self, connection: ConnectionId, frame: client_frame::Frame) {
         let bytes = ClientFrame { frame: Some(frame) }.encode_to_vec();
         let payload = Payload::from(bytes.as_slice());
-        self.network(FromNetwork::Received { connection: CLIENT, class: StreamClass::Control, payload });
+        self.network(FromNetwork::Received { connection, class: StreamClass::Control, payload });
     }
 
     fn hello(&mut self, key: Key, expires_unix_ms: u64) {
-        let token = key.sign(Claims { character: character(), expires_unix_ms });
+        self.hello_with(&token_of(key, expires_unix_ms));
+    }
+
+    fn hello_with(&mut self, token: &[u8]) {
+        let token = token.to_vec();
         self.receive(client_frame::Frame::Hello(Hello { protocol: wire::PROTOCOL, token }));
+    }
+
+    /// The cache knows nothing of the hello that has just come.
+    fn nothing_cached(&mut self) {
+        for (op, asked) in self.asked_cache() {
+            self.cache(op, missing(&asked));
+        }
     }
 
     fn told_client(&self) -> Vec<gateway_frame::Frame> {
@@ -92,6 +125,12 @@ impl Bench<Gateway> {
 
     fn play_until_attach(&mut self) -> OpId {
         self.hello(KEY, u64::MAX);
+        self.login_until_attach()
+    }
+
+    /// From the hello that has just come.
+    fn login_until_attach(&mut self) -> OpId {
+        self.nothing_cached();
         let (login, _) = self.asked_ledger().remove(0);
         let session = Login { generation: Generation(6), applied_through: OpNumber(2) };
         self.ledger(login, Answer::LoggedIn(Outcome::Done(session)));
@@ -140,11 +179,20 @@ impl Bench<Gateway> {
 
 #[test]
 fn a_forged_or_expired_token_is_denied_by_name_and_begins_no_session() {
-    for (key, expires, reason) in
-        [(Key([8; 32]), u64::MAX, DeniedReason::TokenForged), (KEY, 1_000, DeniedReason::TokenExpired)]
-    {
+    let made = |key: Key, issued_unix_ms, expires_unix_ms| {
+        key.sign(Claims { character: character(), issued_unix_ms, expires_unix_ms })
+    };
+    let mut first_version = made(KEY, 0, u64::MAX);
+    first_version[0] = 1;
+    for (token, reason) in [
+        (made(Key([8; 32]), 0, u64::MAX), DeniedReason::TokenForged),
+        (made(KEY, 0, 1_000), DeniedReason::TokenExpired),
+        (made(KEY, u64::MAX - 1, u64::MAX), DeniedReason::TokenNotYetValid),
+        (first_version, DeniedReason::TokenVersion),
+        (vec![], DeniedReason::TokenForged),
+    ] {
         let mut bench = gateway();
-        bench.hello(key, expires);
+        bench.hello_with(&token);
         assert!(matches!(&bench.told_client()[..], [gateway_frame::Frame::Denied(d)] if d.reason == i32::from(reason)));
         assert!(bench.asked_ledger().is_empty());
         assert!(bench.asked_network().contains(&ToNetwork::Close { connection: CLIENT, reason: CloseReason::Closed }));
@@ -155,6 +203,7 @@ fn a_forged_or_expired_token_is_denied_by_name_and_begins_no_session() {
 fn an_unknown_login_is_tried_again_under_the_same_nonce() {
     let mut bench = gateway();
     bench.hello(KEY, u64::MAX);
+    bench.nothing_cached();
     let (login, first) = bench.asked_ledger().remove(0);
     bench.ledger(login, Answer::LoggedIn(Outcome::Unknown));
     bench.pass(limits::RETRY_MIN);

@@ -62,7 +62,10 @@ fn calls(caller: Kind, callee: Kind) -> bool {
         Kind::Replica(region) => matches!(caller, Kind::Gateway(of, _) if of == region),
         Kind::Directory(_) => matches!(caller, Kind::Gateway(..) | Kind::Worker(..) | Kind::Orchestrator(_)),
         Kind::Ledger(_) => {
-            matches!(caller, Kind::Gateway(..) | Kind::Worker(..) | Kind::Orchestrator(_) | Kind::Replica(_))
+            matches!(
+                caller,
+                Kind::Gateway(..) | Kind::Worker(..) | Kind::Orchestrator(_) | Kind::Replica(_) | Kind::Operator(..)
+            )
         }
         Kind::Bus(_) => matches!(caller, Kind::Worker(..) | Kind::Orchestrator(_) | Kind::Replica(_)),
         // As in the simulator: the orchestrators use the first region's cache.
@@ -71,7 +74,7 @@ fn calls(caller: Kind, callee: Kind) -> bool {
             Kind::Orchestrator(_) => region == 0,
             _ => false,
         },
-        Kind::Orchestrator(_) | Kind::Player(..) | Kind::Double(..) => false,
+        Kind::Orchestrator(_) | Kind::Player(..) | Kind::Double(..) | Kind::Operator(..) => false,
     }
 }
 

@@ -179,7 +179,7 @@ fn told(accepted: &Acceptance) -> Option<Told> {
         Acceptance::FenceRaised { authority, .. } => {
             Some(Told::Fence(authority.entity, authority.epoch, authority.lease))
         }
-        Acceptance::LoggedIn { character, generation } => Some(Told::Session(*character, *generation)),
+        Acceptance::LoggedIn { character, generation, .. } => Some(Told::Session(*character, *generation)),
         Acceptance::OperationApplied { operation, .. } => Some(Told::Operation(operation.character, operation.number)),
         _ => None,
     }
@@ -191,9 +191,9 @@ fn entities(accepted: &Acceptance) -> Vec<EntityId> {
         Acceptance::FenceRaised { authority, .. } | Acceptance::Checkpointed { authority, .. } => {
             vec![authority.entity]
         }
-        Acceptance::LoggedIn { character, .. } | Acceptance::OperationPassed { character, .. } => {
-            vec![character.entity()]
-        }
+        Acceptance::LoggedIn { character, .. }
+        | Acceptance::TokensRevoked { character, .. }
+        | Acceptance::OperationPassed { character, .. } => vec![character.entity()],
         Acceptance::OperationApplied { operation, rows, .. } => operation
             .authority
             .iter()

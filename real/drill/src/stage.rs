@@ -16,7 +16,7 @@ use worldline_proto::NodeId;
 use worldline_real::network::tls::{Authority, Holder};
 use worldline_scenarios::{
     format::Scenario,
-    nodes::{Kind, Node, Nodes},
+    nodes::{Kind, Node, Nodes, character},
     world::{self, TOKEN_KEY},
 };
 use worldline_system::{client::Conduct, time::Duration};
@@ -99,6 +99,7 @@ pub const fn command(kind: Kind) -> Option<&'static str> {
         Kind::Gateway(..) => Some("gateway"),
         Kind::Replica(_) => Some("replica"),
         Kind::Player(..) | Kind::Double(..) => Some("bot"),
+        Kind::Operator(..) => Some("revoke"),
     }
 }
 
@@ -194,6 +195,10 @@ impl Told<'_> {
     /// The file cannot be written.
     pub fn arguments(&self, id: NodeId, node: &Node, http: SocketAddr) -> Result<Vec<String>, Failed> {
         let Some(command) = command(node.kind) else { return Ok(Vec::new()) };
+        if let Kind::Operator(_, number) = node.kind {
+            let ledger = format!("--ledger={}", self.ledger(id));
+            return Ok(vec![command.to_owned(), ledger, character(number).to_string()]);
+        }
         let file = self.folder.path().join("configurations").join(format!("{}.toml", node.name.replace(':', "-")));
         write(&file, &self.configuration(id, node, http).to_string())?;
         Ok(vec![command.to_owned(), "--config".to_owned(), file.display().to_string()])
@@ -267,6 +272,13 @@ impl Told<'_> {
             _ => {}
         }
         settings
+    }
+
+    /// Where a node finds the ledger.
+    fn ledger(&self, id: NodeId) -> String {
+        let address = self.members.stand_in(Service::Ledger).and_then(|node| self.links.address(id, node));
+        let address = address.map(|address| address.to_string()).unwrap_or_default();
+        format!("postgres://postgres@{address}/postgres")
     }
 
     fn knobs(&self) -> Table {

@@ -49,6 +49,14 @@ enum Step {
     Login {
         who: u64,
         nonce: u64,
+        issued_unix_ms: u64,
+    },
+    Revoke {
+        who: u64,
+        valid_from_unix_ms: u64,
+    },
+    Standing {
+        who: u64,
     },
     Claim {
         lease: u64,
@@ -186,7 +194,11 @@ fn step() -> impl Strategy<Value = Step> {
     let wanted =
         prop_oneof![4 => Just(Wanted::Next), 2 => Just(Wanted::Same), 2 => any_u64().prop_map(Wanted::Exactly)];
     prop_oneof![
-        2 => (who(), any_u64()).prop_map(|(who, nonce)| Step::Login { who, nonce }),
+        2 => (who(), any_u64(), 0..10_u64)
+            .prop_map(|(who, nonce, issued_unix_ms)| Step::Login { who, nonce, issued_unix_ms }),
+        1 => (who(), prop_oneof![4 => 0..10_u64, 1 => any_u64()])
+            .prop_map(|(who, valid_from_unix_ms)| Step::Revoke { who, valid_from_unix_ms }),
+        1 => who().prop_map(|who| Step::Standing { who }),
         3 => (lease(), prop::collection::vec((entity(), wanted), 0..4))
             .prop_map(|(lease, entities)| Step::Claim { lease, entities }),
         8 => (
@@ -209,8 +221,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             lease: 1,
             entities: [character(1).entity(), character(2).entity(), boss(1)].map(|id| (id, Wanted::Next)).to_vec(),
         },
-        Step::Login { who: 1, nonce: 1 },
-        Step::Login { who: 2, nonce: 1 },
+        Step::Login { who: 1, nonce: 1, issued_unix_ms: 5 },
+        Step::Login { who: 2, nonce: 1, issued_unix_ms: 5 },
     ];
     let beginning = prop_oneof![4 => Just(owned), 1 => Just(vec![])];
     (beginning, prop::collection::vec(step(), 1..STEPS)).prop_map(|(beginning, steps)| [beginning, steps].concat())
@@ -260,7 +272,13 @@ fn submission(model: &Database, step: &Step) -> Submission {
         Submission::Commit(Batch { operations, checkpoints, published: flags.to_vec() }.into())
     };
     match step {
-        &Step::Login { who, nonce } => Submission::Login { character: character(who), nonce: Nonce(nonce) },
+        &Step::Login { who, nonce, issued_unix_ms } => {
+            Submission::Login { character: character(who), nonce: Nonce(nonce), issued_unix_ms }
+        }
+        &Step::Revoke { who, valid_from_unix_ms } => {
+            Submission::Revoke { character: character(who), valid_from_unix_ms }
+        }
+        &Step::Standing { who } => Submission::Standing { characters: vec![character(who), character(1)] },
         Step::Claim { lease, entities } => {
             let entities = entities.iter().map(|&(entity, wanted)| {
                 let stands = model.entity(entity).and_then(|entity| entity.columns.fence).map_or(0, |fence| fence.0.0);
@@ -369,7 +387,7 @@ fn said(answer: &Answer, reached: &mut BTreeSet<String>) {
 }
 
 /// What must have been said at least once, or the comparison is worth little.
-const SAID: [&str; 20] = [
+const SAID: [&str; 23] = [
     "Applied Hit",
     "Applied Refused",
     "Claim Fenced",
@@ -386,8 +404,11 @@ const SAID: [&str; 20] = [
     "LoggedIn Done",
     "LoggedIn Refused",
     "Ok",
+    "Revoked Done",
+    "Revoked Refused",
     "Snapshot Done",
     "StaleSession Generation",
+    "Standing Done",
     "Stored Hit",
     "Unpublished Done",
 ];

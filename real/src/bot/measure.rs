@@ -172,8 +172,8 @@ impl Measure {
     /// Whether no gateway will ever let it in.
     #[must_use]
     pub fn hopeless(&self) -> bool {
-        use DeniedReason::{Protocol, TokenExpired, TokenForged};
-        matches!(self.denied, Some(Protocol | TokenForged | TokenExpired))
+        use DeniedReason::{Protocol, TokenExpired, TokenForged, TokenRevoked, TokenVersion};
+        matches!(self.denied, Some(Protocol | TokenForged | TokenVersion | TokenExpired | TokenRevoked))
     }
 }
 
@@ -212,7 +212,7 @@ mod tests {
         measure.noted(&confirmed(2), at(70));
         assert_eq!((measure.inputs_echoed, measure.inputs_overtaken, measure.unconfirmed()), (1, 1, 1));
         assert_eq!(measure.echo.max_us(), 20_000, "the echo of the second alone");
-        measure.noted(&Note::Joined { character, generation: Generation(2) }, at(200));
+        measure.noted(&Note::Joined { character, generation: Generation(2), issued_unix_ms: 0 }, at(200));
         measure.noted(&confirmed(9), at(201));
         let taken_in = measure.inputs_echoed + measure.inputs_overtaken;
         assert_eq!((measure.inputs_sent, taken_in), (3, 2), "the third was lost with its session");

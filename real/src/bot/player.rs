@@ -73,6 +73,13 @@ pub fn said(reason: DeniedReason) -> &'static str {
             "the token is not one of this world (signed with another key than the gateway's `token_key`, or for a \
              character that the ledger does not know)"
         }
+        DeniedReason::TokenVersion => {
+            "the token is of a version that the gateway does not read; `worldlined token` of its build makes one that it does"
+        }
+        DeniedReason::TokenRevoked => "the token is revoked; `worldlined token` makes a new one",
+        DeniedReason::TokenNotYetValid => {
+            "the token was issued in the future: the clock of its issuer or of the gateway is wrong"
+        }
         DeniedReason::TokenExpired => "the token has expired; `worldlined token` makes a new one",
         DeniedReason::Busy => "the gateway has as many players as it can take",
         DeniedReason::Draining => "the gateway is about to stop",
@@ -145,7 +152,7 @@ impl Doors for Mouth {
     fn cache(&mut self, _: Asked<cache::Submission>) {}
 
     fn note(&mut self, note: &Note) {
-        if let Note::Joined { character, generation } = note {
+        if let Note::Joined { character, generation, .. } = note {
             tracing::debug!(player = %self.witness.node, %character, generation = generation.0, "plays");
         }
         self.witness.measure().noted(note, clock::now());

@@ -20,9 +20,11 @@ pub enum Command {
     Migrate,
     /// Tells who owns an entity.
     WhoOwns,
+    /// Revokes the tokens of a character.
+    Revoke,
 }
 
-use Command::{Bot, Gateway, Migrate, Orchestrator, Replica, WhoOwns, Worker};
+use Command::{Bot, Gateway, Migrate, Orchestrator, Replica, Revoke, WhoOwns, Worker};
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,6 +36,7 @@ impl fmt::Display for Command {
             Self::Bot => "bot",
             Self::Migrate => "migrate",
             Self::WhoOwns => "who-owns",
+            Self::Revoke => "revoke",
         })
     }
 }
@@ -106,7 +109,7 @@ pub const KEYS: &[Key] = &[
     list("alternates", "ID,..", &[Gateway], "Gateways that its players may turn to when it is gone, the last one in another region"),
     list("replica", "ID,..", &[Gateway], "The replicas of its region, one or several: its players see through them what the whole world shares [default: none]"),
     list("directory", "URL,..", &[Gateway, Worker, Orchestrator, WhoOwns], "The members of etcd, as `http://127.0.0.1:2379`"),
-    key("ledger", "URL", &[Gateway, Worker, Orchestrator, Replica, Migrate, WhoOwns], "PostgreSQL, as `postgres://worldline@127.0.0.1:5432/worldline`; a password is best left to PGPASSWORD"),
+    key("ledger", "URL", &[Gateway, Worker, Orchestrator, Replica, Migrate, WhoOwns, Revoke], "PostgreSQL, as `postgres://worldline@127.0.0.1:5432/worldline`; a password is best left to PGPASSWORD"),
     list("bus", "URL,..", &[Worker, Orchestrator, Replica], "NATS 2.10 or newer with JetStream, as `nats://127.0.0.1:4222` [default: none: facts stay in the ledger, where replicas look every 5s]"),
     list("cache", "URL,..", CACHED, "The region's cache, any Redis-protocol server, as `redis://127.0.0.1:6379`; the primary of several is found [default: none, which costs time only]"),
     key("tls.ca", "FILE", &[Gateway, Worker, Replica, Bot], "The certificate of the world's CA, PEM"),

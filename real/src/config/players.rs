@@ -179,8 +179,9 @@ impl Common<'_> {
         sink: &mut Sink,
     ) -> Option<Vec<u8>> {
         let own = || {
-            let expires = clock::unix_now() + OWN_TOKEN;
-            Some(self.key?.sign(Claims { character: character?, expires_unix_ms: expires.as_nanos() / 1_000_000 }))
+            let issued = clock::unix_now();
+            let [issued_unix_ms, expires_unix_ms] = [issued, issued + OWN_TOKEN].map(|at| at.as_nanos() / 1_000_000);
+            Some(self.key?.sign(Claims { character: character?, issued_unix_ms, expires_unix_ms }))
         };
         match given {
             Some(given) => decode::token(given, sink),

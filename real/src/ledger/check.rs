@@ -21,7 +21,8 @@ const LAYOUT: [(&str, &str); 4] = [
         "name text, id bigint, generation bigint, login_nonce numeric(20,0), fence_epoch numeric(20,0), fence_lease text, \
          fence_since timestamp with time zone, applied_through bigint, hit_points bigint, experience bigint, balance bigint, \
          checkpoint_epoch numeric(20,0), checkpoint_version numeric(20,0), x_mm bigint, y_mm bigint, \
-         cooldown_end_unix_ns numeric(20,0), born_x_mm bigint, born_y_mm bigint, pinned_region smallint, minted bigint, facts bigint",
+         cooldown_end_unix_ns numeric(20,0), born_x_mm bigint, born_y_mm bigint, pinned_region smallint, minted bigint, facts bigint, \
+         tokens_valid_from_unix_ms numeric(20,0)",
     ),
     ("journal", "id bigint, at timestamp with time zone, kind text, what jsonb"),
     (
@@ -31,14 +32,16 @@ const LAYOUT: [(&str, &str); 4] = [
     ),
     ("results", "entity bigint, slot smallint, number bigint, digest text, result jsonb"),
 ];
-const FUNCTIONS: [&str; 8] = [
+const FUNCTIONS: [&str; 10] = [
     "claim(text, jsonb)",
     "commit(jsonb)",
     "facts_of(text, bigint, integer)",
     "flag(jsonb)",
-    "login(text, numeric)",
+    "login(text, numeric, numeric)",
+    "revoke(text, numeric)",
     "roster(bigint, integer)",
     "snapshot(jsonb)",
+    "standing(jsonb)",
     "unpublished(bigint, integer)",
 ];
 

@@ -27,6 +27,7 @@ mod migrate;
 mod pool;
 mod problem;
 mod request;
+mod revoke;
 mod servers;
 mod session;
 mod watch;
@@ -34,6 +35,7 @@ mod watch;
 pub use journal::{Tables, journal, row, tables};
 pub use migrate::{Report, Seed, migrate, seed};
 pub use problem::{Place, Problem};
+pub use revoke::{Unrevoked, revoke};
 
 use crate::{clock, host::Inbox, ready::Readiness};
 use pool::Pool;

@@ -8,11 +8,14 @@ use worldline_system::{
     doors::ledger::{Answer, Ask, Submission},
     limits::{
         BATCH_CHECKPOINTS, BATCH_FLAGS, BATCH_OPERATIONS, CLAIM_ENTITIES, FACTS_PAGE, ROSTER_PAGE, SNAPSHOT_ENTITIES,
+        STANDING_CHARACTERS,
     },
     outcome::End,
 };
 
-const LOGIN: &str = "select worldline.login($1, $2::text::numeric)::text";
+const LOGIN: &str = "select worldline.login($1, $2::text::numeric, $3::text::numeric)::text";
+const REVOKE: &str = "select worldline.revoke($1, $2::text::numeric)::text";
+const STANDING: &str = "select worldline.standing($1::text::jsonb)::text";
 const CLAIM: &str = "select worldline.claim($1, $2::text::jsonb)::text";
 const COMMIT: &str = "select worldline.commit($1::text::jsonb)::text";
 const ROSTER: &str = "select worldline.roster($1, $2)::text";
@@ -26,7 +29,9 @@ const AGE_MAX_US: i64 = 1_000 * 365 * 24 * 3_600 * 1_000_000;
 
 /// A call, ready to be sent.
 pub(super) enum Request {
-    Login { character: String, nonce: String },
+    Login { character: String, nonce: String, issued_unix_ms: String },
+    Revoke { character: String, valid_from_unix_ms: String },
+    Standing { characters: String },
     Claim { lease: String, entities: String },
     Commit { batch: String },
     Roster { after: Option<i64>, page: i32 },
@@ -45,8 +50,17 @@ impl Request {
         let written = |json: serde_json::Result<String>| json.map_err(|_| Refusal::Malformed);
         let fits = |fits: bool| if fits { Ok(()) } else { Err(Refusal::Malformed) };
         Ok(match submission {
-            Submission::Login { character, nonce } => {
-                Self::Login { character: character.to_string(), nonce: nonce.0.to_string() }
+            Submission::Login { character, nonce, issued_unix_ms } => Self::Login {
+                character: character.to_string(),
+                nonce: nonce.0.to_string(),
+                issued_unix_ms: issued_unix_ms.to_string(),
+            },
+            Submission::Revoke { character, valid_from_unix_ms } => {
+                Self::Revoke { character: character.to_string(), valid_from_unix_ms: valid_from_unix_ms.to_string() }
+            }
+            Submission::Standing { characters } => {
+                fits(characters.len() <= STANDING_CHARACTERS)?;
+                Self::Standing { characters: written(serde_json::to_string(characters))? }
             }
             Submission::Claim { lease, entities } => {
                 fits(entities.len() <= CLAIM_ENTITIES)?;
@@ -86,7 +100,13 @@ impl Request {
     /// The statement with its arguments.
     pub fn query(&self) -> Query<'_, Postgres, PgArguments> {
         match self {
-            Self::Login { character, nonce } => sqlx::query(LOGIN).bind(character).bind(nonce),
+            Self::Login { character, nonce, issued_unix_ms } => {
+                sqlx::query(LOGIN).bind(character).bind(nonce).bind(issued_unix_ms)
+            }
+            Self::Revoke { character, valid_from_unix_ms } => {
+                sqlx::query(REVOKE).bind(character).bind(valid_from_unix_ms)
+            }
+            Self::Standing { characters } => sqlx::query(STANDING).bind(characters),
             Self::Claim { lease, entities } => sqlx::query(CLAIM).bind(lease).bind(entities),
             Self::Commit { batch } => sqlx::query(COMMIT).bind(batch),
             Self::Roster { after, page } => sqlx::query(ROSTER).bind(after).bind(page),
@@ -113,6 +133,8 @@ pub(super) fn answer(ask: Ask, given: &str) -> Answer {
     }
     match ask {
         Ask::Login => Answer::LoggedIn(read(given)),
+        Ask::Revoke => Answer::Revoked(read(given)),
+        Ask::Standing => Answer::Standing(read(given)),
         Ask::Claim => Answer::Claimed(read(given)),
         Ask::Commit => Answer::Committed(read(given)),
         Ask::Roster => Answer::Roster(read(given)),

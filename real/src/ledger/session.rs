@@ -104,6 +104,13 @@ impl Session {
         }
     }
 
+    /// What time it is by the server's clock, in milliseconds since 1970.
+    pub async fn unix_ms(&mut self, server: &Server) -> Result<u64, Problem> {
+        let asked = "select (extract(epoch from clock_timestamp()) * 1000)::bigint";
+        let row = server.within(sqlx::raw_sql(asked).fetch_one(&mut self.connection)).await?;
+        Ok(u64::try_from(row.get::<i64, _>(0)).unwrap_or(0))
+    }
+
     /// Looks at server and schema again.
     pub async fn check(&mut self, server: &Server) -> Result<(), Problem> {
         check::schema(server, &mut self.connection).await?;

@@ -1,6 +1,6 @@
 //! What may be said to `worldlined`, made of the table of settings.
 
-use super::{Exit, authority, logs, operator, role};
+use super::{Exit, authority, logs, operator, revoke, role};
 use crate::{
     bot,
     config::{self, Command, Layers, Problems, Sink, keys},
@@ -42,6 +42,7 @@ pub fn main(
         "replica" => Command::Replica,
         "bot" => Command::Bot,
         "migrate" => Command::Migrate,
+        "revoke" => Command::Revoke,
         _ => Command::WhoOwns,
     };
     match configured(run, matches, variables) {
@@ -77,6 +78,7 @@ fn configured(
         }
         Command::Migrate => operator::migrate(&layers, matches, sink)?,
         Command::WhoOwns => operator::who_owns(&layers, matches, sink)?,
+        Command::Revoke => revoke::revoke(&layers, matches, sink)?,
     })
 }
 
@@ -108,6 +110,9 @@ fn root() -> clap::Command {
                 .arg(flag("seed", "Also create the world file's entities that the ledger does not have yet")),
             authority::command(),
             operator::token_command(),
+            configurable(Command::Revoke, "Revokes the tokens of a character and ends its session; may be repeated")
+                .args(revoke::arguments())
+                .arg(flag("json", "Print it in JSON")),
             configurable(
                 Command::WhoOwns,
                 "Who owns an entity: its record, its owner, and with --ledger whether its fence agrees",

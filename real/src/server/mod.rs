@@ -18,6 +18,7 @@ mod holder;
 mod http;
 mod logs;
 mod operator;
+mod revoke;
 mod role;
 mod standing;
 
@@ -38,5 +39,6 @@ const fn name_of(command: Command) -> &'static str {
         Command::Bot => "bot",
         Command::Migrate => "migrate",
         Command::WhoOwns => "who-owns",
+        Command::Revoke => "revoke",
     }
 }

@@ -68,14 +68,14 @@ pub(super) fn migrate(layers: &Layers, matches: &ArgMatches, mut sink: Sink) -> 
     ))
 }
 
-fn refused(problem: &ledger::Problem) -> Exit {
+pub(super) fn refused(problem: &ledger::Problem) -> Exit {
     eprintln!("{problem}");
     if problem.is_schema() { Exit::Schema } else { Exit::Unavailable }
 }
 
 pub(super) fn token_command() -> clap::Command {
     clap::Command::new("token")
-        .about("Makes a session token: who bears it may play the character until it expires")
+        .about("Makes a session token: who bears it may play the character until it expires or is revoked")
         .after_help(
             "\
 The key is a file with 64 hexadecimal digits, the same for every gateway (`token_key`). Whoever has it can play
@@ -127,7 +127,8 @@ pub(super) fn token(matches: &ArgMatches) -> Exit {
         Ok(key) => {
             let now_ms = clock::unix_now().as_nanos() / 1_000_000;
             let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-            let token = key.sign(Claims { character, expires_unix_ms: now_ms.saturating_add(ttl_ms) });
+            let expires_unix_ms = now_ms.saturating_add(ttl_ms);
+            let token = key.sign(Claims { character, issued_unix_ms: now_ms, expires_unix_ms });
             tell!("{}", token.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
             Exit::Done
         }

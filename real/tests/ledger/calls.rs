@@ -127,7 +127,7 @@ async fn a_login_counts_up_unless_it_is_the_same_login_again() {
     assert_eq!(login(&ledger, u64::MAX).await.generation, Generation(1));
     assert_eq!(login(&ledger, u64::MAX - 1).await.generation, Generation(2));
     let character = CharacterId::new(77).unwrap();
-    let unknown = ask(&ledger, Submission::Login { character, nonce: Nonce(1) }).await;
+    let unknown = ask(&ledger, Submission::Login { character, nonce: Nonce(1), issued_unix_ms: 0 }).await;
     assert_eq!(unknown, Answer::LoggedIn(Outcome::Refused(Refusal::Malformed)));
 }
 

@@ -86,7 +86,7 @@ async fn overlapping_batches_in_any_order_never_deadlock_and_lose_nothing() {
     let everybody: Vec<_> = (1..=40).map(|n| (character(n).entity(), 1)).chain([(boss(), 1)]).collect();
     claim(&ledger, 1, &everybody).await;
     for n in 1..=40 {
-        let login = Submission::Login { character: character(n), nonce: Nonce(n) };
+        let login = Submission::Login { character: character(n), nonce: Nonce(n), issued_unix_ms: 0 };
         assert!(matches!(ask(&ledger, login).await, Answer::LoggedIn(Outcome::Done(_))));
     }
     let callers: Vec<_> = (0..CALLERS)

@@ -9,5 +9,6 @@ mod facts;
 mod failures;
 mod impostor;
 mod readiness;
+mod revocation;
 mod schema;
 mod support;

@@ -163,7 +163,7 @@ pub async fn claim(ledger: &Ledger, by: u64, entities: &[(EntityId, u64)]) -> Ve
 }
 
 pub async fn login(ledger: &Ledger, nonce: u64) -> Login {
-    match ask(ledger, Submission::Login { character: hero(), nonce: Nonce(nonce) }).await {
+    match ask(ledger, Submission::Login { character: hero(), nonce: Nonce(nonce), issued_unix_ms: 0 }).await {
         Answer::LoggedIn(Outcome::Done(login)) => login,
         other => panic!("{other:?}"),
     }

@@ -130,7 +130,7 @@ impl Checker for LosesNothing {
             &What::Noted(Note::SessionClosed { character, generation }) => {
                 self.sessions.retain(|known, session| *known != character || *session != (entry.node, generation));
             }
-            &What::Noted(Note::Joined { character, generation }) => {
+            &What::Noted(Note::Joined { character, generation, .. }) => {
                 let client = self.clients.entry(entry.node).or_default();
                 (client.character, client.joined) = (Some(character), generation);
             }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn joined(generation: u64) -> What {
-        What::Noted(Note::Joined { character: hero(), generation: Generation(generation) })
+        What::Noted(Note::Joined { character: hero(), generation: Generation(generation), issued_unix_ms: 0 })
     }
 
     fn told(number: u64) -> What {

@@ -43,6 +43,7 @@ invariants! {
     S1 "a character has one active session: its highest generation",
     S2 "durable operations take effect exactly once and without gaps, movements at most once",
     S3 "what was answered or acknowledged had been committed before, and stays committed",
+    S4 "a revoked token stays revoked: it begins no session, and what it had begun ends within a bound",
     S5 "losing the whole cache costs latency only: who takes over goes on from what the ledger or the replaced epoch has written",
     S6 "a drain loses nothing: what is under way is acknowledged once and within 10 s, and no session is cut off",
     R3 "after healing every client agrees with authority: within 6 s on what the world shares, within 3 s on its own character",

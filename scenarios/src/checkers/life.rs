@@ -115,7 +115,7 @@ impl Checker for NothingStuck {
                     waiting.numbers.push(*number);
                 }
             }
-            What::Noted(Note::Joined { character, generation }) => {
+            What::Noted(Note::Joined { character, generation, .. }) => {
                 let waiting = self.clients.slot(entry.node);
                 (waiting.joined, waiting.since) = (*generation, entry.at);
                 let players = self.players.slot(*character);
@@ -127,6 +127,8 @@ impl Checker for NothingStuck {
                 let highest = self.sessions.slot(*character);
                 *highest = (*highest).max(*generation);
             }
+            // Its token does not count any more: nobody owes it an answer.
+            What::Noted(Note::TurnedAway { .. }) => self.clients.slot(entry.node).numbers.clear(),
             What::Noted(Note::Acknowledged { number, .. }) => {
                 self.clients.slot(entry.node).numbers.retain(|waiting| waiting != number);
             }
@@ -214,6 +216,10 @@ mod tests {
         assert_eq!(BoundedQueues::new(&setup()).not_checked(), Some("no sample told of any queue"));
     }
 
+    fn joins(generation: u64) -> Note {
+        Note::Joined { character: hero(), generation: Generation(generation), issued_unix_ms: 0 }
+    }
+
     /// Both entities are served and one operation is answered; then `more`, and the end.
     fn ends(more: &[(u64, u32, What)], leaks: &[Leak], able: bool) -> bool {
         let (own, target) = (authority(hero(), 1, 1), authority(boss(), 1, 1));
@@ -240,12 +246,14 @@ mod tests {
         assert!(ends(&[], &[], true));
         assert!(!ends(&[(3, 9, performed(2, 2))], &[], true), "an operation without an answer");
         assert!(ends(&[(3, 9, performed(2, 2)), (4, 9, What::Crashed)], &[], true), "the dead wait for nothing");
-        let joined = |generation| What::Noted(Note::Joined { character: hero(), generation: Generation(generation) });
+        let joined = |generation| What::Noted(joins(generation));
         assert!(ends(&[(3, 9, performed(2, 2)), (4, 8, joined(2))], &[], true), "another client has taken its place");
         assert!(!ends(&[(3, 9, performed(2, 2)), (4, 9, joined(2))], &[], true), "it has come again, and still waits");
         let back = |at| [(3, 9, performed(2, 2)), (4, 8, joined(2)), (at, 9, joined(3))];
         assert!(ends(&back(8_000), &[], true), "it has only just got its place back");
         assert!(!ends(&back(5_000), &[], true), "it has had its place back for long");
+        let away = What::Noted(Note::TurnedAway { character: hero() });
+        assert!(ends(&[(3, 9, performed(2, 2)), (4, 9, away)], &[], true), "nobody owes it an answer");
         let leak = Leak { node: NodeId(1), what: "an operation past its deadline".into() };
         assert!(!ends(&[], &[leak], true));
         let dropped = What::Noted(Note::Dropped { authority: authority(boss(), 1, 1) });

@@ -19,6 +19,7 @@ mod ownership;
 mod reconstruction;
 mod replicas;
 mod retries;
+mod revocation;
 mod sessions;
 #[cfg(test)]
 mod story;
@@ -190,6 +191,7 @@ set! {
     one_session: sessions::OneSession,
     exactly_once: sessions::ExactlyOnce,
     acknowledged_survives: sessions::AcknowledgedSurvives,
+    stays_revoked: revocation::StaysRevoked,
     cache_decides_nothing: reconstruction::CacheDecidesNothing,
     loses_nothing: drains::LosesNothing,
     all_agree: replicas::AllAgree,

@@ -176,7 +176,8 @@ struct Walk {
 }
 
 /// R3. Asks at the end of a settled run what every player who is there has seen last: of what the world shares the ledger's
-/// state, of its own character the owner's. Who has only just come, or whose place another one has taken, is not asked.
+/// state, of its own character the owner's. Who has only just come, was turned away for good, or
+/// whose place another one has taken, is not asked.
 #[derive(Clone, Debug)]
 pub struct AllAgree {
     authority: Authority,
@@ -197,12 +198,14 @@ impl AllAgree {
                 self.shown = true;
                 self.readers.life(entry).stand(entity, sequence);
             }
-            Note::Joined { character, generation } => {
+            Note::Joined { character, generation, .. } => {
                 let player = Player { character, joined: generation, since: entry.at, confirmed: None };
                 self.players.insert(entry.node, player);
                 let highest = self.sessions.slot(character);
                 *highest = (*highest).max(generation);
             }
+            // Its token does not count any more: nobody shows it anything.
+            Note::TurnedAway { .. } => drop(self.players.remove(&entry.node)),
             Note::Confirmed { epoch, sequence, position, .. } => {
                 if let Some(player) = self.players.get_mut(&entry.node) {
                     player.confirmed = Some((epoch, sequence, position));

@@ -34,7 +34,7 @@ fn shown(sequence: u64, hit_points: u32) -> What {
 }
 
 fn joined(generation: u64) -> What {
-    What::Noted(Note::Joined { character: hero(), generation: Generation(generation) })
+    What::Noted(Note::Joined { character: hero(), generation: Generation(generation), issued_unix_ms: 0 })
 }
 
 fn confirmed(epoch: u64, sequence: u32, x_mm: i64) -> What {

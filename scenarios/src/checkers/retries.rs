@@ -98,7 +98,9 @@ impl Deed {
                 entities.first().map(|&(entity, epoch)| Self::Claim(*lease, entity, epoch))
             }
             Invocation::Ledger(ledger::Submission::Commit(_)) => Some(Self::Commit),
-            Invocation::Ledger(ledger::Submission::Login { character, nonce }) => Some(Self::Login(*character, *nonce)),
+            Invocation::Ledger(ledger::Submission::Login { character, nonce, .. }) => {
+                Some(Self::Login(*character, *nonce))
+            }
             Invocation::Ledger(ledger::Submission::Snapshot { .. }) => Some(Self::Compare),
             Invocation::Bus(bus::Submission::Publish { message, .. }) => Some(Self::Publish(*message)),
             _ => None,

@@ -68,7 +68,8 @@ fn l7_another_batch_is_no_second_try() {
 #[test]
 fn l7_a_client_that_is_not_welcomed_waits_longer_each_time() {
     let connects = || What::Noted(Note::Connecting { character: hero(), gateway: NodeId(5) });
-    let joined = What::Noted(Note::Joined { character: hero(), generation: worldline_proto::Generation(1) });
+    let joined =
+        What::Noted(Note::Joined { character: hero(), generation: worldline_proto::Generation(1), issued_unix_ms: 0 });
     let good = vec![(0, 9, connects()), (60, 9, connects()), (170, 9, connects()), (180, 9, joined)];
     let with = |ms| [good.clone(), vec![(181, 9, connects()), (ms, 9, connects())]].concat();
     assert_eq!(breaks_at::<Retries>(&tell(with(300))), None, "behind a welcome it begins anew");

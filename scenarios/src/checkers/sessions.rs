@@ -36,7 +36,10 @@ impl Checker for OneSession {
 
     fn on_entry(&mut self, entry: &Entry, _: &Facts<'_>) -> Check {
         match &entry.what {
-            What::Accepted(Acceptance::LoggedIn { character, generation }) => {
+            What::Accepted(
+                Acceptance::LoggedIn { character, generation, .. }
+                | Acceptance::TokensRevoked { character, generation, .. },
+            ) => {
                 self.seen = true;
                 let sessions = self.characters.slot(*character);
                 if *generation <= sessions.highest {

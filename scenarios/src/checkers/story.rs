@@ -126,7 +126,7 @@ pub fn raised(authority: Authority, before: Option<Authority>) -> What {
 }
 
 pub fn logged_in(generation: u64) -> What {
-    What::Accepted(Acceptance::LoggedIn { character: hero(), generation: Generation(generation) })
+    What::Accepted(Acceptance::LoggedIn { character: hero(), generation: Generation(generation), issued_unix_ms: 0 })
 }
 
 pub fn checkpointed(authority: Authority, version: u64) -> What {

@@ -91,6 +91,11 @@ impl<K: Small, T> Table<K, T> {
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.dense.iter().flatten().flatten().chain(self.sparse.values())
     }
+
+    /// Every value, to be changed.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.dense.iter_mut().flatten().flatten().chain(self.sparse.values_mut())
+    }
 }
 
 #[cfg(test)]

@@ -113,6 +113,10 @@ fn parameters(kind: &str, fields: &mut Fields<'_, '_>, census: &Census<'_>, sink
     if matches!(kind, "cut" | "degrade") {
         return link(kind, fields, census, sink);
     }
+    if kind == "revoke-tokens" {
+        let players = fields.read_with(&kinds::PLAYERS, sink, |value, sink| census.players_named(value, sink));
+        return players.map(FaultKind::RevokeTokens);
+    }
     let nodes = fields.read_with(&kinds::NODE, sink, |value, sink| census.selectors(value, sink));
     Some(match kind {
         "crash" => FaultKind::Crash(nodes?),

@@ -12,7 +12,7 @@ use super::{
 pub(super) static FAULT: Table =
     table!("`[[fault]]`", [&AT, &KIND, &FOR, &UNTIL], variants: &[&KINDS], rules: not_both_ends);
 /// Every kind of fault, those of the services too.
-pub(super) static KINDS: Variants = Variants(&[PROCESSES, LEDGER, DIRECTORY, BUS, CACHE]);
+pub(super) static KINDS: Variants = Variants(&[PROCESSES, OPERATOR, LEDGER, DIRECTORY, BUS, CACHE]);
 
 pub(super) static AT: Key<Moments> = Key::required(
     "at",
@@ -137,6 +137,20 @@ macro_rules! kind {
         Variant { name: $name, keys: &[$($key),*], ends: $ends, about: $about }
     };
 }
+
+pub(super) static PLAYERS: Key<OneOrMore> = Key::required(
+    "player",
+    OneOrMore(Named { pattern: || "^player:[1-9][0-9]*$".into() }),
+    "Whose, such as `player:3`: one, or a list.",
+);
+
+/// What an operator does, beside what goes wrong.
+const OPERATOR: &[Variant] = &[kind!(
+    "revoke-tokens",
+    [&PLAYERS],
+    AtOnce,
+    "An operator revokes every token of these players' characters that was issued before."
+)];
 
 const PROCESSES: &[Variant] = &[
     kind!("crash", [&NODE], Later, "Power loss: the peers hear nothing. Restarted at its end."),

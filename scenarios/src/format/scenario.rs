@@ -196,6 +196,8 @@ pub enum FaultKind {
     ClockFreeze(Vec<Selector>),
     /// The wall clock is set, in nanoseconds forward (or back).
     WallStep(Vec<Selector>, i64),
+    /// An operator revokes the tokens of the characters of these players.
+    RevokeTokens(Vec<u32>),
     /// Nothing gets from the one to the other.
     Cut {
         /// Sides.

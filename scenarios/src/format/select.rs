@@ -183,6 +183,21 @@ impl Census<'_> {
         }
     }
 
+    /// The numbers of one player, or of a list of them.
+    pub fn players_named(&self, value: &Value<'_>, sink: &mut Sink) -> Option<Vec<u32>> {
+        let mut numbers = Vec::new();
+        for selector in self.selectors(value, sink)? {
+            let Selector::Player(number) = selector else {
+                let expected = format!("players: `player:1` to `player:{}`", self.players());
+                return sink.report(Problem::new(value.span(), found(value), expected));
+            };
+            numbers.push(number);
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        Some(numbers)
+    }
+
     /// One selector, or a list of them.
     pub fn selectors(&self, value: &Value<'_>, sink: &mut Sink) -> Option<Vec<Selector>> {
         match value.get_ref() {

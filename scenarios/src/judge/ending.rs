@@ -92,6 +92,9 @@ impl Judge<'_> {
         let mut stuck = Vec::new();
         for player in players(self.scenario) {
             let character = character(player.number);
+            if self.away.contains(&character) {
+                continue;
+            }
             let since = |at: Option<Instant>| at.is_some_and(|at| at >= healed);
             if self.scenario.workload.moves_per_second > 0 && !since(self.stopwatch.seen(character)) {
                 stuck.push(format!("the player of {character} has not seen it move since the heal"));

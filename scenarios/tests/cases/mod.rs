@@ -264,14 +264,22 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         24,
         r#"kind = "crsh""#,
         &[
-            r#"24:8: found `crsh`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie, bus-leader-change, bus-lose-answers, bus-lose-requests, bus-delay-deliveries, bus-disconnect, bus-rewind, bus-end-consumers, bus-forget-ids, bus-purge, bus-full, cache-flush, cache-evict, cache-wrong-types, cache-failover, cache-delay-replication, cache-delay-requests, cache-lose-answers; did you mean `crash`?"#,
+            r#"24:8: found `crsh`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, revoke-tokens, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie, bus-leader-change, bus-lose-answers, bus-lose-requests, bus-delay-deliveries, bus-disconnect, bus-rewind, bus-end-consumers, bus-forget-ids, bus-purge, bus-full, cache-flush, cache-evict, cache-wrong-types, cache-failover, cache-delay-replication, cache-delay-requests, cache-lose-answers; did you mean `crash`?"#,
         ],
     ),
     (
         24,
         r#"kind = "explode""#,
         &[
-            r#"24:8: found `explode`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie, bus-leader-change, bus-lose-answers, bus-lose-requests, bus-delay-deliveries, bus-disconnect, bus-rewind, bus-end-consumers, bus-forget-ids, bus-purge, bus-full, cache-flush, cache-evict, cache-wrong-types, cache-failover, cache-delay-replication, cache-delay-requests, cache-lose-answers"#,
+            r#"24:8: found `explode`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, revoke-tokens, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie, bus-leader-change, bus-lose-answers, bus-lose-requests, bus-delay-deliveries, bus-disconnect, bus-rewind, bus-end-consumers, bus-forget-ids, bus-purge, bus-full, cache-flush, cache-evict, cache-wrong-types, cache-failover, cache-delay-replication, cache-delay-requests, cache-lose-answers"#,
+        ],
+    ),
+    (
+        24,
+        "kind = \"revoke-tokens\"\nplayer = \"worker:frankfurt:0\"",
+        &[
+            r#"25:10: found `worker:frankfurt:0`, expected players: `player:1` to `player:8`"#,
+            r#"26:1: found the unknown key `node`, expected a key of a fault of kind `revoke-tokens`: at, kind, player (`node` belongs to crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, directory-revoke-early)"#,
         ],
     ),
     (
@@ -414,7 +422,7 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         24,
         r#"kind = "ledger-lose-answer""#,
         &[
-            r#"24:8: found `ledger-lose-answer`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie, bus-leader-change, bus-lose-answers, bus-lose-requests, bus-delay-deliveries, bus-disconnect, bus-rewind, bus-end-consumers, bus-forget-ids, bus-purge, bus-full, cache-flush, cache-evict, cache-wrong-types, cache-failover, cache-delay-replication, cache-delay-requests, cache-lose-answers; did you mean `ledger-lose-answers`?"#,
+            r#"24:8: found `ledger-lose-answer`, expected a kind of fault: crash, kill, stop, restart, pause, slow, crash-between-submissions, hold-outbox, clock-step, clock-drift, clock-freeze, wall-step, cut, degrade, revoke-tokens, ledger-lose-answers, ledger-lose-connections, ledger-delay-commits, ledger-conflicts, ledger-slow-disk, ledger-disks-lie, ledger-read-only, ledger-disk-full, ledger-switchover, directory-leader-change, directory-lose-answers, directory-delay-requests, directory-delay-news, directory-revoke-early, directory-cancel-watches, directory-compact, directory-full, directory-restore-backup, directory-slow-disk, directory-disks-lie, bus-leader-change, bus-lose-answers, bus-lose-requests, bus-delay-deliveries, bus-disconnect, bus-rewind, bus-end-consumers, bus-forget-ids, bus-purge, bus-full, cache-flush, cache-evict, cache-wrong-types, cache-failover, cache-delay-replication, cache-delay-requests, cache-lose-answers; did you mean `ledger-lose-answers`?"#,
         ],
     ),
     (

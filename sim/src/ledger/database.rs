@@ -33,6 +33,8 @@ pub struct Columns {
     pub generation: Generation,
     /// The nonce of the last login.
     pub login: Option<Nonce>,
+    /// Tokens that were issued before this are revoked, in milliseconds since 1970.
+    pub tokens_valid_from_unix_ms: u64,
     /// The fence row: who may write, since which epoch.
     pub fence: Option<(Epoch, LeaseId)>,
     /// The last operation that has a result.
@@ -289,6 +291,7 @@ fn born(seed: &Seed) -> Entity {
         columns: Columns {
             generation: Generation(0),
             login: None,
+            tokens_valid_from_unix_ms: 0,
             fence: None,
             applied_through: OpNumber(0),
             hit_points: seed.hit_points,

@@ -1,4 +1,4 @@
-//! The stored functions: `login`, `claim`, `commit`, `roster`, and those of the outbox. Each is pure: tables in, answer, undo and history out.
+//! The stored functions: those of sessions, `claim`, `commit`, `roster`, and those of the outbox. Each is pure: tables in, answer, undo and history out.
 //!
 //! The caller holds the locks of every row that [`rows_of`] names. The order inside `commit` is load-bearing: a stored
 //! result is returned before the session, the gap and the fence are looked at, so that a new owner can answer for an old
@@ -7,13 +7,15 @@
 //! Amounts are clipped, never wrapped and never refused: a gain that would overflow is paid as far as it fits, a bounty is
 //! at most what the purse holds, and what was really paid stands in the result. Negative amounts count as zero.
 
+mod sessions;
+
 use super::database::{Database, Slot, Undo};
 use worldline_proto::{EntityId, Epoch, FactSequence, LeaseId};
 use worldline_system::{
     Outcome, Refusal,
     doors::ledger::{
         Answer, Authority, Batch, Checkpoint, Committed, Durable, Effect, FactBody, FactRow, FactSnapshot, FactsPage,
-        Login, OpResult, Operation, Roster, RosterEntry, RuleRefusal, StoredResult, Submission, Verdict,
+        OpResult, Operation, Roster, RosterEntry, RuleRefusal, StoredResult, Submission, Verdict,
     },
     history::Acceptance,
     limits::{
@@ -44,7 +46,13 @@ pub(super) struct Executed {
 pub(super) fn execute(database: &mut Database, now: Instant, submission: &Submission) -> Executed {
     let mut call = Call { database, now, undo: vec![], acceptances: vec![], facts: vec![] };
     let answer = match submission {
-        &Submission::Login { character, nonce } => Answer::LoggedIn(call.login(character, nonce)),
+        &Submission::Login { character, nonce, issued_unix_ms } => {
+            Answer::LoggedIn(call.login(character, nonce, issued_unix_ms))
+        }
+        &Submission::Revoke { character, valid_from_unix_ms } => {
+            Answer::Revoked(call.revoke(character, valid_from_unix_ms))
+        }
+        Submission::Standing { characters } => Answer::Standing(call.standing(characters)),
         Submission::Claim { lease, entities } => Answer::Claimed(call.claim(*lease, entities)),
         Submission::Commit(batch) => Answer::Committed(call.commit(batch)),
         &Submission::Roster { after, limit } => Answer::Roster(call.roster(after, limit)),
@@ -60,7 +68,9 @@ pub(super) fn execute(database: &mut Database, now: Instant, submission: &Submis
 /// call is serializable against every other, and in one order, so that no two of them can deadlock.
 pub(super) fn rows_of(database: &Database, submission: &Submission) -> Vec<Slot> {
     let mut rows: Vec<Slot> = match submission {
-        Submission::Login { character, .. } => database.slot(character.entity()).into_iter().collect(),
+        Submission::Login { character, .. } | Submission::Revoke { character, .. } => {
+            database.slot(character.entity()).into_iter().collect()
+        }
         Submission::Claim { entities, .. } => entities.iter().filter_map(|&(id, _)| database.slot(id)).collect(),
         Submission::Commit(batch) => entities_of(batch).filter_map(|id| database.slot(id)).collect(),
         // A flag locks its fact alone, and whoever else sets it does the same.
@@ -68,6 +78,7 @@ pub(super) fn rows_of(database: &Database, submission: &Submission) -> Vec<Slot>
         Submission::Roster { .. }
         | Submission::Facts { .. }
         | Submission::Unpublished { .. }
+        | Submission::Standing { .. }
         | Submission::Snapshot { .. } => vec![],
     };
     rows.sort_unstable();
@@ -93,20 +104,6 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn login(&mut self, character: worldline_proto::CharacterId, nonce: worldline_proto::Nonce) -> Outcome<Login> {
-        let Some(slot) = self.database.slot(character.entity()) else { return Outcome::Refused(Refusal::Malformed) };
-        let before = self.database.at(slot).columns;
-        let repeated = before.login == Some(nonce);
-        let generation = if repeated { before.generation } else { before.generation.next() };
-        if !repeated {
-            self.database.write(slot, &mut self.undo, |columns| {
-                (columns.generation, columns.login) = (generation, Some(nonce));
-            });
-            self.acceptances.push(Acceptance::LoggedIn { character, generation });
-        }
-        Outcome::Done(Login { generation, applied_through: before.applied_through })
-    }
-
     fn claim(&mut self, lease: LeaseId, entities: &[(EntityId, Epoch)]) -> Outcome<Vec<Result<Box<Durable>, Refusal>>> {
         if entities.len() > CLAIM_ENTITIES {
             return Outcome::Refused(Refusal::Malformed);

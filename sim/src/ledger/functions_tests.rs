@@ -4,7 +4,12 @@ use super::*;
 use crate::ledger::Seed;
 use std::sync::Arc;
 use worldline_proto::{CharacterId, Digest, EntityKind, Generation, Nonce, OpNumber, Version};
-use worldline_system::{doors::ledger::Checkpointed, limits::RESULTS_KEPT, rules::space::Position, time::UnixTime};
+use worldline_system::{
+    doors::ledger::{Checkpointed, Login, Revoked, Standing},
+    limits::RESULTS_KEPT,
+    rules::space::Position,
+    time::UnixTime,
+};
 
 fn hero() -> CharacterId {
     CharacterId::new(1).unwrap()
@@ -41,10 +46,15 @@ fn claim(database: &mut Database, by: u64, entities: &[(EntityId, u64)]) -> Resu
 }
 
 fn login(database: &mut Database, nonce: u64) -> Login {
-    match execute(database, Instant::default(), &Submission::Login { character: hero(), nonce: Nonce(nonce) }).answer {
+    match execute(database, Instant::default(), &log_in(hero(), nonce)).answer {
         Answer::LoggedIn(Outcome::Done(login)) => login,
         other => panic!("{other:?}"),
     }
+}
+
+/// With a token that was issued at 1,000 ms.
+fn log_in(character: CharacterId, nonce: u64) -> Submission {
+    Submission::Login { character, nonce: Nonce(nonce), issued_unix_ms: 1_000 }
 }
 
 fn authority(entity: EntityId, epoch: u64, by: u64) -> Authority {
@@ -174,8 +184,37 @@ fn a_login_counts_up_unless_it_is_the_same_login_again() {
     assert_eq!(login(&mut database, 8).generation, Generation(1));
     assert_eq!(login(&mut database, 9).generation, Generation(2));
     let character = CharacterId::new(77).unwrap();
-    let answer = execute(&mut database, Instant::default(), &Submission::Login { character, nonce: Nonce(1) }).answer;
+    let answer = execute(&mut database, Instant::default(), &log_in(character, 1)).answer;
     assert_eq!(answer, Answer::LoggedIn(Outcome::Refused(Refusal::Malformed)));
+}
+
+#[test]
+fn a_revoked_token_begins_no_session_and_ends_the_one_that_it_began() {
+    let mut database = begun();
+    let execute = |database: &mut Database, submission| execute(database, Instant::default(), &submission).answer;
+    let revoke = |valid_from_unix_ms| Submission::Revoke { character: hero(), valid_from_unix_ms };
+    let revoked = |generation, valid_from, news| {
+        let (generation, tokens_valid_from_unix_ms) = (Generation(generation), valid_from);
+        let standing = Standing { character: hero(), generation, tokens_valid_from_unix_ms };
+        Answer::Revoked(Outcome::Done(Revoked { standing, news }))
+    };
+    assert_eq!(execute(&mut database, revoke(1_001)), revoked(2, 1_001, true));
+    assert_eq!(execute(&mut database, revoke(1_001)), revoked(2, 1_001, false), "it may be submitted again");
+    assert_eq!(execute(&mut database, revoke(7)), revoked(2, 1_001, false), "it never falls");
+    let refused = Answer::LoggedIn(Outcome::Refused(Refusal::TokenRevoked));
+    for nonce in [1, 2] {
+        assert_eq!(execute(&mut database, log_in(hero(), nonce)), refused, "also the login that was sent before");
+    }
+    let verdict = commit(&mut database, hit(1, 100));
+    assert_eq!(verdict, Verdict::StaleSession { current: Generation(2) }, "its session has ended");
+    let issued = Submission::Login { character: hero(), nonce: Nonce(3), issued_unix_ms: 1_001 };
+    let login = Login { generation: Generation(3), applied_through: OpNumber(0) };
+    assert_eq!(execute(&mut database, issued), Answer::LoggedIn(Outcome::Done(login)), "a new token counts");
+    let standing = Standing { character: hero(), generation: Generation(3), tokens_valid_from_unix_ms: 1_001 };
+    let question = Submission::Standing { characters: vec![CharacterId::new(77).unwrap(), hero(), hero()] };
+    assert_eq!(execute(&mut database, question), Answer::Standing(Outcome::Done(vec![standing])));
+    let nobody = Submission::Revoke { character: CharacterId::new(77).unwrap(), valid_from_unix_ms: 1 };
+    assert_eq!(execute(&mut database, nobody), Answer::Revoked(Outcome::Refused(Refusal::Malformed)));
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(super) fn bench(seed: u64, callers: Vec<Caller>) -> Bench {
 }
 
 pub(super) fn login(n: u64) -> Ask {
-    Submission::Login { character: hero(n), nonce: Nonce(n) }.into()
+    Submission::Login { character: hero(n), nonce: Nonce(n), issued_unix_ms: 0 }.into()
 }
 
 /// Claims hero `n` and the boss at an epoch under the lease of that number.

@@ -53,6 +53,7 @@ use worldline_proto::{
     CharacterId, ConnectionId, EntityId, Epoch, Generation, NodeId, OpId, OpNumber, Version,
     client::{ClientFrame, Denied, DeniedReason, GatewayFrame, Hello, Move, MoveReason, client_frame, gateway_frame},
     movement::Update,
+    token::Claims,
 };
 
 role_sums! {
@@ -63,6 +64,8 @@ role_sums! {
 const WELCOME_PATIENCE: Duration = Duration::from_secs(6);
 /// Clients that are asked to leave a gateway spread their leaving over so long.
 const MOVE_SPREAD: Duration = Duration::from_secs(2);
+/// As many gateways as a client remembers.
+const GATEWAYS: usize = 8;
 /// How long a client stays away after another session has taken its place.
 const SUPERSEDED_PAUSE: Duration = Duration::from_secs(10);
 
@@ -139,6 +142,10 @@ pub struct Client {
     gateway: usize,
     backoff: Backoff,
     generation: Generation,
+    /// Its token is not accepted any more: it stays away.
+    barred: bool,
+    /// How many gateways in a row have said that its token has expired.
+    expired: usize,
     /// The newest state that was taken in: an older one was overtaken on its way.
     seen: (Epoch, Version),
     joined_before: bool,
@@ -159,6 +166,8 @@ impl Client {
             gateway: 0,
             backoff: Backoff::default(),
             generation: Generation(0),
+            barred: false,
+            expired: 0,
             seen: (Epoch(0), Version(0)),
             joined_before: false,
             walk: Walk::default(),
@@ -185,13 +194,19 @@ impl Client {
         matches!(self.stage, Stage::Playing(_))
     }
 
+    /// Whether it stays away, because its token is not accepted any more.
+    #[must_use]
+    pub const fn barred(&self) -> bool {
+        self.barred
+    }
+
     /// Whether it still begins something new.
     fn at_play(&self, now: Instant) -> bool {
         now.since(self.born) < self.config.stop
     }
 
     fn connect(&mut self, turn: &mut Turn<'_, Submission>) {
-        if self.stage != Stage::Away {
+        if self.stage != Stage::Away || self.barred {
             return;
         }
         let gateway = self.config.gateways[self.gateway % self.config.gateways.len()];
@@ -264,7 +279,9 @@ impl Client {
                 self.backoff.reset();
                 turn.disarm(Timer::Welcome);
                 let character = self.config.character;
-                turn.note(Note::Joined { character, generation: self.generation });
+                let issued_unix_ms = Claims::read(&self.config.token).map_or(0, |claims| claims.issued_unix_ms);
+                turn.note(Note::Joined { character, generation: self.generation, issued_unix_ms });
+                self.expired = 0;
                 if core::mem::replace(&mut self.joined_before, true) {
                     reached!(turn, "client.resumed");
                 }
@@ -279,9 +296,8 @@ impl Client {
                 self.resend(turn);
             }
             gateway_frame::Frame::Denied(Denied { reason }) => {
-                let superseded = DeniedReason::try_from(reason) == Ok(DeniedReason::Superseded);
                 turn.submit(network::Submission::Close { connection, reason: CloseReason::Closed });
-                self.turn_away(superseded.then_some(SUPERSEDED_PAUSE), turn);
+                self.on_denied(DeniedReason::try_from(reason).unwrap_or_default(), turn);
             }
             gateway_frame::Frame::Answer(answer) => self.on_answer(&answer, turn),
             // A bot shows no banner.
@@ -293,6 +309,20 @@ impl Client {
                     turn.note(Note::GlobalSeen { character, entity, sequence, hit_points });
                 }
             }
+        }
+    }
+
+    /// A gateway says no. One may say that a token has expired because its own clock is wrong: what all say is so.
+    fn on_denied(&mut self, reason: DeniedReason, turn: &mut Turn<'_, Submission>) {
+        self.expired = if reason == DeniedReason::TokenExpired { self.expired + 1 } else { 0 };
+        if reason == DeniedReason::TokenRevoked || self.expired >= self.config.gateways.len().min(GATEWAYS) {
+            self.barred = true;
+            turn.note(Note::TurnedAway { character: self.config.character });
+        }
+        self.turn_away((reason == DeniedReason::Superseded).then_some(SUPERSEDED_PAUSE), turn);
+        if self.barred {
+            reached!(turn, "client.barred");
+            turn.disarm(Timer::Connect);
         }
     }
 
@@ -323,8 +353,6 @@ impl Client {
     }
 
     fn learn_gateway(&mut self, node: NodeId) {
-        /// As many as a client remembers.
-        const GATEWAYS: usize = 8;
         if self.config.gateways.len() < GATEWAYS && !self.config.gateways.contains(&node) {
             self.config.gateways.push(node);
         }

@@ -11,8 +11,10 @@
 //! Deliberately absent: a worker's absolute values. Durable fields change by keyed increments and transfers only.
 
 mod outbox;
+mod sessions;
 
 pub use outbox::{FactBody, FactRow, FactSnapshot, FactsPage};
+pub use sessions::{Login, Revoked, Standing};
 
 use crate::{
     outcome::{End, Outcome, Refusal},
@@ -220,27 +222,34 @@ pub struct StoredResult {
     pub result: OpResult,
 }
 
-/// What a login returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Login {
-    /// The new session's generation: the highest.
-    pub generation: Generation,
-    /// The last operation number that has a result.
-    pub applied_through: OpNumber,
-}
-
 /// What a role may submit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Submission {
     /// Begin a session: increments the character's generation, unless the last login had the same nonce, which then
-    /// returns its generation again. Refused as `Malformed` for an unknown character.
+    /// returns its generation again. Refused as `TokenRevoked` where the token does not count any more, whatever the nonce;
+    /// as `Malformed` for an unknown character.
     Login {
         /// Whose.
         character: CharacterId,
         /// Drawn for this login; kept when it is resubmitted.
         nonce: Nonce,
+        /// When its token was issued, in milliseconds since 1970.
+        issued_unix_ms: u64,
+    },
+    /// Revoke the tokens of a character that were issued before a moment, and end its session: raises the moment from which its
+    /// tokens count, and its generation. Where that moment stands as late already it changes nothing, so that it may be
+    /// submitted again. Refused as `Malformed` for an unknown character.
+    Revoke {
+        /// Whose.
+        character: CharacterId,
+        /// Tokens that were issued at or after this go on to count, in milliseconds since 1970.
+        valid_from_unix_ms: u64,
+    },
+    /// How the sessions of characters stand.
+    Standing {
+        /// Whose. At most [`crate::limits::STANDING_CHARACTERS`].
+        characters: Vec<CharacterId>,
     },
     /// Raise the fence rows of these entities to (epoch, lease) and return their durable state. Per entity: `Done` where the
     /// epoch is above the fence's, or equals it under the same lease.
@@ -291,7 +300,8 @@ impl Submission {
     pub const fn is_read(&self) -> bool {
         match self {
             Self::Roster { .. } | Self::Facts { .. } | Self::Unpublished { .. } | Self::Snapshot { .. } => true,
-            Self::Login { .. } | Self::Claim { .. } | Self::Commit(_) | Self::Flag(_) => false,
+            Self::Standing { .. } => true,
+            Self::Login { .. } | Self::Revoke { .. } | Self::Claim { .. } | Self::Commit(_) | Self::Flag(_) => false,
         }
     }
 }
@@ -324,6 +334,10 @@ pub struct Roster {
 pub enum Answer {
     /// Of [`Submission::Login`].
     LoggedIn(Outcome<Login>),
+    /// Of [`Submission::Revoke`].
+    Revoked(Outcome<Revoked>),
+    /// Of [`Submission::Standing`]: those that exist, each once, in id order.
+    Standing(Outcome<Vec<Standing>>),
     /// Of [`Submission::Claim`]: for each entity its state, or [`Refusal::Fenced`] (or `Malformed` for an unknown one).
     Claimed(Outcome<Vec<Result<Box<Durable>, Refusal>>>),
     /// Of [`Submission::Commit`].
@@ -345,6 +359,10 @@ pub enum Answer {
 pub enum Ask {
     /// [`Submission::Login`].
     Login,
+    /// [`Submission::Revoke`].
+    Revoke,
+    /// [`Submission::Standing`].
+    Standing,
     /// [`Submission::Claim`].
     Claim,
     /// [`Submission::Commit`].
@@ -365,6 +383,8 @@ impl From<&Submission> for Ask {
     fn from(submission: &Submission) -> Self {
         match submission {
             Submission::Login { .. } => Self::Login,
+            Submission::Revoke { .. } => Self::Revoke,
+            Submission::Standing { .. } => Self::Standing,
             Submission::Claim { .. } => Self::Claim,
             Submission::Commit(_) => Self::Commit,
             Submission::Roster { .. } => Self::Roster,
@@ -382,6 +402,8 @@ impl Ask {
     pub fn ended(self, end: End) -> Answer {
         match self {
             Self::Login => Answer::LoggedIn(end.into()),
+            Self::Revoke => Answer::Revoked(end.into()),
+            Self::Standing => Answer::Standing(end.into()),
             Self::Claim => Answer::Claimed(end.into()),
             Self::Commit => Answer::Committed(end.into()),
             Self::Roster => Answer::Roster(end.into()),

@@ -7,17 +7,19 @@
 //! Deliberately absent: authority. An answer comes from an owner or it does not come; what a client cannot be told now, it
 //! asks for again.
 
+mod admission;
 mod drain;
 mod globals;
 mod links;
 mod players;
 mod session;
+mod standing;
 
 use crate::{
     Outcome, Role, Turn,
     backoff::Backoff,
     doors::{
-        Asked,
+        Asked, cache,
         clock::TimerKey,
         directory::{self, Answer, Change, Consistency, Family, Key},
         ledger, network,
@@ -26,19 +28,22 @@ use crate::{
     limits,
     role::role_sums,
     routes::{Found, Routes},
-    time::Duration,
+    time::{Duration, Instant},
 };
+use admission::Hint;
 use alloc::{collections::BTreeMap, vec::Vec};
 use drain::Drain;
 use globals::Globals;
 use links::Links;
 use session::{Session, Stage};
+use standing::Standings;
 use worldline_proto::{CharacterId, ConnectionId, NodeId, OpId, OpNumber, token};
 
 role_sums! {
     Network(network::Event, network::Submission),
     Directory(directory::Event, Asked<directory::Submission>),
     Ledger(ledger::Event, Asked<ledger::Submission>),
+    Cache(cache::Event, Asked<cache::Submission>),
 }
 
 /// How long a connection may stay without a hello.
@@ -73,6 +78,8 @@ enum Timer {
     Drain,
     /// The next attempt to reach the replicas.
     Replica,
+    /// The next question how the sessions stand.
+    Standing,
 }
 
 impl From<Timer> for TimerKey {
@@ -83,6 +90,7 @@ impl From<Timer> for TimerKey {
             Timer::Watch => Self::new(2, 0),
             Timer::Drain => Self::new(3, 0),
             Timer::Replica => Self::new(4, 0),
+            Timer::Standing => Self::new(5, 0),
         }
     }
 }
@@ -95,6 +103,7 @@ impl Timer {
             2 => Self::Watch,
             3 => Self::Drain,
             4 => Self::Replica,
+            5 => Self::Standing,
             _ => return None,
         })
     }
@@ -116,6 +125,9 @@ pub struct Gateway {
     /// Connections that have not said hello yet.
     greeting: BTreeMap<ConnectionId, ()>,
     sessions: BTreeMap<ConnectionId, Session>,
+    /// Those that the ledger has not admitted yet.
+    arriving: BTreeMap<CharacterId, ConnectionId>,
+    /// Those that it has.
     characters: BTreeMap<CharacterId, ConnectionId>,
     links: Links,
     routes: Routes,
@@ -125,7 +137,13 @@ pub struct Gateway {
     /// `None` until it is told to stop.
     drain: Option<Drain>,
     globals: Globals,
-    logins: BTreeMap<OpId, ConnectionId>,
+    /// What the wall clock showed when the monotonic one began, in nanoseconds, as it was seen with the last token. Wraps.
+    wall_clock_started: Option<u64>,
+    standings: Standings,
+    /// What the cache is asked, for which hello.
+    hints: BTreeMap<OpId, (ConnectionId, Hint)>,
+    /// Logins under way, and when they were sent.
+    logins: BTreeMap<OpId, (ConnectionId, Instant)>,
     attaches: BTreeMap<OpId, ConnectionId>,
     performs: BTreeMap<OpId, Performing>,
 }
@@ -147,6 +165,7 @@ impl Gateway {
             config,
             greeting: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            arriving: BTreeMap::new(),
             characters: BTreeMap::new(),
             links: Links::default(),
             routes: Routes::default(),
@@ -154,6 +173,9 @@ impl Gateway {
             watch_backoff: Backoff::default(),
             drain: None,
             globals: Globals::default(),
+            wall_clock_started: None,
+            standings: Standings::default(),
+            hints: BTreeMap::new(),
             logins: BTreeMap::new(),
             attaches: BTreeMap::new(),
             performs: BTreeMap::new(),
@@ -253,6 +275,7 @@ impl Gateway {
             Timer::Watch => self.watch(turn),
             Timer::Drain => self.end_drain(turn),
             Timer::Replica => self.seek_replicas(turn),
+            Timer::Standing => self.look_after_sessions(turn),
         }
     }
 }
@@ -266,6 +289,7 @@ impl Role for Gateway {
             Event::Started => {
                 self.watch(turn);
                 self.seek_replicas(turn);
+                self.look_after_sessions(turn);
             }
             Event::Stop => self.begin_drain(turn),
             Event::Timer(key) => {
@@ -275,11 +299,12 @@ impl Role for Gateway {
             }
             Event::Network(event) => self.on_network(event, turn),
             Event::Directory(event) => self.on_directory(event, turn),
-            Event::Ledger(ledger::Event { op, answer }) => {
-                if let ledger::Answer::LoggedIn(outcome) = *answer {
-                    self.on_logged_in(op, outcome, turn);
-                }
-            }
+            Event::Ledger(ledger::Event { op, answer }) => match *answer {
+                ledger::Answer::LoggedIn(outcome) => self.on_logged_in(op, outcome, turn),
+                ledger::Answer::Standing(outcome) => self.on_standing(op, outcome, turn),
+                _ => {}
+            },
+            Event::Cache(cache::Event { op, answer }) => self.on_cache(op, &answer, turn),
         }
     }
 
@@ -288,5 +313,7 @@ impl Role for Gateway {
         report("gateway.performs", self.performs.len(), PERFORMS_IN_FLIGHT);
         let (lookups, most) = self.routes.lookups();
         report("gateway.lookups", lookups, most);
+        report("gateway.hints", self.hints.len(), 2 * limits::GATEWAY_SESSIONS);
+        report("gateway.standings", self.standings.waiting(), limits::GATEWAY_SESSIONS);
     }
 }

@@ -9,14 +9,13 @@ use crate::{
     doors::network::{self, CloseReason, Payload, StreamClass},
     history::Note,
     limits,
-    wire::PROTOCOL,
 };
 use alloc::vec::Vec;
 use prost::Message as _;
 use worldline_proto::{
-    CharacterId, ConnectionId, EntityId, Epoch, Generation, NodeId, Nonce, OpId, OpNumber, Version,
+    CharacterId, ConnectionId, EntityId, Epoch, Generation, NodeId, OpId, OpNumber, Version,
     client::{
-        Answer, ClientFrame, DeniedReason, Hello, OperationResult, Perform, client_frame, gateway_frame::Frame,
+        Answer, ClientFrame, DeniedReason, OperationResult, Perform, client_frame, gateway_frame::Frame,
         operation_result,
     },
     movement::{Input, Update},
@@ -24,7 +23,6 @@ use worldline_proto::{
         Moved, PeerMessage, PerformReply, PerformRequest, PerformStatus, Released, ReleasedReason, Reply, Request,
         State, peer_message::Message,
     },
-    token::BadToken,
 };
 
 impl Gateway {
@@ -128,37 +126,16 @@ impl Gateway {
         }
     }
 
-    fn on_hello(&mut self, connection: ConnectionId, hello: &Hello, turn: &mut Turn<'_, Submission>) {
-        if self.greeting.remove(&connection).is_none() {
-            return self.close(connection, CloseReason::ProtocolError, turn);
-        }
-        turn.disarm(Timer::Greeting(connection));
-        if hello.protocol != PROTOCOL {
-            return self.deny(connection, DeniedReason::Protocol, turn);
-        }
-        let now_unix_ms = turn.unix_now().as_nanos() / 1_000_000;
-        let character = match self.config.key.verify(&hello.token, now_unix_ms) {
-            Ok(claims) => claims.character,
-            Err(BadToken::Expired) => return self.deny(connection, DeniedReason::TokenExpired, turn),
-            Err(BadToken::Malformed | BadToken::Forged) => {
-                return self.deny(connection, DeniedReason::TokenForged, turn);
-            }
-        };
-        if let Some(&older) = self.characters.get(&character) {
-            self.deny(older, DeniedReason::Superseded, turn);
-        }
-        let session = Session::new(character, Nonce(turn.entropy().bits()), turn.now());
-        self.characters.insert(character, connection);
-        self.sessions.insert(connection, session);
-        self.go_on(connection, turn);
-    }
-
     fn on_perform(&mut self, connection: ConnectionId, perform: Perform, turn: &mut Turn<'_, Submission>) {
         let Some(session) = self.sessions.get(&connection) else {
             return self.close(connection, CloseReason::ProtocolError, turn);
         };
-        // While nobody serves the character, or too much is under way, the client's resend is the queue.
+        // While nobody serves the character, or the session may have ended, or too much is under way, the client's resend is
+        // the queue.
         let Stage::Playing { node, .. } = session.stage else { return };
+        if !session.may_act(turn.now()) {
+            return;
+        }
         if self.performs.len() >= PERFORMS_IN_FLIGHT {
             return;
         }
@@ -193,7 +170,7 @@ impl Gateway {
                 let result = OperationResult { result: Some(operation_result::Result::Conflict(true)) };
                 self.answer(connection, number, PerformReply { result: Some(result), ..reply }, turn);
             }
-            Ok(PerformStatus::Superseded) => self.deny(connection, DeniedReason::Superseded, turn),
+            Ok(PerformStatus::Superseded) => self.end_session(connection, turn),
             Ok(PerformStatus::NotOwner) if there => {
                 crate::reached!(turn, "gateway.redirected");
                 self.routes.forget(entity);
@@ -223,7 +200,7 @@ impl Gateway {
         let Some(input) = payload.as_bytes().and_then(|bytes| Input::decode(bytes).ok()) else { return };
         let now = turn.now();
         let Some(session) = self.sessions.get_mut(&connection) else { return };
-        if !session.pays_for_a_frame(now) {
+        if !session.pays_for_a_frame(now) || !session.may_act(now) {
             return;
         }
         let Stage::Playing { node, .. } = session.stage else { return };
@@ -274,7 +251,7 @@ impl Gateway {
     fn on_state(&mut self, state: &State, turn: &mut Turn<'_, Submission>) {
         let Some((connection, session)) = self.session_of(state.entity) else { return };
         let (epoch, version) = (Epoch(state.epoch), Version(state.version));
-        if !session.welcomed || (epoch, version) <= session.seen {
+        if !session.welcomed || !session.may_act(turn.now()) || (epoch, version) <= session.seen {
             return;
         }
         session.seen = (epoch, version);
@@ -302,7 +279,7 @@ impl Gateway {
         let entity = session.character.entity();
         match ReleasedReason::try_from(released.reason) {
             Ok(ReleasedReason::Superseded) if session.generation < Generation(released.generation) => {
-                self.deny(connection, DeniedReason::Superseded, turn);
+                self.end_session(connection, turn);
             }
             _ => {
                 crate::reached!(turn, "gateway.redirected");

@@ -14,14 +14,19 @@ use crate::{
 };
 use prost::Message as _;
 use worldline_proto::{
-    CharacterId, ConnectionId, EntityId, Epoch, Generation, LeaseId, NodeId, Nonce, OpId, Version,
+    CharacterId, ConnectionId, Digest, EntityId, Epoch, Generation, LeaseId, NodeId, Nonce, OpId, Version,
     client::{Denied, DeniedReason, GatewayFrame, MoveReason, Notice, Welcome, gateway_frame::Frame},
     server::{AttachReply, AttachRequest, AttachStatus, Detached, PeerMessage, Reply, Request, peer_message::Message},
+    token::Claims,
 };
 
 /// How long the named owner may be out of reach before the client is asked to try another gateway. Longer than it takes to
 /// name another owner for a dead one's characters.
 const UNREACHED_MAX: Duration = Duration::from_secs(15);
+/// What the cache is asked about a hello.
+const HINTS: u8 = 2;
+/// No session lasts longer than this, whatever its token says.
+const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Frames a second that a client may send, and as many at once.
 const FRAMES_PER_SECOND: u64 = 100;
 
@@ -32,13 +37,29 @@ pub(super) struct Session {
     /// The session's generation, once the ledger has given it.
     pub generation: Generation,
     pub stage: Stage,
+    /// When its token was issued.
+    pub issued_unix_ms: u64,
+    /// Of its token.
+    pub token: Digest,
+    /// Its token ends then.
+    pub expires: Instant,
+    /// It acts only before this: the ledger was asked about it not long ago.
+    pub trusted_until: Instant,
+    /// When it came, by the wall clock.
+    pub since_unix_ms: u64,
+    /// Its data in the cache is written again then.
+    pub rewrite_due: Instant,
+    /// An owner has said that it has ended, and the ledger is asked why.
+    pub ending: bool,
     /// Kept over resubmissions of the same login.
     nonce: Nonce,
     backoff: Backoff,
     /// Whether an owner has taken it once, and its client knows.
     pub welcomed: bool,
-    /// Whether the client was last told that its owner is silent.
-    suspended: bool,
+    /// Whether its owner is silent.
+    owner_silent: bool,
+    /// Whether the client was last told that it can only predict.
+    told_suspended: bool,
     /// Which owner has not been reached, and since when, although the directory names it.
     unreached: Option<(LeaseId, Instant)>,
     /// The newest state that was passed on: an older one is refused.
@@ -52,6 +73,8 @@ pub(super) struct Session {
 /// What a session is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
+    /// The cache is asked; so many hints are still to come.
+    Asking { hints: u8 },
     /// The ledger is asked for a generation.
     LoggingIn,
     /// Its owner is looked up, or the link to it is opened.
@@ -63,15 +86,25 @@ pub(super) enum Stage {
 }
 
 impl Session {
-    pub fn new(character: CharacterId, nonce: Nonce, now: Instant) -> Self {
+    pub fn new(claims: &Claims, token: Digest, nonce: Nonce, now_unix_ms: u64, now: Instant) -> Self {
+        // In milliseconds it may be farther away than a clock of nanoseconds reaches.
+        let left_ms = claims.expires_unix_ms.saturating_sub(now_unix_ms).min(LIFE_MAX.as_millis());
         Self {
-            character,
+            character: claims.character,
+            issued_unix_ms: claims.issued_unix_ms,
+            token,
+            expires: now + Duration::from_millis(left_ms),
+            trusted_until: now,
+            since_unix_ms: now_unix_ms,
+            rewrite_due: now,
+            ending: false,
             generation: Generation(0),
-            stage: Stage::LoggingIn,
+            stage: Stage::Asking { hints: HINTS },
             nonce,
             backoff: Backoff::default(),
             welcomed: false,
-            suspended: false,
+            owner_silent: false,
+            told_suspended: false,
             unreached: None,
             seen: (Epoch(0), Version(0)),
             inputs_through: 0,
@@ -92,6 +125,11 @@ impl Session {
         }
     }
 
+    /// Whether what its player does may be passed on, and what its owner says to its player.
+    pub fn may_act(&self, now: Instant) -> bool {
+        !self.ending && now < self.expires && now < self.trusted_until
+    }
+
     /// Takes one frame out of the client's budget; `false` if it has sent too many.
     pub fn pays_for_a_frame(&mut self, now: Instant) -> bool {
         let earned = now.since(self.budget_at).as_nanos().saturating_mul(FRAMES_PER_SECOND) / 1_000_000_000;
@@ -110,10 +148,10 @@ impl Gateway {
     pub(super) fn go_on(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
         let Some(session) = self.sessions.get(&connection) else { return };
         match session.stage {
+            // An answer is on its way.
+            Stage::Asking { .. } | Stage::Attaching { .. } => {}
             Stage::LoggingIn => self.log_in(connection, turn),
             Stage::Seeking => self.seek(connection, turn),
-            // An answer is on its way.
-            Stage::Attaching { .. } => {}
             Stage::Playing { .. } => self.read_route_again(connection, turn),
         }
     }
@@ -131,27 +169,47 @@ impl Gateway {
 
     fn log_in(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
         let Some(session) = self.sessions.get(&connection) else { return };
-        let submission = ledger::Submission::Login { character: session.character, nonce: session.nonce };
+        let Session { character, nonce, issued_unix_ms, .. } = *session;
+        let submission = ledger::Submission::Login { character, nonce, issued_unix_ms };
         let op = turn.ledger(submission, limits::LEDGER_PATIENCE);
-        self.logins.insert(op, connection);
+        self.logins.insert(op, (connection, turn.now()));
     }
 
     pub(super) fn on_logged_in(&mut self, op: OpId, outcome: Outcome<ledger::Login>, turn: &mut Turn<'_, Submission>) {
-        let Some(connection) = self.logins.remove(&op) else { return };
+        let Some((connection, sent)) = self.logins.remove(&op) else { return };
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         match outcome {
             Outcome::Done(login) => {
                 session.generation = login.generation;
                 session.stage = Stage::Seeking;
+                session.trusted_until = sent + limits::SESSION_TRUST;
                 session.backoff.reset();
                 let character = session.character;
+                self.admit(character, connection, turn);
                 turn.note(Note::SessionOpened { character, generation: login.generation });
                 self.seek(connection, turn);
             }
             // There is no such character: no token can say otherwise.
             Outcome::Refused(crate::Refusal::Malformed) => self.deny(connection, DeniedReason::TokenForged, turn),
+            Outcome::Refused(crate::Refusal::TokenRevoked) => {
+                reached!(turn, "gateway.token-revoked");
+                let token = session.token;
+                self.spread_revocation(token, turn);
+                self.deny(connection, DeniedReason::TokenRevoked, turn);
+            }
             // The same login again, under the same nonce: if it has happened, it gives the same generation.
             Outcome::Unknown | Outcome::Refused(_) => self.retry(connection, turn),
+        }
+    }
+
+    /// The ledger has begun a session: the one before it here has ended.
+    fn admit(&mut self, character: CharacterId, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
+        if self.arriving.get(&character) == Some(&connection) {
+            self.arriving.remove(&character);
+        }
+        if let Some(older) = self.characters.insert(character, connection) {
+            self.deny(older, DeniedReason::Superseded, turn);
+            self.characters.insert(character, connection);
         }
     }
 
@@ -210,9 +268,10 @@ impl Gateway {
                     session.backoff.reset();
                     session.unreached = None;
                     session.seen = session.seen.max((Epoch(reply.epoch), Version(reply.version)));
+                    self.write_session(connection, turn);
                     self.welcome(connection, &reply, turn);
                 }
-                Ok(AttachStatus::Superseded) => self.deny(connection, DeniedReason::Superseded, turn),
+                Ok(AttachStatus::Superseded) => self.end_session(connection, turn),
                 Ok(AttachStatus::NotOwner | AttachStatus::Unspecified) | Err(_) => {
                     reached!(turn, "gateway.redirected");
                     self.routes.forget(entity);
@@ -246,8 +305,17 @@ impl Gateway {
 
     /// Tells a client whether its owner is silent, unless it knows.
     pub(super) fn notice(&mut self, connection: ConnectionId, suspended: bool, turn: &mut Turn<'_, Submission>) {
+        if let Some(session) = self.sessions.get_mut(&connection) {
+            session.owner_silent = suspended;
+            self.tell_suspension(connection, turn);
+        }
+    }
+
+    /// Tells a client whether it can only predict, for whatever reason, unless it knows.
+    pub(super) fn tell_suspension(&mut self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
-        if core::mem::replace(&mut session.suspended, suspended) != suspended {
+        let suspended = session.owner_silent || turn.now() >= session.trusted_until;
+        if session.welcomed && core::mem::replace(&mut session.told_suspended, suspended) != suspended {
             send(connection, StreamClass::Control, Frame::Notice(Notice { suspended }), turn);
         }
     }
@@ -303,6 +371,9 @@ impl Gateway {
         let Some(session) = self.sessions.remove(&connection) else { return self.go_on_draining(turn) };
         turn.disarm(Timer::Retry(connection));
         let Session { character, generation, stage, .. } = session;
+        if self.arriving.get(&character) == Some(&connection) {
+            self.arriving.remove(&character);
+        }
         if self.characters.get(&character) == Some(&connection) {
             self.characters.remove(&character);
             self.routes.forget(character.entity());

@@ -317,6 +317,8 @@ impl Replica {
             ledger::Answer::Snapshot(outcome) => self.on_snapshot(event.op, outcome, turn),
             // A replica asks for nothing else.
             ledger::Answer::LoggedIn(_)
+            | ledger::Answer::Revoked(_)
+            | ledger::Answer::Standing(_)
             | ledger::Answer::Claimed(_)
             | ledger::Answer::Committed(_)
             | ledger::Answer::Roster(_)

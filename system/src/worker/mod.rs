@@ -372,6 +372,8 @@ impl Worker {
             ledger::Answer::Claimed(outcome) => self.on_claimed(event.op, outcome, turn),
             // A worker asks for nothing else.
             ledger::Answer::LoggedIn(_)
+            | ledger::Answer::Revoked(_)
+            | ledger::Answer::Standing(_)
             | ledger::Answer::Roster(_)
             | ledger::Answer::Facts(_)
             | ledger::Answer::Unpublished(_)

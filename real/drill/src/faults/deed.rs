@@ -3,7 +3,7 @@
 use crate::proxy::{requests::Harm, statements::When, way::Degraded};
 use std::{fmt, time::Duration};
 use worldline_proto::{LeaseId, NodeId};
-use worldline_scenarios::nodes::{Kind, Nodes};
+use worldline_scenarios::nodes::{Kind, Nodes, character};
 
 /// Nodes of one side of a link that a description names.
 const NAMED_MAX: usize = 4;
@@ -130,6 +130,8 @@ pub enum Deed {
     Revoke(LeaseId),
     /// The directory's past is compacted away.
     Compact,
+    /// An operator gives a command: its process starts.
+    Command(NodeId),
     /// From now on the bus's requests are harmed so, until it is told otherwise.
     Requests(Harm),
     /// Connections to the bus break.
@@ -200,6 +202,10 @@ impl Deed {
             Self::DelayCommits(from, by) => format!("the commits of {} reach the ledger {by:?} later", whose(from)),
             Self::Revoke(lease) => format!("lease {lease} is revoked"),
             Self::Compact => "etcd is compacted".to_owned(),
+            Self::Command(node) => match nodes.kind(*node) {
+                Some(Kind::Operator(_, number)) => format!("an operator revokes the tokens of {}", character(number)),
+                _ => "an operator gives a command".to_owned(),
+            },
             Self::Requests(harm) => harm.told(&whose),
             Self::Disconnect(from) => format!("the connections of {} to NATS break", whose(from)),
             Self::ForgetNames => "NATS recognises no message's name any more".to_owned(),

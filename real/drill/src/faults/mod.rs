@@ -50,6 +50,9 @@ impl Members {
                 Fault::Crash { node } => gather(&mut whole, Whole::Crash, *node),
                 Fault::Kill { node } => gather(&mut whole, Whole::Kill, *node),
                 Fault::Stop { node } => gather(&mut whole, Whole::Stop, *node),
+                Fault::Restart { node } if matches!(nodes.kind(*node), Some(Kind::Operator(..))) => {
+                    plan.begin.push(Deed::Command(*node));
+                }
                 Fault::Restart { node } => gather(&mut whole, Whole::Restart, *node),
                 Fault::Pause { node } => gather(&mut whole, Whole::Pause, *node),
                 other => self.other(nodes, other, &mut plan),
@@ -209,6 +212,7 @@ fn ending(deed: &Deed, end: &[Ending]) -> Option<Deed> {
         | Deed::ForgetNames
         | Deed::Rewind(_)
         | Deed::EndConsumers
+        | Deed::Command(_)
         | Deed::Cache(..) => return None,
     })
 }
@@ -329,6 +333,8 @@ mod tests {
                 "orchestrator-crash-midplan" => (&[1, 0], &[0, 1]),
                 "bus-ack-lost" => (&[1, 1, 1, 1], &[0, 0, 0, 0]),
                 "cache-wipe" => (&[1, 1, 1, 1], &[0, 0, 0, 0]),
+                "token-revoked" => (&[3, 1, 2, 1, 0, 1, 3, 1, 1], &[0, 0, 0, 0, 1, 0, 0, 0, 0]),
+                "token-revoked-unheard" => (&[1, 3], &[0, 0]),
                 _ => (&[1], &[0]),
             };
             assert_eq!((&provoked[..], &skipped[..]), (expected, left_out), "{name}");

@@ -79,6 +79,10 @@ impl World<'_> {
                 Ok(_) => Effect::Hit,
                 Err(why) => Effect::Nothing(format!("lease {lease} was not revoked: {why}")),
             },
+            Deed::Command(node) => {
+                self.start_one(*node)?;
+                Effect::Hit
+            }
             Deed::Compact => match self.directory.compact().await {
                 Ok(_) => Effect::Hit,
                 Err(why) => Effect::Nothing(format!("etcd was not compacted: {why}")),

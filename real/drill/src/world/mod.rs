@@ -110,7 +110,8 @@ impl<'a> World<'a> {
             let arguments = told.arguments(id, node, http)?;
             if !arguments.is_empty() {
                 let process = Process::new(&node.name, programs.server, arguments, folder.log(&node.name), http);
-                processes.insert(id, if player(node.kind) { process.that_ends() } else { process });
+                let ends = player(node.kind) || matches!(node.kind, Kind::Operator(..));
+                processes.insert(id, if ends { process.that_ends() } else { process });
             }
         }
         let (paused, seen, started, complaints) = (BTreeSet::new(), Vec::new(), BTreeMap::new(), Vec::new());
@@ -129,7 +130,7 @@ impl<'a> World<'a> {
             started,
             complaints,
         };
-        let servers = world.nodes.those(|kind| !player(kind));
+        let servers = world.nodes.those(|kind| !player(kind) && !matches!(kind, Kind::Operator(..)));
         world.start_all(&servers)?;
         let until = Instant::now() + READY_PATIENCE;
         for node in &servers {
@@ -264,7 +265,8 @@ impl<'a> World<'a> {
 
     /// Asks every process to stop in order: players first, then who serves them.
     pub async fn stop(&mut self) {
-        let stages: [fn(Kind) -> bool; 5] = [
+        let stages: [fn(Kind) -> bool; 6] = [
+            |kind| matches!(kind, Kind::Operator(..)),
             player,
             |kind| matches!(kind, Kind::Gateway(..)),
             |kind| matches!(kind, Kind::Worker(..)),

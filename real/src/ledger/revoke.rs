@@ -1,0 +1,111 @@
+//! Revoking the tokens of a character: what `worldlined revoke` does.
+//!
+//! From when on tokens count is reckoned by the ledger's clock, so that an operator's own, wrong by years, revokes nothing that
+//! it should not. A call whose outcome is unknown is made again with the same moment, which changes nothing where it has
+//! happened.
+
+use super::{
+    Boxed, Problem,
+    check::Server,
+    request::{self, Request},
+    servers::Servers,
+    session::Session,
+};
+use crate::clock;
+use tokio::time::{sleep, timeout};
+use worldline_proto::{CharacterId, token};
+use worldline_system::{
+    Outcome, Refusal,
+    doors::ledger::{Answer, Ask, Revoked, Submission},
+    outcome::End,
+    time::Duration,
+};
+
+/// How often the ledger is asked before its answer is given up: for about a minute, with its patience.
+const ATTEMPTS: u32 = 6;
+/// How long one answer may take: a commit may wait for its standby.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why nothing can be said to be revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum Unrevoked {
+    /// Nothing was sent.
+    #[error("nothing is revoked: {0}")]
+    Problem(Problem),
+    /// There is no such character.
+    #[error("nothing is revoked: the ledger knows no {0}")]
+    Nobody(CharacterId),
+    /// The ledger says no.
+    #[error("nothing is revoked: the ledger refuses it ({0})")]
+    Refused(Refusal),
+    /// It has been sent, and nobody has answered.
+    #[error(
+        "it is not known whether the tokens of {0} are revoked: the ledger has not answered. To run the same again is harmless"
+    )]
+    Unknown(CharacterId),
+}
+
+/// Revokes the tokens of a character that were issued before `valid_from_unix_ms`; before now, by the ledger's clock, and all that
+/// clocks may be apart, where none is given. Ends its session.
+#[must_use]
+pub fn revoke(
+    url: &str,
+    character: CharacterId,
+    valid_from_unix_ms: Option<u64>,
+) -> Boxed<'_, Result<Revoked, Unrevoked>> {
+    Box::pin(async move {
+        let servers = Servers::new(url).map_err(Unrevoked::Problem)?.named("worldlined revoke", usize::MAX);
+        let (mut moment, mut sent) = (valid_from_unix_ms, false);
+        let mut last = Unrevoked::Unknown(character);
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                sleep(clock::span(PAUSE)).await;
+            }
+            let (server, mut session) = match primary(&servers).await {
+                Ok(found) => found,
+                // Whoever has sent something keeps on until the ledger says what came of it.
+                Err(_) if sent => continue,
+                Err(problem) => return Err(Unrevoked::Problem(problem)),
+            };
+            let valid_from_unix_ms = match moment {
+                Some(moment) => moment,
+                None => match session.unix_ms(&server).await {
+                    Ok(now_unix_ms) => *moment.insert(now_unix_ms + token::SKEW_MS + 1),
+                    Err(problem) => return Err(Unrevoked::Problem(problem)),
+                },
+            };
+            let submission = Submission::Revoke { character, valid_from_unix_ms };
+            let request = Request::new(&submission).map_err(Unrevoked::Refused)?;
+            sent = true;
+            let given = match timeout(clock::span(PATIENCE), session.call(&request)).await {
+                Ok(Ok(given)) => given,
+                // It is certain that this attempt did nothing; the one before may have.
+                Ok(Err(End::Refused(refusal))) => {
+                    last = if attempt == 0 { Unrevoked::Refused(refusal) } else { Unrevoked::Unknown(character) };
+                    continue;
+                }
+                Ok(Err(End::Unknown)) | Err(_) => {
+                    last = Unrevoked::Unknown(character);
+                    continue;
+                }
+            };
+            session.close().await;
+            match request::answer(Ask::Revoke, &given) {
+                Answer::Revoked(Outcome::Done(revoked)) => return Ok(revoked),
+                Answer::Revoked(Outcome::Refused(Refusal::Malformed)) => return Err(Unrevoked::Nobody(character)),
+                _ => last = Unrevoked::Unknown(character),
+            }
+        }
+        Err(last)
+    })
+}
+
+/// A session at the server that takes writes.
+async fn primary(servers: &Servers) -> Result<(Server, Session), Problem> {
+    let (server, looked_at) = servers.primary().await?;
+    drop(looked_at);
+    let session = Session::open(&server).await?;
+    Ok((server, session))
+}
