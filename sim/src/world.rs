@@ -199,6 +199,20 @@ impl<A: Actor> World<A> {
         self.changed(node, NodeChange::Started);
     }
 
+    /// Submits as a running node, between two events of its role: for who plays its role from outside the world. `what` is given
+    /// the name of an operation and the node's clock. Panics where the node is not up.
+    pub fn submit_as(&mut self, node: NodeId, what: impl FnOnce(OpId, Instant) -> Submission) -> OpId {
+        assert!(self.core.is_up(node), "{node} is up");
+        self.begin(EventId::default(), node, StepKind::Role);
+        let desk = &mut self.core.desks[node.0 as usize];
+        desk.operations += 1;
+        let op = OpId { incarnation: desk.incarnation, counter: desk.operations };
+        let submission = what(op, self.core.local(node));
+        self.outbox.push(submission);
+        self.flush(node);
+        op
+    }
+
     /// The core: time, nodes, counters, draws.
     #[must_use]
     pub const fn core(&self) -> &Core {

@@ -84,7 +84,7 @@ pub(super) struct Store {
     families: [BTreeMap<Key, Vec<Version>>; 4],
     leases: BTreeMap<LeaseId, Lease>,
     revision: Revision,
-    /// Below this revision nothing can be read.
+    /// Below this revision nothing can be read, and no watch begins at it. Zero: nothing was ever compacted.
     compacted: Revision,
     applied: u64,
     /// The term of the last applied entry.
@@ -99,7 +99,7 @@ impl Store {
             families: Default::default(),
             leases: BTreeMap::new(),
             revision: FIRST_REVISION,
-            compacted: FIRST_REVISION,
+            compacted: Revision(0),
             applied: 0,
             applied_term: 0,
             effects: VecDeque::new(),
@@ -145,7 +145,8 @@ impl Store {
         if index >= self.applied {
             return self.revision;
         }
-        self.effect(index).map_or(self.compacted, |effect| effect.revision.max(self.compacted))
+        let oldest = self.compacted.max(FIRST_REVISION);
+        self.effect(index).map_or(oldest, |effect| effect.revision.max(oldest))
     }
 
     /// Applies the next entry. `full`: the database is over its quota, so nothing that grows it is taken.
