@@ -1,0 +1,177 @@
+//! The cache's laws on Valkey.
+
+use crate::{
+    hosted::{About, GRACE, Hosted},
+    proxy::Proxy,
+    valkey::Valkey,
+};
+use redis::{Cmd, FromRedisValue};
+use std::time::Duration as Span;
+use worldline_laws::{
+    Extent, Fault, Service,
+    cache::{self, CacheService},
+    service::CALLERS,
+};
+use worldline_proto::OpId;
+use worldline_real::{
+    cache::{Cache, Config},
+    clock,
+    ready::Readiness,
+};
+use worldline_system::{
+    doors::{
+        self, Asked,
+        cache::{Ask, Event, Submission},
+    },
+    outcome::End,
+    time::{Duration, Instant},
+};
+
+struct Real {
+    hosted: Hosted,
+    server: Valkey,
+    proxy: Proxy,
+    callers: Vec<(Cache, Readiness)>,
+    killed: bool,
+}
+
+impl Real {
+    fn new() -> Self {
+        let (hosted, server) = (Hosted::new(), Valkey::start(&[]));
+        let proxy = Proxy::new(&hosted.runtime, ([127, 0, 0, 1], server.port).into());
+        let callers = {
+            let _inside = hosted.runtime.enter();
+            (0..CALLERS)
+                .map(|_| {
+                    let ready = Readiness::default();
+                    let endpoints = vec![format!("redis://{}", proxy.address).parse().unwrap()];
+                    (Cache::new(Config { endpoints }, hosted.inbox.clone(), ready.clone()), ready)
+                })
+                .collect()
+        };
+        let real = Self { hosted, server, proxy, callers, killed: false };
+        real.until_connected();
+        real
+    }
+
+    fn until_connected(&self) {
+        for (_, ready) in &self.callers {
+            self.hosted.wait(Span::from_secs(60), ready.until_degraded(|lacks| lacks.is_empty()));
+        }
+    }
+
+    /// Does something on the server as another client.
+    fn other<T: FromRedisValue>(&self, commands: &[&[&str]]) -> Vec<T> {
+        self.hosted.runtime.block_on(async {
+            let client = redis::Client::open(self.server.url()).unwrap();
+            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+            let mut said = Vec::new();
+            for command in commands {
+                let mut call = Cmd::new();
+                command.iter().for_each(|part| {
+                    call.arg(*part);
+                });
+                said.push(call.query_async(&mut connection).await.unwrap());
+            }
+            said
+        })
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        self.server.go_on();
+        self.callers.iter().for_each(|(cache, _)| self.hosted.runtime.block_on(cache.close()));
+    }
+}
+
+impl Service<cache::Cache> for Real {
+    fn begin(&mut self) {
+        // A case that failed may have left its fault behind.
+        self.fault(Fault::Heal);
+        self.until_connected();
+        self.flush();
+    }
+
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    fn submit(&mut self, caller: usize, patience: Duration, submission: Submission) -> OpId {
+        let ask = Ask::from(&submission);
+        let unknown = |op| doors::Event::Cache(Event { op, answer: ask.ended(End::Unknown).into() });
+        let (op, deadline) = self.hosted.op(caller, patience, unknown);
+        self.callers[caller].0.submit(Asked { op, deadline, submission });
+        op
+    }
+
+    fn next_event(&mut self, by: Instant) -> Option<(usize, Event)> {
+        let about = |event: &doors::Event| match event {
+            doors::Event::Cache(event) => About::Answer(event.op),
+            other => panic!("{other:?} is not of the cache"),
+        };
+        self.hosted.next_event(by, about).map(|(caller, event)| match event {
+            doors::Event::Cache(event) => (caller, event),
+            other => panic!("{other:?} is not of the cache"),
+        })
+    }
+
+    fn grace(&self) -> Duration {
+        GRACE
+    }
+
+    fn fault(&mut self, fault: Fault) -> bool {
+        match fault {
+            Fault::Kill => {
+                self.server.kill();
+                self.killed = true;
+            }
+            Fault::Stop => self.server.stop(),
+            Fault::Heal => {
+                if std::mem::take(&mut self.killed) {
+                    self.server.restart();
+                }
+                self.server.go_on();
+                self.proxy.befall(fault);
+            }
+            Fault::Cut | Fault::LoseAnswers | Fault::LoseRequests => return self.proxy.befall(fault),
+        }
+        true
+    }
+}
+
+impl CacheService for Real {
+    fn flush(&mut self) {
+        self.other::<()>(&[&["FLUSHALL"]]);
+    }
+
+    fn soil(&mut self) {
+        let keys: Vec<String> = self.other(&[&["KEYS", "*"]]).pop().unwrap();
+        for key in &keys {
+            self.other::<redis::Value>(&[&["DEL", key], &["RPUSH", key, "soil"]]);
+        }
+    }
+
+    fn evict(&mut self) {
+        let policy = ["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"];
+        self.other::<()>(&[&policy, &["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]]);
+    }
+}
+
+#[test]
+fn sound() {
+    let extent = Extent { cases: 64, steps: 32, longest_wait: Duration::from_millis(50) };
+    cache::sound(&mut Real::new(), extent).expect(cache::SOUND);
+}
+
+#[test]
+fn lives() {
+    let extent = Extent { cases: 4, steps: 16, longest_wait: Duration::from_millis(5_500) };
+    cache::lives(&mut Real::new(), extent).expect(&["a text's life", "half a text's life", "a load's life"]);
+}
+
+#[test]
+fn under_faults() {
+    let extent = Extent { cases: 8, steps: 12, longest_wait: Duration::from_secs(1) };
+    cache::under_faults(&mut Real::new(), extent).expect(cache::UNDER_FAULTS);
+}

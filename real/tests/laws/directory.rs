@@ -1,0 +1,175 @@
+//! The directory's laws on etcd.
+
+use crate::{
+    etcd::Etcd,
+    hosted::{About, GRACE, Hosted},
+    proxy::Proxy,
+};
+use std::time::Duration as Span;
+use worldline_laws::{
+    Extent, Fault, Service,
+    directory::{self as laws, Directory as Door, DirectoryService},
+    service::CALLERS,
+};
+use worldline_proto::OpId;
+use worldline_real::{
+    clock,
+    directory::{Config, Directory},
+    ready::Readiness,
+};
+use worldline_system::{
+    doors::{
+        self, Asked,
+        directory::{Ask, Event, Submission},
+    },
+    outcome::End,
+    time::{Duration, Instant},
+};
+
+struct Real {
+    hosted: Hosted,
+    server: Etcd,
+    proxy: Proxy,
+    callers: Vec<(Directory, Readiness)>,
+    killed: bool,
+}
+
+impl Real {
+    fn new() -> Self {
+        let (hosted, server) = (Hosted::new(), Etcd::start(&[]));
+        let to = server.url().trim_start_matches("http://").parse().unwrap();
+        let proxy = Proxy::new(&hosted.runtime, to);
+        Self { hosted, server, proxy, callers: vec![], killed: false }
+    }
+
+    /// A client of etcd's own, for what no role does.
+    fn etcd(&self) -> etcd_client::Client {
+        self.hosted.wait(Span::from_secs(60), async {
+            loop {
+                if let Ok(mut client) = etcd_client::Client::connect([self.server.url()], None).await
+                    && client.status().await.is_ok()
+                {
+                    return client;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    }
+
+    fn close(&mut self) {
+        for (directory, _) in std::mem::take(&mut self.callers) {
+            self.hosted.runtime.block_on(directory.close());
+        }
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        self.server.go_on();
+        self.close();
+    }
+}
+
+impl Service<Door> for Real {
+    fn begin(&mut self) {
+        // A case that failed may have left its fault behind. Whoever was there has watches.
+        self.fault(Fault::Heal);
+        self.close();
+        let mut client = self.etcd();
+        self.hosted.runtime.block_on(async {
+            let all = etcd_client::DeleteOptions::new().with_prefix();
+            client.delete("/worldline/", Some(all)).await.unwrap();
+            for lease in client.leases().await.unwrap().leases() {
+                client.lease_revoke(lease.id()).await.unwrap();
+            }
+        });
+        let _inside = self.hosted.runtime.enter();
+        self.callers = (0..CALLERS)
+            .map(|_| {
+                let ready = Readiness::default();
+                let endpoints = vec![format!("http://{}", self.proxy.address).parse().unwrap()];
+                (Directory::new(Config { endpoints }, self.hosted.inbox.clone(), ready.clone()), ready)
+            })
+            .collect();
+        for (_, ready) in &self.callers {
+            self.hosted.wait(Span::from_secs(60), ready.until(|problems| problems.is_empty()));
+        }
+    }
+
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    fn submit(&mut self, caller: usize, patience: Duration, submission: Submission) -> OpId {
+        let ask = Ask::from(&submission);
+        let unknown = |op| doors::Event::Directory(Event::Answered { op, answer: ask.ended(End::Unknown).into() });
+        let (op, deadline) = self.hosted.op(caller, patience, unknown);
+        let _inside = self.hosted.runtime.enter();
+        self.callers[caller].0.submit(Asked { op, deadline, submission });
+        op
+    }
+
+    fn next_event(&mut self, by: Instant) -> Option<(usize, Event)> {
+        let about = |event: &doors::Event| match event {
+            doors::Event::Directory(Event::Answered { op, .. }) => About::Answer(*op),
+            doors::Event::Directory(Event::Changed { watch, .. } | Event::Gap { watch, .. }) => About::News(*watch),
+            other => panic!("{other:?} is not of the directory"),
+        };
+        self.hosted.next_event(by, about).map(|(caller, event)| match event {
+            doors::Event::Directory(event) => (caller, event),
+            other => panic!("{other:?} is not of the directory"),
+        })
+    }
+
+    fn grace(&self) -> Duration {
+        GRACE
+    }
+
+    fn fault(&mut self, fault: Fault) -> bool {
+        match fault {
+            Fault::Kill => {
+                self.server.kill();
+                self.killed = true;
+            }
+            Fault::Stop => self.server.stop(),
+            Fault::Heal => {
+                if std::mem::take(&mut self.killed) {
+                    self.server.restart();
+                }
+                self.server.go_on();
+                self.proxy.befall(fault);
+            }
+            Fault::Cut | Fault::LoseAnswers | Fault::LoseRequests => return self.proxy.befall(fault),
+        }
+        true
+    }
+}
+
+impl DirectoryService for Real {
+    fn compact(&mut self) {
+        let mut client = self.etcd();
+        self.hosted.runtime.block_on(async {
+            let revision = client.get("/worldline/", None).await.unwrap().header().unwrap().revision();
+            // It may have been compacted there already.
+            drop(client.compact(revision, None).await);
+        });
+    }
+}
+
+#[test]
+fn sound() {
+    let extent = Extent { cases: 48, steps: 28, longest_wait: Duration::ZERO };
+    laws::sound(&mut Real::new(), extent).expect(laws::SOUND);
+}
+
+#[test]
+fn leases() {
+    let extent = Extent { cases: 4, steps: 20, longest_wait: Duration::from_millis(1_500) };
+    laws::leases(&mut Real::new(), extent).expect(laws::LEASES);
+}
+
+#[test]
+fn under_faults() {
+    let extent = Extent { cases: 10, steps: 12, longest_wait: Duration::ZERO };
+    laws::under_faults(&mut Real::new(), extent).expect(laws::UNDER_FAULTS);
+}

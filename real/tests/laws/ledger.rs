@@ -1,0 +1,153 @@
+//! The ledger's laws on PostgreSQL.
+
+use crate::{
+    hosted::{About, GRACE, Hosted},
+    postgres::Postgres,
+    proxy::Proxy,
+};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use worldline_laws::{
+    Extent, Fault, Service,
+    ledger::{self as laws, Ledger as Door},
+    service::CALLERS,
+};
+use worldline_proto::OpId;
+use worldline_real::{
+    clock,
+    ledger::{self, Config, Ledger, Seed},
+    ready::Readiness,
+};
+use worldline_system::{
+    doors::{
+        self, Asked,
+        ledger::{Ask, Event, Submission},
+    },
+    outcome::End,
+    time::{Duration, Instant},
+};
+
+struct Real {
+    hosted: Hosted,
+    server: Postgres,
+    proxy: Proxy,
+    /// Around the proxy.
+    url: String,
+    callers: Vec<Ledger>,
+    killed: bool,
+}
+
+impl Real {
+    fn new() -> Self {
+        let (hosted, server) = (Hosted::new(), Postgres::start());
+        let proxy = Proxy::new(&hosted.runtime, ([127, 0, 0, 1], server.port()).into());
+        let url = server.url("laws");
+        let callers = hosted.runtime.block_on(async {
+            sql(&server.url("postgres"), "create database laws template template0").await;
+            ledger::migrate(&url).await.unwrap();
+            let behind = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.address.port()));
+            let caller = || Ledger::new(Config::new(&behind).unwrap(), hosted.inbox.clone(), Readiness::default());
+            (0..CALLERS).map(|_| caller()).collect()
+        });
+        Self { hosted, server, proxy, url, callers, killed: false }
+    }
+}
+
+async fn sql(url: &str, statements: &str) {
+    let mut connection = PgConnection::connect(url).await.expect("the server is there");
+    connection.execute(AssertSqlSafe(statements)).await.unwrap();
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        self.server.go_on();
+        self.callers.iter().for_each(|ledger| self.hosted.runtime.block_on(ledger.close()));
+    }
+}
+
+impl Service<Door> for Real {
+    fn begin(&mut self) {
+        // A case that failed may have left its fault behind.
+        self.fault(Fault::Heal);
+        let seeds: Vec<Seed> = laws::world()
+            .into_iter()
+            .map(|born| Seed {
+                entity: born.entity,
+                position: born.position,
+                pinned: born.pinned,
+                hit_points: born.hit_points,
+                balance: born.balance,
+            })
+            .collect();
+        self.hosted.runtime.block_on(async {
+            // What is still at work for the case before ends first.
+            sql(
+                &self.url,
+                "select pg_terminate_backend(pid, 10000) from pg_stat_activity
+                 where datname = 'laws' and pid <> pg_backend_pid() and state <> 'idle'",
+            )
+            .await;
+            let tables = "worldline.entities, worldline.results, worldline.outbox, worldline.journal";
+            sql(&self.url, &format!("truncate {tables} restart identity")).await;
+            ledger::seed(&self.url, &seeds).await.unwrap();
+        });
+    }
+
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    fn submit(&mut self, caller: usize, patience: Duration, submission: Submission) -> OpId {
+        let ask = Ask::from(&submission);
+        let unknown = |op| doors::Event::Ledger(Event { op, answer: ask.ended(End::Unknown).into() });
+        let (op, deadline) = self.hosted.op(caller, patience, unknown);
+        let _inside = self.hosted.runtime.enter();
+        self.callers[caller].submit(Asked { op, deadline, submission });
+        op
+    }
+
+    fn next_event(&mut self, by: Instant) -> Option<(usize, Event)> {
+        let about = |event: &doors::Event| match event {
+            doors::Event::Ledger(event) => About::Answer(event.op),
+            other => panic!("{other:?} is not of the ledger"),
+        };
+        self.hosted.next_event(by, about).map(|(caller, event)| match event {
+            doors::Event::Ledger(event) => (caller, event),
+            other => panic!("{other:?} is not of the ledger"),
+        })
+    }
+
+    fn grace(&self) -> Duration {
+        GRACE
+    }
+
+    fn fault(&mut self, fault: Fault) -> bool {
+        match fault {
+            Fault::Kill => {
+                self.server.kill();
+                self.killed = true;
+            }
+            Fault::Stop => self.server.stop(),
+            Fault::Heal => {
+                if std::mem::take(&mut self.killed) {
+                    self.server.start_again();
+                }
+                self.server.go_on();
+                self.proxy.befall(fault);
+            }
+            Fault::Cut | Fault::LoseAnswers | Fault::LoseRequests => return self.proxy.befall(fault),
+        }
+        true
+    }
+}
+
+#[test]
+fn sound() {
+    let extent = Extent { cases: 48, steps: 24, longest_wait: Duration::ZERO };
+    laws::sound(&mut Real::new(), extent).expect(laws::SOUND);
+}
+
+#[test]
+fn under_faults() {
+    let extent = Extent { cases: 10, steps: 8, longest_wait: Duration::ZERO };
+    laws::under_faults(&mut Real::new(), extent).expect(laws::UNDER_FAULTS);
+}

@@ -1,0 +1,101 @@
+//! The bus's laws on the model of it.
+
+use crate::stage::Stage;
+use worldline_laws::{
+    Extent, Fault as Befalls, Service,
+    bus::{self, Bus, BusService},
+};
+use worldline_proto::OpId;
+use worldline_sim::{Fault, bus as model};
+use worldline_system::{
+    doors::{self, Asked, bus::Submission},
+    limits,
+    time::{Duration, Instant},
+};
+
+struct Simulated {
+    stage: Stage,
+    members: u8,
+    messages_max: u64,
+    cases: u64,
+}
+
+impl Simulated {
+    fn new(members: u8, messages_max: u64) -> Self {
+        Self { stage: stage(0, members, messages_max), members, messages_max, cases: 0 }
+    }
+}
+
+fn stage(seed: u64, members: u8, messages: u64) -> Stage {
+    Stage::new(seed, members, |world, members, _| {
+        let limits = model::Limits { messages, ..model::Limits::default() };
+        world.set_bus(model::Config { limits, ..model::Config::new(members) });
+    })
+}
+
+impl Service<Bus> for Simulated {
+    fn begin(&mut self) {
+        self.cases += 1;
+        self.stage = stage(self.cases, self.members, self.messages_max);
+    }
+
+    fn now(&self) -> Instant {
+        self.stage.now()
+    }
+
+    fn submit(&mut self, caller: usize, patience: Duration, submission: Submission) -> OpId {
+        self.stage.submit(caller, |op, now| doors::Submission::Bus(Asked { op, deadline: now + patience, submission }))
+    }
+
+    fn next_event(&mut self, by: Instant) -> Option<(usize, doors::bus::Event)> {
+        self.stage.next_event(by).map(|(caller, event)| match event {
+            doors::Event::Bus(event) => (caller, event),
+            other => panic!("{other:?} is not of the bus"),
+        })
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn fault(&mut self, fault: Befalls) -> bool {
+        let lose = model::Fault::LoseAnswers { from: None, of: model::Which::All, permille: 1_000 };
+        self.stage.befall(fault, Some(Fault::Bus(lose)))
+    }
+}
+
+impl BusService for Simulated {
+    fn crowd(&self) -> u64 {
+        1
+    }
+
+    fn deduplication(&self) -> Duration {
+        limits::BUS_DEDUPLICATION
+    }
+
+    fn messages_max(&self) -> u64 {
+        self.messages_max
+    }
+
+    fn base(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn sound() {
+    let extent = Extent { cases: 64, steps: 40, longest_wait: Duration::ZERO };
+    bus::sound(&mut Simulated::new(3, limits::BUS_MESSAGES), extent).expect(bus::SOUND);
+}
+
+#[test]
+fn lives() {
+    let extent = Extent { cases: 64, steps: 40, longest_wait: Duration::from_secs(600) };
+    bus::lives(&mut Simulated::new(3, 12), extent).expect(bus::LIVES);
+}
+
+#[test]
+fn under_faults() {
+    let extent = Extent { cases: 48, steps: 16, longest_wait: Duration::ZERO };
+    bus::under_faults(&mut Simulated::new(1, limits::BUS_MESSAGES), extent).expect(bus::UNDER_FAULTS);
+}

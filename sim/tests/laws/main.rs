@@ -1,0 +1,10 @@
+//! The laws of `worldline-laws` on the simulated services, in virtual time.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod bus;
+mod cache;
+mod directory;
+mod ledger;
+mod network;
+mod stage;

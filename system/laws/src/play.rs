@@ -1,0 +1,72 @@
+//! How a suite is run: so many cases, the same every time, and the smallest that fails.
+
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
+};
+use std::{cell::RefCell, collections::BTreeMap, fmt::Debug};
+use worldline_system::time::Duration;
+
+/// How much of a suite is run: a real service takes its time.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Cases.
+    pub cases: u32,
+    /// Steps of a case, at most.
+    pub steps: usize,
+    /// What would have to wait longer is left out.
+    pub longest_wait: Duration,
+}
+
+/// What a suite came across, and how often: one that never met what it is about shows nothing.
+#[derive(Debug, Default)]
+pub struct Seen(BTreeMap<&'static str, u64>);
+
+impl Seen {
+    /// It happened.
+    pub fn note(&mut self, what: &'static str) {
+        self.count(what, 1);
+    }
+
+    /// It happened so many times.
+    pub fn count(&mut self, what: &'static str, times: usize) {
+        if times > 0 {
+            *self.0.entry(what).or_default() += times as u64;
+        }
+    }
+
+    /// How often it happened.
+    #[must_use]
+    pub fn times(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or(0)
+    }
+
+    /// Panics where one of these never happened.
+    pub fn expect(&self, all: &[&str]) {
+        let never: Vec<_> = all.iter().filter(|what| self.times(what) == 0).collect();
+        assert!(never.is_empty(), "never happened: {never:?}; what did: {:?}", self.0);
+    }
+}
+
+/// Plays so many cases. Panics with the smallest list of steps that breaks the law.
+pub fn check<T: Debug, S: Strategy<Value = Vec<T>>>(
+    cases: u32,
+    steps: &S,
+    mut play: impl FnMut(S::Value, &mut Seen) -> Result<(), TestCaseError>,
+) -> Seen {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let state = RefCell::new((Seen::default(), &mut play));
+    let played = runner.run(steps, |case| {
+        let (seen, play) = &mut *state.borrow_mut();
+        play(case, seen)
+    });
+    match played {
+        Ok(()) => state.into_inner().0,
+        Err(TestError::Fail(why, smallest)) => {
+            let lines: Vec<String> = smallest.iter().map(|step| format!("  {step:?}")).collect();
+            panic!("{why}\nthe smallest case:\n{}\n", lines.join("\n"))
+        }
+        Err(TestError::Abort(why)) => panic!("{why}"),
+    }
+}
