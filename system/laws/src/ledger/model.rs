@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use crate::judge::{Ending, Model, Window};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use worldline_proto::{CharacterId, EntityId, Epoch, FactSequence, Generation, LeaseId, Nonce, OpNumber, Version};
 use worldline_system::{
     Outcome, Refusal,
@@ -10,7 +10,8 @@ use worldline_system::{
         directory::RegionId,
         ledger::{
             Answer, Authority, Batch, Checkpointed, Committed, Durable, Effect, FactBody, FactRow, FactSnapshot,
-            FactsPage, Login, OpResult, Operation, Roster, RosterEntry, RuleRefusal, StoredResult, Submission, Verdict,
+            FactsPage, Login, OpResult, Operation, Revoked, Roster, RosterEntry, RuleRefusal, Standing, StoredResult,
+            Submission, Verdict,
         },
     },
     limits,
@@ -43,6 +44,8 @@ pub struct Row {
     /// The session that may act.
     pub generation: Generation,
     login: Option<Nonce>,
+    /// Tokens that were issued before this are revoked, in milliseconds since 1970.
+    tokens_valid_from_unix_ms: u64,
     /// Who may write.
     pub fence: Option<(Epoch, LeaseId)>,
     hit_points: u32,
@@ -96,6 +99,7 @@ impl Rows {
             born,
             generation: Generation(0),
             login: None,
+            tokens_valid_from_unix_ms: 0,
             fence: None,
             hit_points: born.hit_points,
             experience: 0,
@@ -127,7 +131,20 @@ impl Rows {
     fn execute(&mut self, submission: &Submission) -> Answer {
         let malformed = Refusal::Malformed;
         match submission {
-            &Submission::Login { character, nonce } => Answer::LoggedIn(self.login(character, nonce)),
+            &Submission::Login { character, nonce, issued_unix_ms } => {
+                Answer::LoggedIn(self.login(character, nonce, issued_unix_ms))
+            }
+            &Submission::Revoke { character, valid_from_unix_ms } => {
+                Answer::Revoked(self.revoke(character, valid_from_unix_ms))
+            }
+            Submission::Standing { characters } if characters.len() > limits::STANDING_CHARACTERS => {
+                Answer::Standing(Outcome::Refused(malformed))
+            }
+            Submission::Standing { characters } => {
+                let asked: BTreeSet<CharacterId> = characters.iter().copied().collect();
+                let stands = asked.into_iter().filter_map(|character| self.standing(character));
+                Answer::Standing(Outcome::Done(stands.collect()))
+            }
             Submission::Claim { entities, .. } if entities.len() > limits::CLAIM_ENTITIES => {
                 Answer::Claimed(Outcome::Refused(malformed))
             }
@@ -188,12 +205,33 @@ impl Rows {
         }
     }
 
-    fn login(&mut self, character: CharacterId, nonce: Nonce) -> Outcome<Login> {
+    fn login(&mut self, character: CharacterId, nonce: Nonce, issued_unix_ms: u64) -> Outcome<Login> {
         let Some(row) = self.0.get_mut(&character.entity()) else { return Outcome::Refused(Refusal::Malformed) };
+        // Also where the nonce is known: the session that it had begun has ended.
+        if issued_unix_ms < row.tokens_valid_from_unix_ms {
+            return Outcome::Refused(Refusal::TokenRevoked);
+        }
         if row.login != Some(nonce) {
             (row.generation, row.login) = (row.generation.next(), Some(nonce));
         }
         Outcome::Done(Login { generation: row.generation, applied_through: row.applied_through() })
+    }
+
+    fn revoke(&mut self, character: CharacterId, valid_from_unix_ms: u64) -> Outcome<Revoked> {
+        let Some(row) = self.0.get_mut(&character.entity()) else { return Outcome::Refused(Refusal::Malformed) };
+        let news = row.tokens_valid_from_unix_ms < valid_from_unix_ms;
+        if news {
+            (row.tokens_valid_from_unix_ms, row.login) = (valid_from_unix_ms, None);
+            row.generation = row.generation.next();
+        }
+        let standing = self.standing(character).expect("it was found");
+        Outcome::Done(Revoked { standing, news })
+    }
+
+    fn standing(&self, character: CharacterId) -> Option<Standing> {
+        let row = self.0.get(&character.entity())?;
+        let (generation, tokens_valid_from_unix_ms) = (row.generation, row.tokens_valid_from_unix_ms);
+        Some(Standing { character, generation, tokens_valid_from_unix_ms })
     }
 
     fn claim(&mut self, entity: EntityId, epoch: Epoch, lease: LeaseId) -> Result<Box<Durable>, Refusal> {
@@ -352,6 +390,8 @@ impl Model<Ledger> for Rows {
         ];
         match answer {
             Answer::LoggedIn(outcome) => Ending::of(outcome, ABSENT),
+            Answer::Revoked(outcome) => Ending::of(outcome, ABSENT),
+            Answer::Standing(outcome) => Ending::of(outcome, ABSENT),
             Answer::Claimed(outcome) => Ending::of(outcome, ABSENT),
             Answer::Committed(outcome) => Ending::of(outcome, ABSENT),
             Answer::Roster(outcome) => Ending::of(outcome, ABSENT),

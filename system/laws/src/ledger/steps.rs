@@ -39,6 +39,8 @@ pub(super) enum Deed {
     Login {
         who: u64,
         nonce: u64,
+        /// When its token was issued.
+        issued: u64,
     },
     Claim {
         lease: u64,
@@ -182,6 +184,11 @@ fn plain() -> impl Strategy<Value = Submission> {
         2 => prop::collection::vec(fact(), 0..5).prop_map(Submission::Flag),
         3 => prop::collection::vec(entity(), 0..5).prop_map(|entities| Submission::Snapshot { entities }),
         1 => (prop::option::of(entity()), limit()).prop_map(|(after, limit)| Submission::Roster { after, limit }),
+        1 => (who(), 0..4_u64).prop_map(|(who, moment)| Submission::Revoke {
+            character: character(who),
+            valid_from_unix_ms: moment,
+        }),
+        1 => prop::collection::vec(who().prop_map(character), 0..4).prop_map(|characters| Submission::Standing { characters }),
     ]
 }
 
@@ -194,7 +201,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         prop::collection::vec(fact(), 0..3),
     );
     prop_oneof![
-        2 => (who(), any_number()).prop_map(|(who, nonce)| Deed::Login { who, nonce }),
+        2 => (who(), any_number(), 0..4_u64).prop_map(|(who, nonce, issued)| Deed::Login { who, nonce, issued }),
         2 => (lease(), prop::collection::vec((entity(), wanted), 0..4))
             .prop_map(|(lease, entities)| Deed::Claim { lease, entities }),
         9 => commit.prop_map(|(blows, checkpoints, flags)| Deed::Commit { blows, checkpoints, flags }),
@@ -211,7 +218,10 @@ fn beginning() -> impl Strategy<Value = Vec<Step>> {
     let entities = [character(1).entity(), character(2).entity(), boss(1)].map(|id| (id, Wanted::Next)).to_vec();
     let owned = vec![
         Step::Ask(vec![(0, Deed::Claim { lease: 1, entities })]),
-        Step::Ask(vec![(0, Deed::Login { who: 1, nonce: 1 }), (1, Deed::Login { who: 2, nonce: 1 })]),
+        Step::Ask(vec![
+            (0, Deed::Login { who: 1, nonce: 1, issued: 3 }),
+            (1, Deed::Login { who: 2, nonce: 1, issued: 3 }),
+        ]),
     ];
     prop_oneof![8 => Just(owned), 1 => Just(vec![])]
 }
@@ -294,7 +304,9 @@ fn commit(
 /// What a deed is where the ledger stands like this.
 pub(super) fn submission(rows: &Rows, deed: &Deed) -> Submission {
     match deed {
-        &Deed::Login { who, nonce } => Submission::Login { character: character(who), nonce: Nonce(nonce) },
+        &Deed::Login { who, nonce, issued } => {
+            Submission::Login { character: character(who), nonce: Nonce(nonce), issued_unix_ms: issued }
+        }
         Deed::Claim { lease, entities } => {
             let entities = entities.iter().map(|&(entity, wanted)| {
                 let stands = rows.row(entity).and_then(|row| row.fence).map_or(0, |fence| fence.0.0);
