@@ -23,6 +23,8 @@ use worldline_system::{client::Conduct, time::Duration};
 
 /// How long a player's process waits for answers after the last thing it has begun. It is stopped before.
 const GRACE: &str = "600s";
+/// How long an operator's command tries to reach the ledger: longer than it is ever away.
+const OPERATOR_PATIENCE: &str = "120s";
 /// How long a role may take for its orderly stop, before it gives up by itself.
 const STOP_PATIENCE: &str = "15s";
 
@@ -197,7 +199,8 @@ impl Told<'_> {
         let Some(command) = command(node.kind) else { return Ok(Vec::new()) };
         if let Kind::Operator(_, number) = node.kind {
             let ledger = format!("--ledger={}", self.ledger(id));
-            return Ok(vec![command.to_owned(), ledger, character(number).to_string()]);
+            let wait = format!("--wait={OPERATOR_PATIENCE}");
+            return Ok(vec![command.to_owned(), ledger, wait, character(number).to_string()]);
         }
         let file = self.folder.path().join("configurations").join(format!("{}.toml", node.name.replace(':', "-")));
         write(&file, &self.configuration(id, node, http).to_string())?;

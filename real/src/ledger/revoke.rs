@@ -48,16 +48,21 @@ pub enum Unrevoked {
 }
 
 /// Revokes the tokens of a character that were issued before `valid_from_unix_ms`; before now, by the ledger's clock, and all that
-/// clocks may be apart, where none is given. Ends its session.
+/// clocks may be apart, where none is given. Ends its session. A ledger that cannot be reached is tried again for as long as `wait`.
 #[must_use]
 pub fn revoke(
     url: &str,
     character: CharacterId,
     valid_from_unix_ms: Option<u64>,
+    wait: Duration,
 ) -> Boxed<'_, Result<Revoked, Unrevoked>> {
     Box::pin(async move {
         let servers = Servers::new(url).map_err(Unrevoked::Problem)?.named("worldlined revoke", usize::MAX);
         let (mut moment, mut sent) = (valid_from_unix_ms, false);
+        let until = clock::now() + wait;
+        while clock::now() < until && !reached(&servers).await {
+            sleep(clock::span(PAUSE)).await;
+        }
         let mut last = Unrevoked::Unknown(character);
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
@@ -100,6 +105,12 @@ pub fn revoke(
         }
         Err(last)
     })
+}
+
+/// Whether a server takes writes, or says something that waiting does not change.
+async fn reached(servers: &Servers) -> bool {
+    use Problem::{Busy, Foreign, ReadOnly, Silent, Unreachable};
+    !matches!(primary(servers).await, Err(Busy(..) | Foreign(..) | ReadOnly(..) | Silent(..) | Unreachable(..)))
 }
 
 /// A session at the server that takes writes.

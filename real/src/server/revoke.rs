@@ -8,16 +8,22 @@ use crate::{
 use clap::{Arg, ArgMatches};
 use serde_json::json;
 use worldline_proto::{CharacterId, EntityId};
-use worldline_system::{doors::ledger::Revoked, limits};
+use worldline_system::{doors::ledger::Revoked, limits, time::Duration};
 
 /// What the command takes beside its settings.
-pub(super) fn arguments() -> [Arg; 2] {
+pub(super) fn arguments() -> [Arg; 3] {
     [
         Arg::new("character").required(true).value_name("CHARACTER").help("Such as character-7, or its number"),
         Arg::new("issued_before").long("issued-before").value_name("UNIX_MS").value_parser(clap::value_parser!(u64)).help(
             "Revoke only what was issued before this, in milliseconds since 1970 [default: now by the ledger's clock, and 5 s more, \
              since clocks may be so far apart]",
         ),
+        Arg::new("wait")
+            .long("wait")
+            .value_name("DURATION")
+            .default_value("0s")
+            .value_parser(|text: &str| decode::duration_of(text).ok_or("expected a duration such as `30s`"))
+            .help("How long to try again where the ledger cannot be reached"),
     ]
 }
 
@@ -30,11 +36,12 @@ pub(super) fn revoke(layers: &Layers, matches: &ArgMatches, mut sink: Sink) -> R
     });
     let url = layers.required("ledger", &mut sink, decode::ledger);
     let (character, url) = sink.into_result(character.zip(url))?;
+    let wait = *matches.get_one::<Duration>("wait").expect("it has a default");
     let (before, json) = (matches.get_one::<u64>("issued_before").copied(), matches.get_flag("json"));
     Ok(operator::within(
         1,
         Box::pin(async move {
-            match ledger::revoke(&url, character, before).await {
+            match ledger::revoke(&url, character, before, wait).await {
                 Ok(revoked) => {
                     if json {
                         print_json(&revoked);

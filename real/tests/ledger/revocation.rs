@@ -7,6 +7,7 @@ use worldline_system::{
     Outcome, Refusal,
     doors::ledger::{Answer, Standing, Submission},
     history::Acceptance,
+    time::Duration,
 };
 
 #[tokio::test]
@@ -14,10 +15,10 @@ async fn a_revocation_ends_the_session_and_may_be_repeated() {
     let url = world().await;
     let (ledger, _) = adapter(&url, 2);
     assert_eq!(login(&ledger, 1).await.generation, Generation(1));
-    let revoked = ledger::revoke(&url, hero(), Some(1_000)).await.unwrap();
+    let revoked = ledger::revoke(&url, hero(), Some(1_000), Duration::ZERO).await.unwrap();
     let stands = Standing { character: hero(), generation: Generation(2), tokens_valid_from_unix_ms: 1_000 };
     assert_eq!((revoked.standing, revoked.news), (stands, true));
-    let again = ledger::revoke(&url, hero(), Some(1_000)).await.unwrap();
+    let again = ledger::revoke(&url, hero(), Some(1_000), Duration::ZERO).await.unwrap();
     assert_eq!((again.standing, again.news), (stands, false), "nothing is done twice");
     let login = |nonce, issued_unix_ms| Submission::Login { character: hero(), nonce, issued_unix_ms };
     for nonce in [1, 2].map(worldline_proto::Nonce) {
@@ -38,12 +39,12 @@ async fn a_revocation_ends_the_session_and_may_be_repeated() {
 async fn without_a_moment_all_that_clocks_may_differ_is_revoked_by_the_ledgers_clock() {
     let url = world().await;
     let before = clock::unix_now().as_nanos() / 1_000_000;
-    let revoked = ledger::revoke(&url, hero(), None).await.unwrap();
+    let revoked = ledger::revoke(&url, hero(), None, Duration::ZERO).await.unwrap();
     let after = clock::unix_now().as_nanos() / 1_000_000;
     let from = revoked.standing.tokens_valid_from_unix_ms;
     assert!((before + SKEW_MS..=after + SKEW_MS + 1).contains(&from), "{before} {from} {after}");
-    let nobody = ledger::revoke(&url, CharacterId::new(77).unwrap(), None).await;
+    let nobody = ledger::revoke(&url, CharacterId::new(77).unwrap(), None, Duration::ZERO).await;
     assert!(matches!(nobody, Err(Unrevoked::Nobody(_))), "{nobody:?}");
-    let nowhere = ledger::revoke("postgres://postgres@127.0.0.1:1/x", hero(), None).await;
+    let nowhere = ledger::revoke("postgres://postgres@127.0.0.1:1/x", hero(), None, Duration::ZERO).await;
     assert!(matches!(nowhere, Err(Unrevoked::Problem(_))), "{nowhere:?}");
 }
