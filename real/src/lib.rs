@@ -26,5 +26,6 @@ pub mod ledger;
 pub mod network;
 pub mod ready;
 pub mod server;
+pub mod telemetry;
 
 pub use host::{Doors, Host, Inbox};

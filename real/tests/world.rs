@@ -2,9 +2,12 @@
 
 mod common;
 
-use common::{Daemon, World, database, drop_database, free_address, get, run, service, slices};
+use common::{Daemon, World, database, drop_database, free_address, get, get_text, run, service, slices};
 use serde_json::Value;
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 use tokio::{
     sync::{Mutex, MutexGuard},
     time::{Duration, interval, timeout},
@@ -62,7 +65,8 @@ impl Cluster {
             "orchestrator" => self.world.process(command, node, http),
             _ => self.world.server(command, node, listen, http),
         };
-        let daemon = Daemon::start(&slices(&arguments), &[]);
+        let cache = service("WORLDLINE_TEST_VALKEY");
+        let daemon = Daemon::start(&slices(&arguments), &[("WORLDLINE_CACHE", &cache)]);
         self.daemons.push((command, http, daemon));
     }
 
@@ -137,7 +141,95 @@ async fn five_players_play_and_everything_that_they_do_is_acknowledged_and_agree
         assert_eq!((health["role"].as_str(), health["ready"].as_bool()), (Some(*command), Some(true)), "{health}");
         assert_eq!(health["inbox"]["shed"].as_u64(), Some(0), "{health}");
     }
+    everything_is_measured(&cluster).await;
     cluster.stop().await;
+}
+
+/// What is read of every process of a world: with the process, name, labels and value.
+async fn scraped(cluster: &Cluster) -> Vec<(&'static str, prometheus_parse::Sample)> {
+    let mut all = Vec::new();
+    for (command, http, _) in &cluster.daemons {
+        let (status, text) = get_text(*http, "/metrics").await.expect("it answers");
+        assert_eq!(status, 200, "{text}");
+        let scrape = prometheus_parse::Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).expect("it parses");
+        let names: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert_eq!(names.len(), text.lines().filter(|line| line.starts_with("# HELP ")).count(), "{text}");
+        all.extend(scrape.samples.into_iter().map(|sample| (*command, sample)));
+    }
+    all
+}
+
+/// Every name of the architecture that is covered shows up where it should, with figures that agree with what was done.
+async fn everything_is_measured(cluster: &Cluster) {
+    use prometheus_parse::Value::{Counter, Gauge, Histogram};
+    let covered = [
+        ("gateway", "client_connections_total"),
+        ("gateway", "client_latency_ms"),
+        ("gateway", "client_packet_loss_ratio"),
+        ("gateway", "client_bandwidth_bytes"),
+        ("gateway", "db_transaction_duration_ms"),
+        ("gateway", "gateway_sessions_opened_total"),
+        ("worker", "worker_entity_count"),
+        ("worker", "worker_tick_duration_ms"),
+        ("worker", "worker_cpu_usage"),
+        ("worker", "worker_memory_bytes"),
+        ("worker", "db_transaction_duration_ms"),
+        ("worker", "db_transaction_errors_total"),
+        ("worker", "db_connection_pool_usage"),
+        ("worker", "dragonfly_ops_per_sec"),
+        ("worker", "dragonfly_memory_used_bytes"),
+        ("worker", "dragonfly_hit_ratio"),
+        ("worker", "dragonfly_eviction_count"),
+        ("orchestrator", "ownership_migrations_total"),
+        ("orchestrator", "worker_failures_total"),
+    ];
+    let mut samples = scraped(cluster).await;
+    // Some are sampled every few seconds.
+    let mut looks = interval(Duration::from_millis(500));
+    let missing = |samples: &[(&str, prometheus_parse::Sample)]| {
+        let there =
+            |(command, name): &(&str, &str)| samples.iter().any(|(of, sample)| of == command && sample.metric == *name);
+        covered.iter().filter(|one| !there(one)).copied().collect::<Vec<_>>()
+    };
+    // A gateway tells of its connections every second: all have left.
+    let left = |samples: &[(&str, prometheus_parse::Sample)]| {
+        let mut connections = samples.iter().filter(|(_, sample)| sample.metric == "client_connections_total");
+        connections.all(|(_, sample)| matches!(sample.value, Gauge(0.0)))
+    };
+    let all = timeout(common::PATIENCE, async {
+        while !missing(&samples).is_empty() || !left(&samples) {
+            looks.tick().await;
+            samples = scraped(cluster).await;
+        }
+    });
+    let in_time = all.await.is_ok();
+    assert!(in_time, "never seen: {:?}", missing(&samples));
+    let sum = |name: &str, label: &str, value: &str| -> f64 {
+        let of = samples
+            .iter()
+            .filter(|(_, s)| s.metric == name && (label.is_empty() || s.labels.get(label) == Some(value)));
+        of.map(|(_, sample)| match &sample.value {
+            Counter(n) | Gauge(n) => *n,
+            Histogram(buckets) => buckets.last().map_or(0.0, |bucket| bucket.count),
+            _ => 0.0,
+        })
+        .sum()
+    };
+    assert_eq!(sum("gateway_sessions_opened_total", "", ""), 5.0, "five players came");
+    assert_eq!(sum("worker_entity_count", "entity_type", "character"), 5.0);
+    assert_eq!(sum("worker_entity_count", "entity_type", "boss"), 1.0);
+    assert_eq!(
+        sum("ownership_migrations_total", "reason", "first_owner"),
+        8.0,
+        "five characters, a boss, two creatures"
+    );
+    assert_eq!(sum("worker_failures_total", "", ""), 0.0, "none has failed");
+    assert!(sum("client_bandwidth_bytes", "direction", "upstream") > 10_000.0);
+    assert!(sum("db_transaction_duration_ms", "operation_type", "commit") > 50.0, "fifty blows at least");
+    let region = |name: &str| {
+        samples.iter().find(|(_, s)| s.metric == name).and_then(|(_, s)| s.labels.get("region").map(str::to_owned))
+    };
+    assert_eq!(region("worker_tick_duration_ms").as_deref(), Some("frankfurt"));
 }
 
 #[tokio::test]
@@ -176,7 +268,7 @@ async fn a_player_with_a_forged_or_an_expired_token_is_turned_away_and_told_why(
         "debug",
     ];
     let bot = Daemon::start(&bot, &[]);
-    bot.logs(&["character-1", "\"message\":\"plays\""]).await;
+    bot.logs(&["character-x", "\"event\":\"plays\""]).await;
     let ended = bot.stop().await;
     ended.says(0, &["\"signal\":\"SIGTERM\""]);
     assert!(ended.stdout.contains("lost                0"), "{}", ended.stdout);
@@ -198,7 +290,8 @@ async fn two_regions(name: &str) -> Cluster {
     let world = World::new(name, &etcd, &ledger, &peers).await;
     run(&["migrate", "--config", &world.config, "--seed"], &[]).await.says(0, &[]);
     let mut cluster = Cluster { _etcd: guard, world, ledger, daemons: Vec::new() };
-    let variables = [("WORLDLINE_BUS", bus.as_str())];
+    let traces = cluster.world.folder.text("traces.jsonl");
+    let variables = [("WORLDLINE_BUS", bus.as_str()), ("WORLDLINE_TELEMETRY_FILE", traces.as_str())];
     let mut start = |command, arguments: Vec<String>, http| {
         cluster.daemons.push((command, http, Daemon::start(&slices(&arguments), &variables)));
     };
@@ -219,6 +312,61 @@ async fn two_regions(name: &str) -> Cluster {
         until_ready(*http, daemon).await;
     }
     cluster
+}
+
+/// Every span that the processes of a world have written, by the name of its trace: name, own id, and that of what it is under.
+fn traces(file: &str) -> BTreeMap<String, Vec<(String, String, String)>> {
+    let mut traces: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for line in std::fs::read_to_string(file).expect("its processes have made it").lines() {
+        let request: Value = serde_json::from_str(line).expect("a request a line");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        for span in request["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().expect("a list") {
+            let told = (text(&span["name"]), text(&span["spanId"]), text(&span["parentSpanId"]));
+            traces.entry(text(&span["traceId"])).or_default().push(told);
+        }
+    }
+    traces
+}
+
+#[tokio::test]
+async fn a_blow_across_regions_is_seven_spans_of_one_trace_each_under_the_right_one() {
+    let cluster = two_regions("traces").await;
+    let file = cluster.world.folder.text("traces.jsonl");
+    // The player is attached in Virginia; its character and the boss are in Frankfurt.
+    let play = ["bot", "--config", &cluster.world.config, "--gateways", "8", "--json", "--telemetry-file", &file];
+    let blows = ["--character", "1", "--target", "boss-1", "--attacks-every", "1100ms", "--stop", "5s"];
+    let ended = run(&[&play[..], &blows[..]].concat(), &[]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let parents = [
+        ("client_attack_input", ""),
+        ("gateway_routing", "client_attack_input"),
+        ("cross_region_grpc", "gateway_routing"),
+        ("worker_combat_simulation", "cross_region_grpc"),
+        ("db_transaction", "worker_combat_simulation"),
+        ("nats_broadcast", "worker_combat_simulation"),
+        ("client_reconciliation", "nats_broadcast"),
+    ];
+    let whole = || {
+        let whole = |spans: &Vec<(String, String, String)>| {
+            let parent = |(_, _, above): &(String, String, String)| {
+                let parent = spans.iter().find(|(_, id, _)| id == above);
+                parent.map_or("", |(name, ..)| name.as_str()).to_owned()
+            };
+            let is = |(name, above): &(&str, &str)| spans.iter().any(|span| span.0 == *name && parent(span) == *above);
+            spans.len() == 7 && parents.iter().all(is)
+        };
+        traces(&file).values().filter(|spans| whole(spans)).count()
+    };
+    let mut looks = interval(Duration::from_millis(200));
+    let seen = timeout(common::PATIENCE, async {
+        while whole() < 2 {
+            looks.tick().await;
+        }
+    });
+    assert!(seen.await.is_ok(), "{:#?}", traces(&file));
+    let text = std::fs::read_to_string(&file).expect("reads");
+    assert!(!text.contains("character-1\""), "nobody is told who played");
+    cluster.stop().await;
 }
 
 /// What the player whose history this is was shown of the boss, in order: after which fact, and what was left of it.
@@ -242,7 +390,7 @@ async fn a_hit_in_one_region_is_shown_to_a_player_who_is_attached_in_another() {
     let watches =
         ["bot", "--config", config, "--gateways", "8", "--character", "2", "--history", &history, "--log", "debug"];
     let watcher = Daemon::start(&watches, &[]);
-    watcher.logs(&["character-2", "\"message\":\"plays\""]).await;
+    watcher.logs(&["character-x", "\"event\":\"plays\""]).await;
     let play = ["--character", "1", "--target", "boss-1", "--attacks-every", "1100ms", "--stop", "6s"];
     let (ended, summary) = cluster.play(&play).await;
     assert_eq!(ended.code, Some(0), "{summary}\n{}", ended.stderr);

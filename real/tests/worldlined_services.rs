@@ -45,7 +45,7 @@ async fn a_replica_is_ready_once_the_ledger_has_told_how_every_boss_stands_and_o
     let daemon = Daemon::start(&slices(&arguments), &[("WORLDLINE_BUS", &bus)]);
     let body = until_ready(http, 503).await;
     assert!(body["problems"]["directory"].is_null(), "it has no directory: {body}");
-    daemon.logs(&["\"need\":\"ledger\"", "\"message\":\"ready\""]).await;
+    daemon.logs(&["\"need\":\"ledger\"", "\"event\":\"ready\""]).await;
     let problems = until_ready(http, 503).await["problems"].clone();
     assert!(problems["globals"].as_str().is_some_and(|why| why.contains("migrate --seed")), "{problems}");
     run(&["migrate", "--config", &world.config, "--seed"], &[]).await.says(0, &[]);

@@ -98,6 +98,7 @@ mod tests {
             misses: Vec::new(),
             timings: BTreeMap::from([("failover".to_owned(), spans.to_vec())]),
             probes: BTreeMap::new(),
+            metrics: BTreeMap::new(),
         };
         ScenarioResult {
             name: "worker-crash".into(),

@@ -1,7 +1,7 @@
 //! `reports/latest/result.json` and `drill.json`: a suite without its samples, for whoever reads results by program;
 //! [`crate::kept`] reads it back.
 
-use crate::{Outcome, Quantiles, ScenarioResult, Skipped, Source, State, SuiteResult};
+use crate::{Measured, Outcome, Quantiles, ScenarioResult, Skipped, Source, State, SuiteResult};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +35,9 @@ struct Scenario<'a> {
     /// Of a drill: the same timings in the simulator.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     simulated: BTreeMap<&'a str, Quantiles>,
+    /// What the nodes told of themselves, over all runs, by series.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metrics: BTreeMap<&'a str, Measured>,
     runs: Vec<Run<'a>>,
 }
 
@@ -147,6 +150,7 @@ fn scenario<'a>(result: &'a ScenarioResult, simulated: Option<&'a ScenarioResult
         budgets_ns: &result.budgets,
         timings: timings(result),
         simulated: simulated.map(timings).unwrap_or_default(),
+        metrics: result.metrics(),
         runs: runs.collect(),
     }
 }

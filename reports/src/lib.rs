@@ -9,6 +9,7 @@ pub mod failure;
 pub mod junit;
 pub mod kept;
 pub mod latest;
+pub mod measured;
 pub mod moved;
 pub mod pairs;
 pub mod quantiles;
@@ -20,6 +21,7 @@ pub const TIMINGS: [&str; 9] =
     ["failover", "detect", "reassign", "reconstruct", "redirect", "reconnect", "resume", "operation", "visibility"];
 
 pub use failure::Failure;
+pub use measured::Measured;
 pub use quantiles::Quantiles;
 pub use result::{
     FirstEvent, Miss, Nondeterminism, Outcome, RunResult, ScenarioResult, Skipped, Source, State, SuiteResult, Verdict,

@@ -1,6 +1,6 @@
 //! Results of a run, of a scenario over its seeds, and of a suite.
 
-use crate::Quantiles;
+use crate::{Measured, Quantiles, measured};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -145,6 +145,9 @@ pub struct RunResult {
     pub timings: BTreeMap<String, Vec<u64>>,
     /// How often each probe was reached.
     pub probes: BTreeMap<String, u64>,
+    /// What the nodes told of themselves, by series; of a simulated run.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, Measured>,
 }
 
 impl RunResult {
@@ -235,6 +238,16 @@ impl ScenarioResult {
         Quantiles::of(samples.collect())
     }
 
+    /// What the nodes of all runs told of themselves, by series.
+    #[must_use]
+    pub fn metrics(&self) -> BTreeMap<&str, Measured> {
+        let mut metrics: BTreeMap<&str, Measured> = BTreeMap::new();
+        for (name, measured) in self.runs.iter().flat_map(|run| &run.metrics) {
+            measured::merge(&mut metrics, name.as_str(), measured);
+        }
+        metrics
+    }
+
     /// Events delivered in a second of wall time, over all runs.
     #[must_use]
     pub fn events_per_second(&self) -> f64 {
@@ -304,6 +317,7 @@ mod tests {
             misses,
             timings: BTreeMap::new(),
             probes: BTreeMap::new(),
+            metrics: BTreeMap::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The terminal: an aligned table, the verdicts, and the block that a failure prints. Colour only where it is asked for.
 
-use crate::{Failure, Outcome, Quantiles, ScenarioResult, State, SuiteResult, TIMINGS, Verdict};
+use crate::{Failure, Measured, Outcome, Quantiles, ScenarioResult, State, SuiteResult, TIMINGS, Verdict};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 /// Whether to write colours.
@@ -177,6 +177,14 @@ pub fn never_reached(suite: &SuiteResult, colour: Colour) -> String {
         true => String::new(),
         false => format!("{}: {}\n", colour.yellow("never reached"), never.join(", ")),
     }
+}
+
+/// What nodes told of themselves, a line a series.
+#[must_use]
+pub fn metrics<'m>(metrics: impl Iterator<Item = (&'m str, &'m Measured)>) -> String {
+    let metrics: Vec<_> = metrics.collect();
+    let width = metrics.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    metrics.iter().map(|(name, measured)| format!("  {name:<width$}  {}\n", measured.words())).collect()
 }
 
 /// The verdicts of one run, a line each.

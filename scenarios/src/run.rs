@@ -9,6 +9,7 @@ use crate::{
     format::Scenario,
     inject::{Ending, Injection, injection},
     judge::{Judge, Ran},
+    measured,
     nodes::Nodes,
     panics,
     view::{self, Ledger, Sets, Unwell},
@@ -22,6 +23,7 @@ use worldline_proto::NodeId;
 use worldline_reports::{FirstEvent, RunResult};
 use worldline_sim::{Fault, world::Step};
 use worldline_system::{
+    doors::telemetry::Span,
     history::{Entry, EventId},
     time::{Duration, Instant},
 };
@@ -40,6 +42,8 @@ pub struct Options<'a> {
     pub until_ns: Option<u64>,
     /// Told every event.
     pub traced: Option<&'a mut dyn FnMut(&Traced<'_>)>,
+    /// Filled with the spans of all nodes, and where each was told.
+    pub spans: Option<&'a mut Vec<(NodeId, Span)>>,
 }
 
 /// An event as it is told.
@@ -72,15 +76,20 @@ pub fn seed<'a>(scenario: &'a Scenario, seed: u64, options: Options<'a>) -> RunR
         let (id, at_ns) = (run.world.events(), run.world.now().as_nanos());
         run.judge.assertion_failed(FirstEvent { id, at_ns, node: String::new(), what });
     }
-    let Run { world, judge, .. } = run;
-    judge.result(Ran {
+    let Run { mut world, judge, options, .. } = run;
+    if let Some(spans) = options.spans {
+        *spans = world.take_spans();
+    }
+    let metrics = measured::of(scenario, &world.meters());
+    let result = judge.result(Ran {
         seed,
         hash: Some(world.hash()),
         events: world.events(),
         span_ns: world.now().as_nanos(),
         wall_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
         probes: world.probes().map(|(name, count)| (name.to_owned(), count)).collect(),
-    })
+    });
+    RunResult { metrics, ..result }
 }
 
 /// When, after the beginning, the fault at this place of the scenario comes in this seed.
@@ -120,6 +129,9 @@ impl<'a> Run<'a> {
         let nodes = Arc::new(Nodes::of(scenario));
         let mut world = world::build(scenario, &nodes, seed);
         world.tracing = options.traced.is_some();
+        if options.spans.is_some() {
+            world.listen();
+        }
         let mut agenda = BTreeSet::new();
         for index in 0..scenario.faults.len() {
             let at = Instant::default() + fault_moment(scenario, index, seed);

@@ -10,6 +10,7 @@ use crate::{
     network::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, Network, connection::End},
     node::{Node, NodeState, connection_id},
     queue::Queue,
+    telemetry::Telemetry,
     world::Leak,
 };
 use worldline_proto::{Incarnation, NodeId, OpId};
@@ -63,6 +64,7 @@ pub struct Core {
     pub(crate) desks: Vec<Desk>,
     pub(crate) hooks: HookBoard,
     pub(crate) history: Vec<Entry>,
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Core {
@@ -82,6 +84,7 @@ impl Core {
             desks: Vec::new(),
             hooks: HookBoard::new(keyed),
             history: Vec::new(),
+            telemetry: Telemetry::default(),
         }
     }
 

@@ -26,6 +26,7 @@ pub mod node;
 mod operations;
 mod queue;
 mod replication;
+mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod world;

@@ -19,7 +19,8 @@ use crate::{
 use std::collections::{BTreeMap, VecDeque};
 use worldline_proto::{ConnectionId, Incarnation, NodeId};
 use worldline_system::{
-    Desk, doors,
+    Desk,
+    doors::{self, telemetry::Reports},
     history::What,
     limits,
     time::{Duration, Instant},
@@ -170,7 +171,9 @@ impl Core {
             incarnation: Incarnation(0),
             operations: 0,
             entropy: self.keyed.stream(node, Incarnation(0)),
+            telemetry: Default::default(),
         });
+        self.telemetry.add_node();
         self.nodes.push(Node {
             incarnation: Incarnation(0),
             state: NodeState::Down,
@@ -215,7 +218,9 @@ impl Core {
         entry.settle();
         let incarnation = entry.incarnation;
         let desk = &mut self.desks[node.0 as usize];
-        *desk = Desk { node, incarnation, operations: 0, entropy: self.keyed.stream(node, incarnation) };
+        let entropy = self.keyed.stream(node, incarnation);
+        let telemetry = Reports::traced(self.telemetry.traced());
+        *desk = Desk { node, incarnation, operations: 0, entropy, telemetry };
         self.record(node, What::Started);
         if self.nodes[node.0 as usize].actor {
             self.push(self.now, node, Item::Tell(Box::new(doors::Event::Started)));

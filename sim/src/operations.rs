@@ -24,6 +24,8 @@ use worldline_system::{
 pub(crate) struct Pending {
     /// By the node's clock.
     pub deadline: Instant,
+    /// When it was submitted, by virtual time.
+    pub since: Instant,
     pub kind: Kind,
 }
 
@@ -49,11 +51,11 @@ impl Core {
         assert!(op.incarnation == entry.incarnation, "an operation is numbered by the incarnation that submits it");
         if entry.cold.pending.len() >= limits::OPERATIONS_IN_FLIGHT {
             self.counters.refused_busy += 1;
-            self.conclude(node, op, &kind, End::Refused(Refusal::Busy));
+            self.conclude(node, op, now, &kind, End::Refused(Refusal::Busy));
             return false;
         }
         let due = entry.clock.due(deadline, now);
-        let before = entry.cold.pending.insert(op.counter, Pending { deadline, kind });
+        let before = entry.cold.pending.insert(op.counter, Pending { deadline, since: now, kind });
         assert!(before.is_none(), "an operation is submitted once");
         if let Some(due) = due
             && deadline < Instant::from_nanos(u64::MAX)
@@ -90,23 +92,23 @@ impl Core {
             _ => End::Unknown,
         };
         self.counters.deadlines += 1;
-        self.event_of(node, op, &pending.kind, end)
+        self.event_of(node, op, pending.since, &pending.kind, end)
     }
 
     /// Ends an operation that is still pending, without a result.
     pub(crate) fn give_up(&mut self, node: NodeId, op: OpId, end: End) {
         let Some(pending) = self.take_pending(node, op) else { return };
-        self.conclude(node, op, &pending.kind, end);
+        self.conclude(node, op, pending.since, &pending.kind, end);
     }
 
-    fn conclude(&mut self, node: NodeId, op: OpId, kind: &Kind, end: End) {
-        if let Some(event) = self.event_of(node, op, kind, end) {
+    fn conclude(&mut self, node: NodeId, op: OpId, since: Instant, kind: &Kind, end: End) {
+        if let Some(event) = self.event_of(node, op, since, kind, end) {
             self.tell(node, event);
         }
     }
 
     /// What the role is told of an operation that ended without a result, after it was written to the history.
-    fn event_of(&mut self, node: NodeId, op: OpId, kind: &Kind, end: End) -> Option<doors::Event> {
+    fn event_of(&mut self, node: NodeId, op: OpId, since: Instant, kind: &Kind, end: End) -> Option<doors::Event> {
         Some(match kind {
             Kind::Connect => {
                 let reason = network::CloseReason::HandshakeTimeout;
@@ -120,6 +122,7 @@ impl Core {
             }
             Kind::Ledger(ask) => {
                 let answer = ask.ended(end);
+                self.ledger_answered(node, since, *ask, &answer);
                 self.record(node, What::Completed(op, Box::new(Completion::Ledger(answer.clone()))));
                 doors::Event::Ledger(ledger::Event { op, answer: Box::new(answer) })
             }
@@ -159,11 +162,17 @@ impl Core {
         self.tell(to, doors::Event::Directory(directory::Event::Answered { op, answer: Box::new(answer) }));
     }
 
+    fn ledger_answered(&mut self, node: NodeId, since: Instant, ask: ledger::Ask, answer: &ledger::Answer) {
+        let after = self.now.since(since);
+        self.meter(node).ledger_answered(ask, answer, after);
+    }
+
     /// The ledger has answered. Delivered now; dropped if the operation has ended or its incarnation is dead.
     pub fn answer_ledger(&mut self, to: NodeId, op: OpId, answer: ledger::Answer) {
         let Some(pending) = self.take_pending(to, op) else { return };
         let Kind::Ledger(ask) = pending.kind else { panic!("{op} of {to} is no operation on the ledger") };
         assert!(same_kind(&ask.ended(End::Unknown), &answer), "the answer to {ask:?} cannot be {answer:?}");
+        self.ledger_answered(to, pending.since, ask, &answer);
         self.record(to, What::Completed(op, Box::new(Completion::Ledger(answer.clone()))));
         self.tell(to, doors::Event::Ledger(ledger::Event { op, answer: Box::new(answer) }));
     }

@@ -18,7 +18,10 @@ use std::{hash::Hash, sync::Arc};
 use worldline_proto::{ConnectionId, NodeId, OpId};
 use worldline_system::{
     Outcome, Refusal,
-    doors::{self, Submission, network},
+    doors::{
+        self, Submission, network,
+        telemetry::{Meter, Span},
+    },
     history::{Entry, EventId},
     time::{Duration, Instant},
 };
@@ -495,6 +498,9 @@ impl<A: Actor> World<A> {
             let slow = u64::from(self.core.nodes[at].slow_permille);
             (charge.event + charge.submission * self.outbox.len() as u64) * slow / 1_000
         });
+        if !self.core.desks[at].telemetry.is_empty() {
+            self.core.take_reports(node, spent);
+        }
         if foreign && let Some(call) = called {
             self.core.reply(node, call, Box::new(Outcome::Refused(Refusal::Malformed)));
         }
@@ -504,8 +510,26 @@ impl<A: Actor> World<A> {
             self.submit(node, submission);
         }
         if spent != Duration::ZERO {
+            self.core.telemetry.spent(node, spent);
             self.core.after_turn(node, spent);
         }
+    }
+
+    /// Listens to the spans of every node, from its next turn on. Nothing else changes by it.
+    pub fn listen(&mut self) {
+        self.core.listen();
+    }
+
+    /// Takes the spans that were told since the last call, each with where; their times are virtual.
+    pub fn take_spans(&mut self) -> Vec<(NodeId, Span)> {
+        self.core.take_spans()
+    }
+
+    /// What was measured of each node so far, the servers of the caches included.
+    #[must_use]
+    pub fn meters(&self) -> Vec<(NodeId, Meter)> {
+        let caches = self.cache.iter().flat_map(|cache| cache.meters(self.core.now));
+        self.core.meters().into_iter().chain(caches).collect()
     }
 
     /// What waits for something that will not come. Empty in a world that has been left alone for long enough.

@@ -218,7 +218,13 @@ mod tests {
     #[test]
     fn a_renewal_that_is_slower_than_its_period_is_not_the_last_one() {
         let seed = Entropy::from_seed([1; 32]);
-        let mut desk = Desk { node: NodeId(1), incarnation: Incarnation(1), operations: 0, entropy: seed };
+        let mut desk = Desk {
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            operations: 0,
+            entropy: seed,
+            telemetry: Default::default(),
+        };
         let times = LeaseTimes { renewal: Duration::from_millis(500), ..LeaseTimes::default() };
         let mut holder = None;
         let outbox = turn(&mut desk, 0, |turn| holder = Some(Holder::begin(times, Knobs::default(), TIMER, turn)));

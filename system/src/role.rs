@@ -1,7 +1,10 @@
 //! A role: plain data with one entry. What it wants of the world it leaves in an outbox; answers come back as events.
 
 use crate::{
-    doors::{self, Asked, bus, cache, clock::TimerKey, directory, entropy::Entropy, hooks::Hooks, ledger, network},
+    doors::{
+        self, Asked, bus, cache, clock::TimerKey, directory, entropy::Entropy, hooks::Hooks, ledger, network,
+        telemetry::Reports,
+    },
     history::Note,
     time::{Duration, Instant, UnixTime},
 };
@@ -36,6 +39,8 @@ pub struct Desk {
     pub operations: u64,
     /// Its random stream.
     pub entropy: Entropy,
+    /// What it has told of itself in the turn under way. The host takes it when the turn is over.
+    pub telemetry: Reports,
 }
 
 /// One event's worth of world. Time does not move inside it.
@@ -94,6 +99,11 @@ impl<'a, S: Into<doors::Submission>> Turn<'a, S> {
         self.hooks
     }
 
+    /// What the role tells of itself; see [`crate::doors::telemetry`].
+    pub(crate) fn reports(&mut self) -> &mut Reports {
+        &mut self.desk.telemetry
+    }
+
     /// Submits to a door. Submissions leave in the order of these calls; a crash keeps a prefix of them.
     pub fn submit(&mut self, what: impl Into<S>) {
         self.outbox.push(what.into().into());
@@ -121,9 +131,17 @@ impl<'a, S: Into<doors::Submission>> Turn<'a, S> {
         S: From<network::Submission>,
     {
         let op = self.next_op();
+        self.call_as(op, to, request, patience);
+        op
+    }
+
+    /// Calls another server under an id of [`Self::next_op`], for who must know it before the request is made.
+    pub fn call_as(&mut self, op: OpId, to: NodeId, request: Request, patience: Duration)
+    where
+        S: From<network::Submission>,
+    {
         let deadline = self.now + patience;
         self.submit(network::Submission::Call(Box::new(network::Call { op, deadline, to, request })));
-        op
     }
 
     /// Asks the directory; the answer comes within `patience`.

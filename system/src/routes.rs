@@ -6,7 +6,7 @@ use crate::{
     Outcome, Turn,
     doors::{
         self, Asked,
-        directory::{self, Answer, Consistency, Key, Ownership, Record, Value},
+        directory::{self, Answer, Consistency, Key, Ownership, Record, RegionId, Value},
     },
     limits,
 };
@@ -15,12 +15,16 @@ use worldline_proto::{EntityId, LeaseId, NodeId, OpId, Revision};
 
 /// Entities that are looked up at once; more wait for the next attempt of their caller.
 const LOOKUPS_IN_FLIGHT: usize = 256;
+/// Nodes whose region is remembered.
+const NODES_MAX: usize = 1_024;
 
 /// A cache of routes, filled on demand and corrected by watch news.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     owners: BTreeMap<EntityId, (Ownership, Revision)>,
     nodes: BTreeMap<LeaseId, NodeId>,
+    /// Where each node stood when it was last looked up: a region outlives leases.
+    regions: BTreeMap<NodeId, RegionId>,
     lookups: BTreeMap<OpId, Lookup>,
 }
 
@@ -57,6 +61,12 @@ impl Routes {
     pub fn get(&self, entity: EntityId) -> Option<NodeId> {
         let (owner, _) = self.owners.get(&entity)?;
         self.nodes.get(&owner.lease).copied()
+    }
+
+    /// The region of an entity's owner, if it is known.
+    #[must_use]
+    pub fn region(&self, entity: EntityId) -> Option<RegionId> {
+        self.regions.get(&self.get(entity)?).copied()
     }
 
     /// The ownership record that a route rests on.
@@ -161,6 +171,9 @@ impl Routes {
             }
             (Lookup::Node(_, lease), Value::Worker(worker)) => {
                 self.nodes.insert(lease, worker.node);
+                if self.regions.len() < NODES_MAX || self.regions.contains_key(&worker.node) {
+                    self.regions.insert(worker.node, worker.region);
+                }
                 self.prune();
                 match self.get(entity) {
                     Some(node) => Found::Route(entity, node),

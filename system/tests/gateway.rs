@@ -234,7 +234,7 @@ fn an_operation_whose_outcome_is_unknown_is_never_answered() {
     bench.play();
     let action = wire::encode_attack(EntityId::from(character()));
     for outcome in [Outcome::Unknown, Outcome::Refused(Refusal::NotServing)] {
-        bench.receive(client_frame::Frame::Perform(Perform { number: 3, action: action.clone() }));
+        bench.receive(client_frame::Frame::Perform(Perform { number: 3, action: action.clone(), span: 0 }));
         let (op, _) = bench.called().remove(0);
         bench.network(FromNetwork::Answered { op, outcome: outcome.into() });
         assert!(bench.told_client().is_empty());
@@ -308,7 +308,8 @@ fn of_two_replicas_either_shows_how_a_boss_stands_and_what_is_shown_never_goes_b
     bench.play();
     let boss = EntityId::new(worldline_proto::EntityKind::Boss, 1).expect("in range");
     let mut shown = |by, sequence| {
-        let global = worldline_proto::server::Global { entity: boss.get(), sequence, hit_points: 1 };
+        let global =
+            worldline_proto::server::Global { entity: boss.get(), sequence, hit_points: 1, ..Default::default() };
         let payload = PeerMessage { message: Some(peer_message::Message::Global(global)) }.into();
         bench.network(FromNetwork::Received { connection: by, class: StreamClass::State, payload });
         bench.told_client().len()

@@ -119,7 +119,7 @@ impl Bench<Worker> {
     fn perform_in_session(&mut self, generation: u64, call: u64, number: u64, target: EntityId) {
         let character = character().entity().get();
         let action = wire::encode_attack(target);
-        self.call(call, Request::Perform(PerformRequest { character, generation, number, action }));
+        self.call(call, Request::Perform(PerformRequest { character, generation, number, action, span: 0 }));
     }
 
     /// The ledger executes the batch in flight with this verdict on each of its operations.
@@ -152,7 +152,7 @@ impl Bench<Worker> {
 
     fn told_gateway(&self) -> Vec<Message> {
         let message = |s: ToNetwork| match s {
-            ToNetwork::Send { connection: LINK, payload: Payload::Peer(message), .. } => message.message,
+            ToNetwork::Send { connection: LINK, payload: Payload::Peer(message), .. } => message.message.clone(),
             _ => None,
         };
         self.asked_network().into_iter().filter_map(message).collect()
@@ -420,6 +420,7 @@ fn a_resent_effect_that_still_waits_leaves_the_call_before_it_without_a_refusal(
         damage: 80,
         experience: 40,
         bounty: 3,
+        span: 0,
     };
     bench.call(1, Request::ApplyEffect(effect.clone()));
     bench.call(2, Request::ApplyEffect(effect));
@@ -481,6 +482,7 @@ fn a_forwarded_effect_that_was_overtaken_does_not_take_the_place_of_what_the_own
         damage: 80,
         experience: 40,
         bounty: 3,
+        span: 0,
     };
     bench.call(2, Request::ApplyEffect(late));
     assert_eq!(

@@ -298,6 +298,7 @@ fn not_run(scenario: &Scenario, seed: u64, why: &Failed) -> Drilled {
         misses: vec![Miss { name: "drill".to_owned(), sentence: format!("it could not be run: {why}") }],
         timings: BTreeMap::new(),
         probes: BTreeMap::new(),
+        metrics: BTreeMap::new(),
     };
     Drilled { result, log: Vec::new(), first: None, folder: None }
 }

@@ -16,6 +16,7 @@ use crate::{
     network::{self, Network},
     ready::Readiness,
     server::{Exit, Stops, Told, listen, serve},
+    telemetry::{self, Exporter, Own, Telemetry},
 };
 use player::{Mouth, Player, Witness};
 use std::{
@@ -63,6 +64,18 @@ pub async fn run(config: Bot, json: bool) -> Exit {
     };
     let Bot { process, peers, identity, grace, players } = config;
     let (ready, counters, probes) = (Readiness::default(), Counters::default(), Probes::default());
+    let telemetry = Telemetry::default();
+    let config = telemetry::Config {
+        otlp: process.traces.otlp.clone(),
+        file: process.traces.file.clone(),
+        service: process.name.clone(),
+        region: None,
+        regions: Vec::new(),
+        redaction: process.redaction.clone(),
+    };
+    if let Some(exporter) = Exporter::start(config, ready.clone()) {
+        telemetry.export_to(exporter);
+    }
     let listener = match process.http {
         Some(address) => match listen(address).await {
             Ok(listener) => Some(listener),
@@ -84,6 +97,8 @@ pub async fn run(config: Bot, json: bool) -> Exit {
             network: None,
             bus: None,
             cache: None,
+            telemetry: telemetry.clone(),
+            own: Own { name: process.name.clone(), ..Own::default() },
         };
         task::spawn(async move { serve(listener, told).await })
     });
@@ -120,7 +135,8 @@ pub async fn run(config: Bot, json: bool) -> Exit {
             let role = Player::new(client, witness.clone());
             let doors = Mouth { network: Arc::clone(&network), witness: witness.clone() };
             let (probes, counters) = (probes.clone(), counters.clone());
-            Host { role, desk, doors, inbox: inbox.clone(), history, probes, counters }.start(&node.to_string())
+            Host { role, desk, doors, inbox: inbox.clone(), history, probes, counters, telemetry: telemetry.clone() }
+                .start(&node.to_string())
         });
         match thread {
             Ok(thread) => playing.push(Playing { witness, inbox, network, thread, stop, told_to_stop: false }),
@@ -133,6 +149,7 @@ pub async fn run(config: Bot, json: bool) -> Exit {
     let sound = play(&mut playing, grace, &mut stops).await;
     let witnesses: Vec<_> = playing.iter().map(|player| player.witness.clone()).collect();
     close(playing).await;
+    drop(timeout(CLOSE_PATIENCE, telemetry.end()).await);
     if let Some(http) = http {
         http.abort();
     }

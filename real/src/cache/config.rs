@@ -14,7 +14,7 @@ pub struct Config {
 /// password. What is printed of it never has the password.
 #[derive(Clone)]
 pub struct Endpoint {
-    pub(super) info: ConnectionInfo,
+    pub(crate) info: ConnectionInfo,
 }
 
 impl fmt::Display for Endpoint {

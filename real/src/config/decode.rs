@@ -4,7 +4,8 @@ use super::{
     given::{Given, Value, read},
     problem::{Problem, Sink, quoted},
 };
-use crate::{bus, cache, directory::Endpoint};
+use crate::{bus, cache, directory::Endpoint, server::Redaction};
+use hyper::Uri;
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, ToSocketAddrs as _},
@@ -307,6 +308,31 @@ pub fn token_key(given: &Given, sink: &mut Sink) -> Option<token::Key> {
             sink.report(Problem::new(&given.origin, found, expected)).ok_or(())
         })
         .ok()
+}
+
+/// The key of personal data in a file.
+pub fn redaction_key(given: &Given, sink: &mut Sink) -> Option<Redaction> {
+    let path = path(given, sink)?;
+    match token_key_file(&path) {
+        Ok(token::Key(key)) => Some(Redaction::new(key)),
+        Err(found) => {
+            let found = format!("{found} at {}", quoted(&path.display().to_string()));
+            let expected = "a file with a key, 64 hexadecimal digits (`openssl rand -hex 32` makes one)";
+            sink.report(Problem::new(&given.origin, found, expected))
+        }
+    }
+}
+
+/// Where a collector takes traces: `http://127.0.0.1:4318`.
+pub fn collector(given: &Given, sink: &mut Sink) -> Option<Uri> {
+    let uri = given.text().and_then(|text| text.parse::<Uri>().ok());
+    let fits = |uri: &Uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty());
+    match uri.filter(fits) {
+        Some(uri) if uri.authority().is_some_and(|authority| !authority.as_str().contains('@')) => Some(uri),
+        _ => sink.report(
+            given.problem("the address of a collector as `http://127.0.0.1:4318`, without TLS and without a user"),
+        ),
+    }
 }
 
 /// The token key in a file.

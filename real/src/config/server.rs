@@ -8,7 +8,8 @@ use super::{
     problem::{Problem, Problems, Sink, quoted},
     world::{self, World},
 };
-use crate::{bus, cache, directory, network::tls::Identity};
+use crate::{bus, cache, directory, network::tls::Identity, server::Redaction};
+use hyper::Uri;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -38,6 +39,19 @@ pub struct Process {
     pub log: String,
     /// Threads of the adapters.
     pub threads: usize,
+    /// Where its traces go.
+    pub traces: Traces,
+    /// What its logs and traces know characters by.
+    pub redaction: Redaction,
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, Default)]
+pub struct Traces {
+    /// A collector.
+    pub otlp: Option<Uri>,
+    /// A file.
+    pub file: Option<PathBuf>,
 }
 
 impl Process {
@@ -50,6 +64,11 @@ impl Process {
             threads: layers
                 .optional("threads", sink, decode::whole(1..=64_u16, "threads"))
                 .map_or(THREADS, usize::from),
+            traces: Traces {
+                otlp: layers.optional("telemetry.otlp", sink, decode::collector),
+                file: layers.optional("telemetry.file", sink, decode::path),
+            },
+            redaction: layers.optional("telemetry.key", sink, decode::redaction_key).unwrap_or_else(Redaction::drawn),
         }
     }
 }
@@ -125,6 +144,17 @@ pub struct Server {
     pub knobs: Knobs,
     /// Its own.
     pub part: Part,
+}
+
+impl Server {
+    /// Where it stands, if it stands in a region.
+    #[must_use]
+    pub fn region(&self) -> Option<RegionId> {
+        match &self.part {
+            Part::Gateway { region, .. } | Part::Worker { region, .. } => Some(*region),
+            Part::Orchestrator { .. } | Part::Replica { .. } => None,
+        }
+    }
 }
 
 /// A text that is never printed.

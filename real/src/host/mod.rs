@@ -9,7 +9,7 @@ mod inbox;
 mod operations;
 mod timers;
 
-use crate::{clock, history, hooks::Probes};
+use crate::{clock, history, hooks::Probes, telemetry::Telemetry};
 use inbox::Item;
 pub use inbox::{Closed, Inbox};
 use operations::{Kind, Operations};
@@ -120,6 +120,8 @@ pub struct Host<R, D> {
     pub probes: Probes,
     /// What it has counted.
     pub counters: Counters,
+    /// Takes what the role tells of itself.
+    pub telemetry: Telemetry,
 }
 
 impl<R: Role + Send + 'static, D: Doors + 'static> Host<R, D> {
@@ -136,6 +138,7 @@ impl<R: Role + Send + 'static, D: Doors + 'static> Host<R, D> {
     /// # Errors
     /// The history cannot be written.
     pub fn run(self) -> io::Result<()> {
+        self.telemetry.on_role_thread();
         let inbox = self.inbox.clone();
         let stopped = self.counters.clone();
         let ended = Running::new(self).run();
@@ -158,7 +161,8 @@ struct Running<R, D> {
 }
 
 impl<R: Role, D: Doors> Running<R, D> {
-    fn new(host: Host<R, D>) -> Self {
+    fn new(mut host: Host<R, D>) -> Self {
+        host.desk.telemetry = host.telemetry.reports();
         let (timers, operations) = (Timers::default(), Operations::default());
         Self { host, timers, operations, outbox: Vec::new(), own: Vec::new(), events: 0, over: false }
     }
@@ -169,12 +173,13 @@ impl<R: Role, D: Doors> Running<R, D> {
         self.turn(now, Event::Started)?;
         while !self.over {
             let now = clock::now();
-            if let Some((op, kind)) = self.operations.expired(now) {
+            if let Some((op, since, kind)) = self.operations.expired(now) {
                 // A thread that was held up finds answers that came in time behind deadlines that have passed meanwhile.
                 let event = self.host.inbox.take_answer(op).unwrap_or_else(|| {
                     count(&self.host.counters.0.deadlines);
                     kind.ended(op, End::Unknown)
                 });
+                self.measure(kind, since, &event);
                 self.turn(now, event)?;
             } else if let Some((op, kind)) = self.own.pop() {
                 self.turn(now, kind.ended(op, End::Refused(Refusal::Busy)))?;
@@ -202,7 +207,8 @@ impl<R: Role, D: Doors> Running<R, D> {
         match self.host.inbox.take(clock::span(patience)) {
             None => Ok(()),
             Some(Item::Answer(op, event)) => {
-                if self.operations.conclude(op) {
+                if let Some((since, kind)) = self.operations.conclude(op) {
+                    self.measure(kind, since, &event);
                     self.turn(clock::now(), event)
                 } else {
                     count(&self.host.counters.0.late_answers);
@@ -248,7 +254,18 @@ impl<R: Role, D: Doors> Running<R, D> {
             }
         }
         self.outbox = outbox;
+        let Host { desk, telemetry, .. } = &mut self.host;
+        if !desk.telemetry.is_empty() {
+            telemetry.take(&mut desk.telemetry, clock::now().since(now));
+        }
         Ok(())
+    }
+
+    /// An operation on the ledger has ended, however it did.
+    fn measure(&self, kind: Kind, since: Instant, event: &Event) {
+        if let (Kind::Ledger(ask), Event::Ledger(ledger::Event { answer, .. })) = (kind, event) {
+            self.host.telemetry.ledger_answered(ask, answer, clock::now().since(since));
+        }
     }
 
     /// Appends notes and invocations to the history, in the order of the outbox; the notes go no further.
@@ -298,7 +315,7 @@ impl<R: Role, D: Doors> Running<R, D> {
             Submission::Bus(ref asked) => (asked.op, asked.deadline, Kind::Bus((&asked.submission).into())),
             Submission::Cache(ref asked) => (asked.op, asked.deadline, Kind::Cache((&asked.submission).into())),
         };
-        if !self.operations.reserve(op, deadline, kind) {
+        if !self.operations.reserve(op, clock::now(), deadline, kind) {
             count(&self.host.counters.0.refused_busy);
             self.own.push((op, kind));
             return;
@@ -347,7 +364,7 @@ fn completion(event: &Event) -> Option<(OpId, Completion)> {
 /// The kernel has no entropy to give.
 pub fn desk(node: NodeId) -> io::Result<Desk> {
     let incarnation = next_life(clock::unix_now());
-    Ok(Desk { node, incarnation, operations: 0, entropy: crate::entropy::fresh()? })
+    Ok(Desk { node, incarnation, operations: 0, entropy: crate::entropy::fresh()?, telemetry: Default::default() })
 }
 
 #[cfg(test)]

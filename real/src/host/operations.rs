@@ -46,28 +46,30 @@ impl Kind {
 /// What waits for its answer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Operations {
-    pending: BTreeMap<OpId, (Instant, Kind)>,
+    /// With when each was submitted and when it ends.
+    pending: BTreeMap<OpId, (Instant, Instant, Kind)>,
     due: BTreeSet<(Instant, OpId)>,
 }
 
 impl Operations {
     /// Reserves the slot of an answer; `false` where none is left.
     #[must_use]
-    pub fn reserve(&mut self, op: OpId, deadline: Instant, kind: Kind) -> bool {
+    pub fn reserve(&mut self, op: OpId, now: Instant, deadline: Instant, kind: Kind) -> bool {
         if self.pending.len() >= limits::OPERATIONS_IN_FLIGHT {
             return false;
         }
-        let before = self.pending.insert(op, (deadline, kind));
+        let before = self.pending.insert(op, (now, deadline, kind));
         assert!(before.is_none(), "an operation is submitted once");
         self.due.insert((deadline, op));
         true
     }
 
-    /// An answer has come: whether its operation still waits for it.
+    /// An answer has come: since when its operation has waited for it. `None` if it does not.
     #[must_use]
-    pub fn conclude(&mut self, op: OpId) -> bool {
-        let Some((deadline, _)) = self.pending.remove(&op) else { return false };
-        self.due.remove(&(deadline, op))
+    pub fn conclude(&mut self, op: OpId) -> Option<(Instant, Kind)> {
+        let (since, deadline, kind) = self.pending.remove(&op)?;
+        self.due.remove(&(deadline, op));
+        Some((since, kind))
     }
 
     /// When the next deadline is.
@@ -75,13 +77,13 @@ impl Operations {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Takes the earliest operation whose deadline has come by `now`.
-    pub fn expired(&mut self, now: Instant) -> Option<(OpId, Kind)> {
+    /// Takes the earliest operation whose deadline has come by `now`, with when it was submitted.
+    pub fn expired(&mut self, now: Instant) -> Option<(OpId, Instant, Kind)> {
         let (at, op) = *self.due.first()?;
         if at > now {
             return None;
         }
         self.due.pop_first();
-        self.pending.remove(&op).map(|(_, kind)| (op, kind))
+        self.pending.remove(&op).map(|(since, _, kind)| (op, since, kind))
     }
 }

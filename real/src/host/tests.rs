@@ -92,6 +92,7 @@ impl Stage {
             history,
             probes: Probes::default(),
             counters: counters.clone(),
+            telemetry: Telemetry::default(),
         };
         let thread = host.start("puppet").expect("a thread");
         Self { inbox, counters, told, left, thread }
@@ -282,6 +283,7 @@ fn a_call_to_a_role_that_takes_none_is_refused_as_malformed() {
         history: None,
         probes: Probes::default(),
         counters: counters.clone(),
+        telemetry: Telemetry::default(),
     };
     // The thread ends with the test process: this role never stops.
     drop(host.start("deaf").expect("a thread"));

@@ -127,6 +127,12 @@ impl Ledger {
         Self(Arc::new(Shared { pool, inbox, runtime, in_flight, watch, problem }))
     }
 
+    /// How many of its connections are in use, and how many there may be.
+    #[must_use]
+    pub fn connections_used(&self) -> (usize, usize) {
+        self.0.pool.used()
+    }
+
     /// Takes an operation; its answer goes to the inbox, before its deadline. Never waits.
     pub fn submit(&self, asked: Asked<Submission>) {
         let Asked { op, deadline, submission } = asked;

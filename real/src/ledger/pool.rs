@@ -82,6 +82,11 @@ impl Pool {
         Some(Slot { pool: self, room })
     }
 
+    /// How many places are taken, and how many there are.
+    pub fn used(&self) -> (usize, usize) {
+        (self.size.saturating_sub(self.room.available_permits()), self.size)
+    }
+
     /// Drops the idle sessions: their server was lost or replaced.
     pub fn flush(&self) {
         self.idle().clear();

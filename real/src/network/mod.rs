@@ -103,6 +103,17 @@ fn named(node: Option<NodeId>) -> String {
     node.map_or_else(|| "no node".to_owned(), |node| node.to_string())
 }
 
+/// A client's connection, as the transport sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// Its round trip now, smoothed.
+    pub round_trip: worldline_system::time::Duration,
+    /// Packets that it was sent.
+    pub packets_sent: u64,
+    /// Those of them that are taken to be lost.
+    pub packets_lost: u64,
+}
+
 /// A process on the network.
 pub struct Network {
     quic: Quic,
@@ -176,6 +187,12 @@ impl Network {
         counters.push(("connections_open", self.quic.connections() as u64));
         counters.push(("calls_waiting", self.served.len() as u64));
         counters
+    }
+
+    /// The clients that are connected now, as the transport sees them.
+    #[must_use]
+    pub fn clients(&self) -> Vec<Client> {
+        self.quic.clients()
     }
 
     /// Ends every connection and call and gives the address back: no task, socket or connection is left. Peers are told.

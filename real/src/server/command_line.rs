@@ -67,19 +67,26 @@ fn configured(
     Ok(match command {
         Command::Gateway | Command::Worker | Command::Orchestrator | Command::Replica => {
             let config = config::server(command, &layers, sink)?;
-            let _log = logs::start(&config.process.log);
+            let region = config.region().map(|region| config.world.name(region).to_owned());
+            let _log = logs::start(&config.process.log, schema(&config.process, region));
             operator::within(config.process.threads, Box::pin(role::run(command, config)))
         }
         Command::Bot => {
             let json = matches.get_flag("json");
             let config = config::bot(&layers, sink)?;
-            let _log = logs::start(&config.process.log);
+            let _log = logs::start(&config.process.log, schema(&config.process, None));
             operator::within(config.process.threads, Box::pin(bot::run(config, json)))
         }
         Command::Migrate => operator::migrate(&layers, matches, sink)?,
         Command::WhoOwns => operator::who_owns(&layers, matches, sink)?,
         Command::Revoke => revoke::revoke(&layers, matches, sink)?,
     })
+}
+
+/// How the lines of a process's log are written.
+fn schema(process: &config::Process, region: Option<String>) -> logs::Schema {
+    let (service, redaction) = (process.name.clone(), process.redaction.clone());
+    logs::Schema { service, region, redaction, terminal: false }
 }
 
 fn root() -> clap::Command {

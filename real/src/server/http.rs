@@ -1,13 +1,23 @@
-//! `/health` (this process is alive, and what it has counted) and `/ready` (it can do its work, or what it waits for).
+//! `/health` (this process is alive, and what it has counted), `/ready` (it can do its work, or what it waits for) and
+//! `/metrics` (what it tells of itself, for Prometheus).
 //!
 //! A connection lives a few seconds at most, and one too many ends the oldest: whoever opens many and says nothing keeps
 //! nobody else out.
 
-use crate::{Inbox, bus::Bus, cache::Cache, hooks::Probes, host::Counters, network::Network, ready::Readiness};
+use crate::{
+    Inbox,
+    bus::Bus,
+    cache::Cache,
+    hooks::Probes,
+    host::Counters,
+    network::Network,
+    ready::Readiness,
+    telemetry::{MEDIA_TYPE, Own, Telemetry},
+};
 use axum::{
     Json, Router,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
     serve::Listener,
@@ -63,6 +73,10 @@ pub struct Process {
     pub bus: Option<Bus>,
     /// Its cache, if its role has that door.
     pub cache: Option<Cache>,
+    /// What it tells of itself.
+    pub telemetry: Telemetry,
+    /// The values of its own labels.
+    pub own: Own,
 }
 
 /// Answers on `listener` for as long as it is polled.
@@ -73,7 +87,8 @@ pub async fn serve(listener: TcpListener, process: Process) -> io::Result<()> {
     let routes = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "here are /health and /ready\n") })
+        .route("/metrics", get(metrics))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "here are /health, /ready and /metrics\n") })
         .with_state(Arc::new(process));
     let bounded = Bounded { listener, open: VecDeque::with_capacity(CONNECTIONS) };
     axum::serve(bounded, routes).await
@@ -101,6 +116,11 @@ async fn health(State(process): State<Arc<Process>>) -> Json<Value> {
         "cache": counts(&mut process.cache.iter().flat_map(Cache::counters)),
         "probes": counts(&mut process.probes.reached()),
     }))
+}
+
+async fn metrics(State(process): State<Arc<Process>>) -> Response {
+    let text = process.own.text(&process.telemetry.meters());
+    ([(CONTENT_TYPE, MEDIA_TYPE)], text).into_response()
 }
 
 async fn ready(State(process): State<Arc<Process>>) -> Response {

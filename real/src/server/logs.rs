@@ -1,10 +1,17 @@
-//! Structured logs on stderr: a line an event, for people on a terminal, in JSON elsewhere.
+//! Structured logs on stderr: a line an event, for people on a terminal, in the architecture's schema elsewhere.
 //!
 //! Invariants:
 //! * No secret reaches a log. Secrets have types that do not print themselves.
+//! * Nor does it say who plays, or from where: `redact`.
 //! * Nobody who logs waits: a thread of its own writes. What a slow reader leaves waiting has a bound; what comes beyond it is
 //!   lost, counted, told in the log once somebody reads on, and shown by `/health`.
 //! * A reader of the log that has gone ends nothing: what cannot be written is dropped.
+
+mod redact;
+mod schema;
+
+pub use redact::Redaction;
+pub use schema::Schema;
 
 use std::{
     collections::VecDeque,
@@ -29,7 +36,7 @@ static LOG: OnceLock<Log> = OnceLock::new();
 /// Begins to log what `filter` lets through. The filter was checked with the configuration. Held until the process ends: dropped,
 /// it waits a moment for the last lines.
 #[must_use]
-pub fn start(filter: &str) -> Ending {
+pub fn start(filter: &str, schema: Schema) -> Ending {
     let filter = if filter.contains(QUIET) { filter.to_owned() } else { format!("{filter},{QUIET}=off") };
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = LOG.get_or_init(|| Log::begin(io::stderr())).clone();
@@ -40,7 +47,7 @@ pub fn start(filter: &str) -> Ending {
         .log_internal_errors(false);
     let terminal = io::stderr().is_terminal();
     // A second start within one process (tests) keeps the first.
-    drop(if terminal { logs.try_init() } else { logs.json().flatten_event(true).with_current_span(false).try_init() });
+    drop(logs.with_ansi(terminal).event_format(Schema { terminal, ..schema }).try_init());
     std::panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         let place = panic.location().map(ToString::to_string);

@@ -25,6 +25,8 @@ mod standing;
 pub use command_line::main;
 pub use exit::Exit;
 pub(crate) use http::{Process as Told, serve};
+pub use logs::Redaction;
+pub(crate) use logs::lost as log_lines_lost;
 pub(crate) use role::{Stops, listen};
 
 use crate::config::Command;

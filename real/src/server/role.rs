@@ -16,7 +16,7 @@ use crate::{
     bus::Bus,
     cache::Cache,
     clock,
-    config::{Command, Part, Place, Server, World},
+    config::{Command, Part, Place, Server, Traces, World},
     directory::Directory,
     history,
     hooks::Probes,
@@ -24,6 +24,7 @@ use crate::{
     ledger::{self, Ledger},
     network::{self, BindError, Network},
     ready::Readiness,
+    telemetry::{self, Exporter, Own, Sampler, Sources, Telemetry},
 };
 use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 use tokio::{
@@ -89,11 +90,14 @@ struct Running {
     ready: Readiness,
     thread: JoinHandle<io::Result<()>>,
     http: Option<task::JoinHandle<()>>,
+    sampler: task::JoinHandle<()>,
+    telemetry: Telemetry,
     stop_patience: Duration,
 }
 
 impl Running {
     async fn start(command: Command, config: Server) -> Result<Self, Exit> {
+        let region = config.region();
         let Server { node, process, directory, ledger: url, bus, cache, world, stop_patience, knobs, part } = config;
         let (inbox, ready, probes) = (Inbox::default(), Readiness::default(), Probes::default());
         let listener = match process.http {
@@ -123,6 +127,19 @@ impl Running {
         })?;
         let ledger = ledger::Config { name: format!("worldlined {}", process.name), ..ledger };
         let ledger = Ledger::new(ledger, inbox.clone(), ready.clone());
+        let telemetry = Telemetry::default();
+        let region = region.map(|region| world.name(region).to_owned());
+        let Traces { otlp, file } = process.traces.clone();
+        let redaction = process.redaction.clone();
+        let (service, regions) = (process.name.clone(), world.regions.clone());
+        let config = telemetry::Config { otlp, file, service, region: region.clone(), regions, redaction };
+        if let Some(exporter) = Exporter::start(config, ready.clone()) {
+            telemetry.export_to(exporter);
+        }
+        let worker = matches!(part, Part::Worker { .. });
+        let clients = network.clone().filter(|_| matches!(part, Part::Gateway { .. }));
+        let sources = Sources { clients, ledger: Some(ledger.clone()), cache: cache.clone(), worker };
+        let own = Own { name: process.name.clone(), region, regions: world.regions.clone() };
         let bus = match bus {
             Some(config) => Bus::new(config, inbox.clone(), ready.clone()),
             None => Bus::absent(inbox.clone()),
@@ -146,10 +163,21 @@ impl Running {
             network,
             bus: Some(bus),
             cache: Some(cache),
+            telemetry: telemetry.clone(),
+            own,
         };
+        let sampler = task::spawn(Sampler::new(telemetry.clone(), sources).run());
         tracing::info!(node = node.0, incarnation = desk.incarnation.0, name = process.name, "starts as {command}");
         let map = Arc::clone(&world.map);
-        let parts = Parts { desk, doors: adapters.clone(), inbox: inbox.clone(), history, probes, counters };
+        let parts = Parts {
+            desk,
+            doors: adapters.clone(),
+            inbox: inbox.clone(),
+            history,
+            probes,
+            counters,
+            telemetry: telemetry.clone(),
+        };
         let thread = match part {
             Part::Gateway { region, key, alternates, replicas, .. } => {
                 let gateway = Gateway::new(gateway::Config { region, key, alternates, replicas, knobs });
@@ -175,16 +203,16 @@ impl Running {
         let http = listener.map(|listener| {
             task::spawn(async move {
                 if let Err(error) = http::serve(listener, told).await {
-                    tracing::error!("/health and /ready are gone: {error}");
+                    tracing::error!("/health, /ready and /metrics are gone: {error}");
                 }
             })
         });
-        Ok(Self { adapters, inbox, ready, thread, http, stop_patience: clock::span(stop_patience) })
+        Ok(Self { adapters, inbox, ready, thread, http, sampler, telemetry, stop_patience: clock::span(stop_patience) })
     }
 
     /// Waits for a reason to end, and ends in order.
     async fn until_stopped(self, mut stops: Stops) -> Exit {
-        let Self { adapters, inbox, ready, thread, http, stop_patience } = self;
+        let Self { adapters, inbox, ready, thread, http, sampler, telemetry, stop_patience } = self;
         let mut role = task::spawn_blocking(move || thread.join());
         let (exit, running) = tokio::select! {
             signal = stops.next() => {
@@ -226,6 +254,8 @@ impl Running {
         if timeout(CLOSE_PATIENCE, Box::pin(closing)).await.is_err() {
             tracing::warn!("the adapters have not closed within {CLOSE_PATIENCE:?}");
         }
+        sampler.abort();
+        drop(timeout(CLOSE_PATIENCE, telemetry.end()).await);
         if let Some(http) = http {
             http.abort();
         }
@@ -242,13 +272,14 @@ struct Parts {
     history: Option<history::Writer>,
     probes: Probes,
     counters: Counters,
+    telemetry: Telemetry,
 }
 
 impl Parts {
     fn start<R: Role + Send + 'static>(self, role: R, name: &str) -> io::Result<JoinHandle<io::Result<()>>> {
-        let Self { desk, doors, inbox, history, probes, counters } = self;
+        let Self { desk, doors, inbox, history, probes, counters, telemetry } = self;
         // The kernel keeps 15 bytes of a thread's name.
-        Host { role, desk, doors, inbox, history, probes, counters }.start(name)
+        Host { role, desk, doors, inbox, history, probes, counters, telemetry }.start(name)
     }
 }
 

@@ -193,6 +193,12 @@ impl Daemon {
 
 /// An answer on HTTP: the status and the body.
 pub async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, serde_json::Value)> {
+    let (status, body) = get_text(address, path).await?;
+    Ok((status, serde_json::from_str(&body)?))
+}
+
+/// Asks over HTTP: the status, and the body as it is.
+pub async fn get_text(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -204,7 +210,7 @@ pub async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, serde_json
     let answer = timeout(PATIENCE, exchange).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    Ok((status, serde_json::from_str(body)?))
+    Ok((status, body.to_owned()))
 }
 
 /// The address of a real service, or a failure that says how to have one.

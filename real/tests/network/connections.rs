@@ -70,10 +70,10 @@ async fn roles_exchange_messages_and_know_each_other_by_certificate() {
     let (there, from) = worker.accepted().await;
     assert_eq!(from, NodeId(2));
     let moved = PeerMessage { message: Some(Message::Moved(Moved { character: 7, x_mm: -5, ..Moved::default() })) };
-    gateway.datagram(here, moved);
+    gateway.datagram(here, moved.clone());
     assert_eq!(worker.event().await, Event::Datagram { connection: there, payload: moved.into() });
     let suspended = PeerMessage { message: Some(Message::Suspended(Suspended { suspended: true })) };
-    worker.send(there, StreamClass::Control, suspended);
+    worker.send(there, StreamClass::Control, suspended.clone());
     let class = StreamClass::Control;
     assert_eq!(gateway.event().await, Event::Received { connection: here, class, payload: suspended.into() });
 }

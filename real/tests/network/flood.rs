@@ -173,7 +173,7 @@ async fn a_role_is_not_slowed_down() {
     gateway.accepted().await;
     let message = PeerMessage { message: Some(Message::Suspended(Suspended { suspended: true })) };
     for _ in 0..SENT {
-        worker.send(here, StreamClass::State, message);
+        worker.send(here, StreamClass::State, message.clone());
     }
     for _ in 0..SENT {
         assert!(matches!(gateway.event().await, Event::Received { .. }));

@@ -240,7 +240,7 @@ pub fn attached(epoch: u64) -> Reply {
 /// A call whose encoding has exactly `bytes` bytes.
 pub fn call_of(bytes: usize) -> Request {
     let request = |payload: usize| {
-        Request::Perform(PerformRequest { character: 1, generation: 1, number: 1, action: vec![7; payload] })
+        Request::Perform(PerformRequest { character: 1, generation: 1, number: 1, action: vec![7; payload], span: 0 })
     };
     let overhead = request(bytes).encode_to_vec().len() - bytes;
     let sized = request(bytes - overhead);

@@ -1,13 +1,17 @@
 //! `worldline replay`: one seed again, twice, and what it came to.
 
-use super::{Failed, output::Output, usage};
+use super::{Failed, output::Output, place, usage};
 use crate::{
     format::{self, Setting},
+    otlp,
     run::{self, Options, Traced},
     suite::REVISION,
 };
 use clap::Args;
-use std::{fmt::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 use worldline_proto::EntityId;
 use worldline_reports::{Failure, Outcome, Quantiles, RunResult, terminal};
 
@@ -23,6 +27,9 @@ pub struct ReplayArguments {
     /// Stop at this moment of the run, such as 12.5s
     #[arg(long, value_name = "MOMENT", value_parser = usage::moment)]
     until: Option<u64>,
+    /// Write the spans of what players do as OTLP in JSON, in virtual time
+    #[arg(long, value_name = "FILE")]
+    traces: Option<PathBuf>,
     /// Print every event with its cause
     #[arg(long)]
     events: bool,
@@ -64,8 +71,11 @@ pub fn replay(output: &mut Output, arguments: ReplayArguments) -> Result<u8, Fai
             )));
         }
     }
-    let options = || Options { all: subject.all, until_ns: arguments.until, traced: None };
-    let first = run::seed(&subject.scenario, subject.seed, options());
+    let options = || Options { all: subject.all, until_ns: arguments.until, ..Options::default() };
+    let mut spans = Vec::new();
+    // One of the two runs listens to the spans and the other does not: they must be the same all the same.
+    let listening = Options { spans: arguments.traces.is_some().then_some(&mut spans), ..options() };
+    let first = run::seed(&subject.scenario, subject.seed, listening);
     let second = if arguments.events {
         let mut closed = None;
         let mut print = |event: &Traced<'_>| {
@@ -82,6 +92,10 @@ pub fn replay(output: &mut Output, arguments: ReplayArguments) -> Result<u8, Fai
         run::seed(&subject.scenario, subject.seed, options())
     };
     let same = (first.hash(), first.events) == (second.hash(), second.events);
+    if let Some(path) = &arguments.traces {
+        let json = otlp::json(&subject.scenario, &spans).map_err(|error| Failed::Write(error.to_string()))?;
+        place::write(path, &json).map_err(|error| Failed::Write(format!("`{}`: {error}", path.display())))?;
+    }
     output.print(&report(&first, &second, output))?;
     let mut outcome = if same { first.outcome() } else { Outcome::NotDeterministic };
     if let Some(before) = subject.before.as_ref().filter(|_| arguments.until.is_none()) {
@@ -167,6 +181,7 @@ fn report(first: &RunResult, second: &RunResult, output: &Output) -> String {
     for (name, count) in reached {
         let _ = writeln!(text, "  reached {name:<width$}  {count} times");
     }
+    text += &terminal::metrics(first.metrics.iter().map(|(name, measured)| (name.as_str(), measured)));
     if let Some(violation) = &first.violation {
         let event = &violation.event;
         let head = output.colour.red(&format!("{} broke", violation.invariant));

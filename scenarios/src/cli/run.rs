@@ -62,6 +62,9 @@ struct How {
     /// Go on behind a broken invariant, to see which others break
     #[arg(long)]
     all: bool,
+    /// Print what the nodes told of themselves too, by the names of `/metrics` and over all seeds
+    #[arg(long)]
+    metrics: bool,
 }
 
 /// The whole catalogue.
@@ -71,7 +74,7 @@ pub fn default_suite(output: &mut Output) -> Result<u8, Failed> {
         usage::whole_catalogue()?,
         (1..=SEEDS).collect(),
         None,
-        How { jobs: None, junit: None, result: None, all: false },
+        How { jobs: None, junit: None, result: None, all: false, metrics: false },
     )
 }
 
@@ -106,6 +109,13 @@ fn suite(
     let mut keeper = Keeper { here, asked: &asked, all: how.all, kept: BTreeMap::new(), lost: None };
     let result = watched(output, &plan, &mut |run| keeper.keep(run));
     output.print(&terminal::suite(&result, output.colour))?;
+    if how.metrics {
+        for scenario in &result.scenarios {
+            let metrics = scenario.metrics();
+            let series = metrics.iter().map(|(name, measured)| (*name, measured));
+            output.print(&format!("\n{}\n{}", scenario.name, terminal::metrics(series)))?;
+        }
+    }
     if asked.len() == catalogue::names().count() {
         // Of fewer scenarios nobody expects that they reach everything.
         output.print(&terminal::never_reached(&result, output.colour))?;

@@ -54,6 +54,7 @@ impl Judge<'_> {
             misses,
             timings,
             probes: ran.probes.into_iter().chain(self.sinks.probes()).collect(),
+            metrics: BTreeMap::new(),
         }
     }
 

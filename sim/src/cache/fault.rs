@@ -127,9 +127,11 @@ impl Model {
             }
             Fault::Flush { region } => self.on_primaries(core, region, |_, _, _| vec![Effect::Flush]),
             Fault::Evict { region, permille } => self.on_primaries(core, region, |model, _, index| {
-                let store = &mut model.servers[index].store;
-                let count = store.len() * usize::from(permille) / 1_000;
-                store.evict_entries(count).into_iter().map(Effect::Remove).collect()
+                let server = &mut model.servers[index];
+                let count = server.store.len() * usize::from(permille) / 1_000;
+                let gone = server.store.evict_entries(count);
+                server.told.evicted += gone.len() as u64;
+                gone.into_iter().map(Effect::Remove).collect()
             }),
             Fault::WrongTypes { region, permille } => self.on_primaries(core, region, |model, core, index| {
                 let until = core.wall(model.servers[index].node) + Duration::from_secs(3_600);

@@ -23,6 +23,7 @@ mod server;
 mod store;
 #[cfg(test)]
 mod storm_tests;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,7 @@ use std::{
     sync::Arc,
 };
 use store::{Effect, Store};
+use telemetry::Told;
 use worldline_proto::{NodeId, OpId};
 use worldline_system::{
     doors::cache::{Answer, Submission},
@@ -93,6 +95,7 @@ struct Server {
     free_at: Instant,
     /// What arrived while it was paused.
     parked: VecDeque<Item>,
+    told: Told,
 }
 
 /// The servers of one region.
@@ -304,6 +307,7 @@ impl Server {
             arrival: Instant::default(),
             free_at: Instant::default(),
             parked: VecDeque::new(),
+            told: Told::default(),
         }
     }
 

@@ -50,6 +50,7 @@ impl Model {
             None => {
                 let now = core.wall(self.servers[index].node);
                 let (answer, effects) = execute(&mut self.servers[index].store, now, &submission);
+                self.servers[index].told.executed(&submission, &answer);
                 self.changed(core, index, effects);
                 answer
             }
@@ -78,6 +79,7 @@ impl Model {
             return Some(Refusal::OutOfMemory);
         }
         let gone = self.servers[index].store.evict(bound);
+        self.servers[index].told.evicted += gone.len() as u64;
         self.changed(core, index, gone.into_iter().map(Effect::Remove).collect());
         None
     }
@@ -87,6 +89,7 @@ impl Model {
         let now = core.wall(self.servers[index].node);
         if self.servers[index].primary {
             let gone = self.servers[index].store.expire(now);
+            self.servers[index].told.expired += gone.len() as u64;
             self.changed(core, index, gone.into_iter().map(Effect::Remove).collect());
         }
     }

@@ -13,7 +13,10 @@ use std::collections::{BTreeMap, VecDeque};
 use worldline_proto::{Incarnation, NodeId, OpId};
 use worldline_system::{
     Refusal,
-    doors::ledger::{Ask, Submission},
+    doors::{
+        ledger::{Ask, Submission},
+        telemetry::{Labels, Metric, ratio},
+    },
     outcome::End,
     time::{Duration, Instant},
 };
@@ -80,6 +83,8 @@ impl Model {
         }
         let now = core.now();
         pool.expire(now);
+        let used = ratio(pool.pending.len() as u64, POOL_CONNECTIONS as u64);
+        core.meter(from).set(Metric::DbConnectionPoolUsage, Labels::default(), used);
         if pool.pending.len() < POOL_CONNECTIONS {
             self.occupy(core, from, op, deadline, submission);
         } else if pool.waiting.len() < POOL_WAITING {

@@ -6,7 +6,7 @@
 use super::{
     ACK_DELAY, BACKOFF_MAX, HANDSHAKE_RETRY, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE, Passage,
     frame::{Body, Frame},
-    latency::Link,
+    latency::{Access, Link},
     stream::Streams,
 };
 use crate::{
@@ -21,6 +21,7 @@ use worldline_system::{
     doors::{
         self,
         network::{CloseReason, Event, Payload},
+        telemetry::{Labels, Metric},
     },
     limits,
     time::{Duration, Instant},
@@ -456,6 +457,12 @@ impl Core {
             EndKind::Channel => self.channel_open(node, peer, at),
             EndKind::Role => {
                 let pending = self.take_pending(node, op);
+                let began = pending.as_ref().map(|pending| pending.since);
+                if let (Some(began), Access::Player(_)) = (began, self.nodes[node.0 as usize].place.access) {
+                    // A handshake is one round trip; a player connects to nobody but gateways.
+                    let round_trip = self.now.since(began);
+                    self.meter(peer).observe(Metric::ClientLatencyMs, Labels::default(), round_trip);
+                }
                 assert!(pending.is_some_and(|p| matches!(p.kind, Kind::Connect)), "a handshake has a reserved answer");
                 self.tell(node, doors::Event::Network(Event::Opened { op, connection: at.id() }));
             }

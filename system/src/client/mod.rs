@@ -26,6 +26,7 @@
 mod conduct;
 mod globals;
 mod operations;
+mod telemetry;
 mod walk;
 
 use crate::{
@@ -48,6 +49,7 @@ pub use conduct::Conduct;
 use globals::Globals;
 use operations::Operations;
 use prost::Message as _;
+use telemetry::Reconciling;
 use walk::Walk;
 use worldline_proto::{
     CharacterId, ConnectionId, EntityId, Epoch, Generation, NodeId, OpId, OpNumber, Version,
@@ -152,6 +154,7 @@ pub struct Client {
     walk: Walk,
     operations: Operations,
     globals: Globals,
+    reconciling: Reconciling,
 }
 
 impl Client {
@@ -173,6 +176,7 @@ impl Client {
             walk: Walk::default(),
             operations: Operations::default(),
             globals: Globals::default(),
+            reconciling: Reconciling::default(),
         }
     }
 
@@ -308,6 +312,7 @@ impl Client {
                     let character = self.config.character;
                     turn.note(Note::GlobalSeen { character, entity, sequence, hit_points });
                 }
+                self.tell_seen(&global.own, turn);
             }
         }
     }

@@ -1,10 +1,10 @@
 //! Operations: numbered without gaps, kept until they are answered, sent again under the same number.
 
-use super::{Client, Conduct, Stage, Submission, Timer, send};
+use super::{Client, Conduct, Stage, Submission, Timer, send, telemetry::root};
 use crate::{
     Turn,
     digest::digest,
-    doors::network::StreamClass,
+    doors::{network::StreamClass, telemetry::SpanId},
     history::Note,
     limits, reached,
     time::{Duration, Instant},
@@ -36,6 +36,8 @@ struct Pending {
     digest: Digest,
     /// When it was last sent in this session.
     sent: Option<Instant>,
+    /// When the blow was struck. `None` of a number that a cheat uses again.
+    begun: Option<Instant>,
 }
 
 impl Operations {
@@ -71,7 +73,7 @@ impl Client {
         let (number, digest) = (self.operations.last.next(), digest(&action));
         self.operations.last = number;
         turn.note(Note::Performed { character: self.config.character, number, digest });
-        self.operations.pending.push_back(Pending { number, action, digest, sent: None });
+        self.operations.pending.push_back(Pending { number, action, digest, sent: None, begun: Some(turn.now()) });
         self.resend(turn);
     }
 
@@ -92,7 +94,9 @@ impl Client {
                 None => {}
             }
             pending.sent = Some(now);
-            let perform = Perform { number: pending.number.0, action: pending.action.clone() };
+            let span = pending.begun.map(|_| root(self.config.character, pending.number).1);
+            let perform =
+                Perform { number: pending.number.0, action: pending.action.clone(), span: SpanId::to_wire(span) };
             send(connection, StreamClass::Action, client_frame::Frame::Perform(perform), turn);
         }
         if !self.operations.pending.is_empty() {
@@ -116,6 +120,9 @@ impl Client {
         let (character, digest) = (self.config.character, Some(pending.digest));
         turn.note(Note::Acknowledged { character, number, digest, result });
         self.operations.answered = Some(number);
+        if let Some(begun) = pending.begun {
+            self.tell_answered(number, begun, result, turn);
+        }
     }
 
     /// Sends the last number that was answered once more, with another payload.
@@ -123,7 +130,7 @@ impl Client {
         let Some(number) = self.operations.answered.take() else { return };
         let Some(other) = EntityId::new(EntityKind::Boss, EntityId::NUMBER_MAX) else { return };
         let action = wire::encode_attack(other);
-        let pending = Pending { number, digest: digest(&action), action, sent: None };
+        let pending = Pending { number, digest: digest(&action), action, sent: None, begun: None };
         self.operations.pending.push_front(pending);
     }
 }

@@ -4,6 +4,8 @@
 //! file of the same name. [`Event`] and [`Submission`] are the sums that a host carries; a role has its own, smaller
 //! sums, and converts.
 //!
+//! One door is not in these sums: what a role tells of itself by [`telemetry`] is no submission, and nothing comes back.
+//!
 //! Order is promised only within one stream class of a connection, within one watch, among a consumer's first deliveries,
 //! and among the operations of one connection to the cache. Everything else may overtake.
 
@@ -15,6 +17,7 @@ pub mod entropy;
 pub mod hooks;
 pub mod ledger;
 pub mod network;
+pub mod telemetry;
 
 use crate::{history::Note, time::Instant};
 use clock::TimerKey;

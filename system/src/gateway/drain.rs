@@ -9,7 +9,10 @@
 use super::{Gateway, Submission, Timer, session::send};
 use crate::{
     Turn,
-    doors::network::{CloseReason, StreamClass},
+    doors::{
+        network::{CloseReason, StreamClass},
+        telemetry::Metric,
+    },
     history::Note,
     reached,
     time::Duration,
@@ -45,6 +48,7 @@ impl Gateway {
             self.deny(connection, DeniedReason::Draining, turn);
         }
         self.drain = Some(Drain);
+        turn.count(Metric::GatewayDrainsTotal, &[], 1);
         turn.note(Note::Draining { sessions: self.sessions.len() as u32 });
         let clients: Vec<ConnectionId> = self.sessions.keys().copied().collect();
         for connection in clients {

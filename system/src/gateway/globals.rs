@@ -67,27 +67,30 @@ impl Gateway {
         }
         self.globals.known.insert(entity, (sequence, hit_points));
         let clients = self.sessions.iter().filter(|(_, session)| session.welcomed);
-        let clients: Vec<ConnectionId> = clients.map(|(&connection, _)| connection).collect();
-        for connection in clients {
-            show(connection, entity, sequence, hit_points, turn);
+        let clients: Vec<_> = clients.map(|(&connection, session)| (connection, session.character)).collect();
+        for (connection, character) in clients {
+            // Nobody is told of what others have done.
+            let causes = global.cause_characters.iter().zip(&global.cause_numbers);
+            let own = causes.filter(|(whose, _)| **whose == character.entity().get());
+            let own = own.map(|(_, number)| *number).collect();
+            show(connection, (entity, sequence, hit_points), own, turn);
         }
     }
 
     /// Shows a client that was just welcomed how everything stands.
     pub(super) fn show_globals(&self, connection: ConnectionId, turn: &mut Turn<'_, Submission>) {
         for (&entity, &(sequence, hit_points)) in &self.globals.known {
-            show(connection, entity, sequence, hit_points, turn);
+            show(connection, (entity, sequence, hit_points), Vec::new(), turn);
         }
     }
 }
 
 fn show(
     connection: ConnectionId,
-    entity: EntityId,
-    sequence: FactSequence,
-    hit_points: u32,
+    (entity, sequence, hit_points): (EntityId, FactSequence, u32),
+    own: Vec<u64>,
     turn: &mut Turn<'_, Submission>,
 ) {
-    let global = client::Global { entity: entity.get(), sequence: sequence.0, hit_points };
+    let global = client::Global { entity: entity.get(), sequence: sequence.0, hit_points, own };
     send(connection, StreamClass::State, Frame::Global(global), turn);
 }

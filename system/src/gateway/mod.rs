@@ -14,6 +14,7 @@ mod links;
 mod players;
 mod session;
 mod standing;
+mod telemetry;
 
 use crate::{
     Outcome, Role, Turn,
@@ -37,6 +38,7 @@ use globals::Globals;
 use links::Links;
 use session::{Session, Stage};
 use standing::Standings;
+use telemetry::{Bandwidth, Routing};
 use worldline_proto::{CharacterId, ConnectionId, NodeId, OpId, OpNumber, token};
 
 role_sums! {
@@ -80,6 +82,8 @@ enum Timer {
     Replica,
     /// The next question how the sessions stand.
     Standing,
+    /// It tells of itself.
+    Report,
 }
 
 impl From<Timer> for TimerKey {
@@ -91,6 +95,7 @@ impl From<Timer> for TimerKey {
             Timer::Drain => Self::new(3, 0),
             Timer::Replica => Self::new(4, 0),
             Timer::Standing => Self::new(5, 0),
+            Timer::Report => Self::new(6, 0),
         }
     }
 }
@@ -104,6 +109,7 @@ impl Timer {
             3 => Self::Drain,
             4 => Self::Replica,
             5 => Self::Standing,
+            6 => Self::Report,
             _ => return None,
         })
     }
@@ -146,6 +152,7 @@ pub struct Gateway {
     logins: BTreeMap<OpId, (ConnectionId, Instant)>,
     attaches: BTreeMap<OpId, ConnectionId>,
     performs: BTreeMap<OpId, Performing>,
+    bandwidth: Bandwidth,
 }
 
 /// An operation of a player that waits for its owner's answer.
@@ -155,6 +162,8 @@ struct Performing {
     number: OpNumber,
     /// The owner that was asked.
     node: NodeId,
+    /// For whoever traces.
+    routing: Routing,
 }
 
 impl Gateway {
@@ -179,6 +188,7 @@ impl Gateway {
             logins: BTreeMap::new(),
             attaches: BTreeMap::new(),
             performs: BTreeMap::new(),
+            bandwidth: Bandwidth::default(),
         }
     }
 
@@ -276,6 +286,7 @@ impl Gateway {
             Timer::Drain => self.end_drain(turn),
             Timer::Replica => self.seek_replicas(turn),
             Timer::Standing => self.look_after_sessions(turn),
+            Timer::Report => self.report(turn),
         }
     }
 }
@@ -290,6 +301,8 @@ impl Role for Gateway {
                 self.watch(turn);
                 self.seek_replicas(turn);
                 self.look_after_sessions(turn);
+                telemetry::begin(turn);
+                self.report(turn);
             }
             Event::Stop => self.begin_drain(turn),
             Event::Timer(key) => {

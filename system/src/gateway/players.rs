@@ -3,10 +3,14 @@
 use super::{
     GREETING_PATIENCE, Gateway, PERFORMS_IN_FLIGHT, Performing, Submission, Timer,
     session::{Session, Stage, send},
+    telemetry::Routing,
 };
 use crate::{
     Outcome, Turn,
-    doors::network::{self, CloseReason, Payload, StreamClass},
+    doors::{
+        network::{self, CloseReason, Payload, StreamClass},
+        telemetry::SpanId,
+    },
     history::Note,
     limits,
 };
@@ -51,8 +55,14 @@ impl Gateway {
                     self.on_peer(connection, &message, turn);
                 }
             }
-            network::Event::Datagram { connection, payload } => self.on_input(connection, &payload, turn),
-            network::Event::Received { connection, payload, .. } => self.on_frame(connection, &payload, turn),
+            network::Event::Datagram { connection, payload } => {
+                self.bandwidth.upstream += payload.as_bytes().map_or(0, <[u8]>::len) as u64;
+                self.on_input(connection, &payload, turn);
+            }
+            network::Event::Received { connection, payload, .. } => {
+                self.bandwidth.upstream += payload.as_bytes().map_or(0, <[u8]>::len) as u64;
+                self.on_frame(connection, &payload, turn);
+            }
             network::Event::Answered { op, outcome } => {
                 if self.attaches.contains_key(&op) {
                     self.on_attached(op, *outcome, turn);
@@ -139,18 +149,25 @@ impl Gateway {
         if self.performs.len() >= PERFORMS_IN_FLIGHT {
             return;
         }
+        let (character, parent) = (session.character, SpanId::from_wire(perform.span));
+        let elsewhere = self.routes.region(character.entity()).filter(|region| *region != self.config.region);
+        let op = turn.next_op();
+        let routing =
+            Routing::new(character, OpNumber(perform.number), (turn.node(), op), parent, elsewhere, turn.now());
         let request = PerformRequest {
-            character: session.character.entity().get(),
+            character: character.entity().get(),
             generation: session.generation.0,
             number: perform.number,
             action: perform.action,
+            span: routing.handed_on().0,
         };
-        let op = turn.call(node, Request::Perform(request), limits::CALL_PATIENCE);
-        self.performs.insert(op, Performing { connection, number: OpNumber(perform.number), node });
+        turn.call_as(op, node, Request::Perform(request), limits::CALL_PATIENCE);
+        self.performs.insert(op, Performing { connection, number: OpNumber(perform.number), node, routing });
     }
 
     fn on_performed(&mut self, op: OpId, outcome: Outcome<Reply>, turn: &mut Turn<'_, Submission>) {
-        let Some(Performing { connection, number, node }) = self.performs.remove(&op) else { return };
+        let Some(Performing { connection, number, node, routing }) = self.performs.remove(&op) else { return };
+        self.tell_routed(&routing, &outcome, turn);
         let Some(session) = self.sessions.get(&connection) else { return };
         let entity = session.character.entity();
         // A session may have moved on by now; what its owner before says of the route is of no interest then.
@@ -209,6 +226,9 @@ impl Gateway {
             return;
         }
         session.inputs_through = input.sequence;
+        if turn.traces() {
+            session.time_a_movement(input.sequence, now);
+        }
         let moved = Moved {
             character: session.character.entity().get(),
             generation: session.generation.0,
@@ -255,6 +275,7 @@ impl Gateway {
             return;
         }
         session.seen = (epoch, version);
+        session.tell_movement(state.sequence, turn);
         turn.note(Note::StateAccepted { entity: session.character.entity(), epoch, version });
         let update = Update {
             entity: state.entity,
@@ -265,8 +286,11 @@ impl Gateway {
             y_mm: state.y_mm,
             hit_points: state.hit_points,
         };
-        let payload = Payload::from(&*update.encode());
+        let bytes = update.encode();
+        let payload = Payload::from(&*bytes);
+        let sent = bytes.len() as u64;
         turn.submit(network::Submission::Datagram { connection, payload });
+        self.bandwidth.downstream += sent;
     }
 
     fn on_released(&mut self, link: ConnectionId, released: &Released, turn: &mut Turn<'_, Submission>) {

@@ -1,12 +1,13 @@
 //! A session from its hello to its owner: log in, find the owner, attach; and again whenever the owner changes.
 
-use super::{Gateway, Submission, Timer};
+use super::{Gateway, Submission, Timer, telemetry::word};
 use crate::{
     Outcome, Turn,
     backoff::Backoff,
     doors::{
         ledger,
         network::{self, CloseReason, StreamClass},
+        telemetry::{Label, Metric},
     },
     history::Note,
     limits, reached,
@@ -68,6 +69,8 @@ pub(super) struct Session {
     pub inputs_through: u32,
     budget: u64,
     budget_at: Instant,
+    /// A movement that is timed, for whoever traces: its number, and when it was passed on.
+    pub timed: Option<(u32, Instant)>,
 }
 
 /// What a session is about.
@@ -110,6 +113,7 @@ impl Session {
             inputs_through: 0,
             budget: FRAMES_PER_SECOND,
             budget_at: now,
+            timed: None,
         }
     }
 
@@ -186,6 +190,7 @@ impl Gateway {
                 session.backoff.reset();
                 let character = session.character;
                 self.admit(character, connection, turn);
+                turn.count(Metric::GatewaySessionsOpenedTotal, &[], 1);
                 turn.note(Note::SessionOpened { character, generation: login.generation });
                 self.seek(connection, turn);
             }
@@ -353,6 +358,7 @@ impl Gateway {
             }
             _ => CloseReason::Closed,
         };
+        turn.count(Metric::GatewayDenialsTotal, &[Label::Word(word(reason))], 1);
         send(connection, StreamClass::Control, Frame::Denied(Denied { reason: reason.into() }), turn);
         self.close(connection, close, turn);
     }
@@ -392,6 +398,8 @@ impl Gateway {
 
 /// Sends a frame to a client.
 pub(super) fn send(connection: ConnectionId, class: StreamClass, frame: Frame, turn: &mut Turn<'_, Submission>) {
-    let payload = GatewayFrame { frame: Some(frame) }.encode_to_vec().as_slice().into();
+    let bytes = GatewayFrame { frame: Some(frame) }.encode_to_vec();
+    turn.count(Metric::ClientBandwidthBytes, &[Label::Word("downstream")], bytes.len() as u64);
+    let payload = bytes.as_slice().into();
     turn.submit(network::Submission::Send { connection, class, payload });
 }

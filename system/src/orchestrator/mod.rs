@@ -14,6 +14,7 @@
 
 mod plan;
 mod relay;
+mod telemetry;
 
 use crate::{
     Outcome, Role, Turn,
@@ -24,6 +25,7 @@ use crate::{
             self, Answer, Compare, Consistency, Family, Key, Page, RegionId, Transacted, Transaction, Value, Write,
         },
         ledger,
+        telemetry::{Label, Metric},
     },
     history::Note,
     knobs::Knobs,
@@ -102,8 +104,11 @@ pub struct Orchestrator {
     found_dead: BTreeSet<LeaseId>,
     /// Since when regions have been found without a worker.
     lost_since: BTreeMap<RegionId, Instant>,
+    /// Where the workers are, or were, that records name.
+    regions: BTreeMap<LeaseId, RegionId>,
     decisions: BTreeMap<OpId, (RegionId, Decision)>,
-    takeovers: BTreeMap<OpId, Vec<Assignment>>,
+    /// With when each was submitted.
+    takeovers: BTreeMap<OpId, (Instant, Vec<Assignment>)>,
     /// Records in a takeover: halved when one fails, whole again when one succeeds.
     chunk: usize,
     relay: Relay,
@@ -135,6 +140,7 @@ impl Orchestrator {
             roster_read_at: None,
             found_dead: BTreeSet::new(),
             lost_since: BTreeMap::new(),
+            regions: BTreeMap::new(),
             decisions: BTreeMap::new(),
             takeovers: BTreeMap::new(),
             chunk: limits::TAKEOVER_RECORDS,
@@ -211,6 +217,7 @@ impl Orchestrator {
             self.roster_read_at = None;
             self.found_dead.clear();
             self.lost_since.clear();
+            turn.gauge(Metric::OrchestratorLeads, &[], 1);
             turn.note(Note::Elected { lease });
             if core::mem::take(&mut self.follows) {
                 reached!(turn, "orchestrator.succession");
@@ -224,6 +231,7 @@ impl Orchestrator {
 
     fn deposed(&mut self, turn: &mut Turn<'_, Submission>) {
         if self.leads.take().is_some() {
+            turn.gauge(Metric::OrchestratorLeads, &[], 0);
             turn.disarm(Timer::Relay);
             self.relay.stop();
             reached!(turn, "orchestrator.lost-leadership");
@@ -303,9 +311,11 @@ impl Orchestrator {
     fn assign(&mut self, turn: &mut Turn<'_, Submission>) {
         let (Some(leader_revision), Some(_)) = (self.leads, self.lease(turn.now())) else { return };
         let dead = self.survey.dead();
+        self.survey.remember_regions(&mut self.regions);
         self.found_dead.retain(|lease| dead.contains_key(lease));
         for (lease, orphans) in dead {
             if self.found_dead.insert(lease) {
+                turn.count(Metric::WorkerFailuresTotal, &[self.region_of(lease)], 1);
                 turn.note(Note::FoundDead { lease, orphans });
             }
         }
@@ -329,7 +339,7 @@ impl Orchestrator {
         let transaction = plan::takeover(chunk, leader, turn.entropy());
         let submission = directory::Submission::Transact(Arc::new(transaction));
         let op = turn.directory(submission, limits::DIRECTORY_PATIENCE);
-        self.takeovers.insert(op, chunk.to_vec());
+        self.takeovers.insert(op, (turn.now(), chunk.to_vec()));
     }
 
     /// Submits what is to be decided about regions: one decision a region at a time. A region has no worker for a while before
@@ -380,6 +390,7 @@ impl Orchestrator {
                 self.chunk = limits::TAKEOVER_RECORDS;
                 for assignment in assigned {
                     let Assignment { entity, from, to, .. } = *assignment;
+                    self.count_migration(assignment, turn);
                     turn.note(Note::TookOver { entity, from: from.map(|(lease, _)| lease), to });
                 }
             }
@@ -405,6 +416,7 @@ impl Orchestrator {
                 News::NotMine => {}
                 News::Nothing | News::Renewed => return,
                 News::Gone => {
+                    turn.count(Metric::LeasesLostTotal, &[Label::Word("orchestrator")], 1);
                     self.deposed(turn);
                     self.step = Step::Idle;
                     self.takeovers.clear();
@@ -416,7 +428,8 @@ impl Orchestrator {
         match answer {
             Answer::Transacted(outcome) if self.step == Step::Campaign(op) => self.on_campaign(outcome, turn),
             Answer::Transacted(outcome) => {
-                if let Some(assigned) = self.takeovers.remove(&op) {
+                if let Some((since, assigned)) = self.takeovers.remove(&op) {
+                    self.tell_migrations(&assigned, since, &outcome, turn);
                     self.on_takeover(&assigned, outcome, turn);
                 } else if let Some((region, decision)) = self.decisions.remove(&op) {
                     self.on_decided(region, decision, outcome, turn);
@@ -450,7 +463,10 @@ impl Role for Orchestrator {
             self.deposed(turn);
         }
         match event {
-            Event::Started => self.join(turn),
+            Event::Started => {
+                self.begin_telemetry(turn);
+                self.join(turn);
+            }
             Event::Stop => {
                 if let Some(holder) = &self.holder {
                     turn.directory(directory::Submission::Revoke(holder.lease()), limits::DIRECTORY_PATIENCE);

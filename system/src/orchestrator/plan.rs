@@ -82,6 +82,13 @@ impl Survey {
         dead
     }
 
+    /// Keeps where the workers are that live, and where those were that records still name.
+    pub fn remember_regions(&self, regions: &mut BTreeMap<LeaseId, RegionId>) {
+        let named: BTreeSet<LeaseId> = self.owners.values().map(|(owner, _)| owner.lease).collect();
+        regions.retain(|lease, _| named.contains(lease));
+        regions.extend(self.workers.iter().map(|(&lease, worker)| (lease, worker.region)));
+    }
+
     fn has_worker(&self, region: RegionId) -> bool {
         self.workers.values().any(|worker| worker.region == region)
     }

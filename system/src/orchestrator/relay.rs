@@ -16,6 +16,7 @@ use crate::{
     doors::{
         bus,
         ledger::{self, FactsPage},
+        telemetry::Metric,
     },
     facts,
     knobs::Retry,
@@ -78,6 +79,10 @@ impl Relay {
         // A read leaves nothing behind: the next period tries again.
         let Outcome::Done(page) = outcome else { return };
         self.more = page.more;
+        if self.away.failures() == 0 || page.facts.is_empty() {
+            // A probe of a bus that is away sees one fact, however many there are: what was seen before stands.
+            turn.gauge(Metric::OutboxBacklog, &[], page.facts.len());
+        }
         if page.facts.is_empty() {
             return;
         }
@@ -90,7 +95,10 @@ impl Relay {
         let Step::Publishing { waiting, published, heard } = &mut self.step else { return };
         let Some(fact) = waiting.remove(&op) else { return };
         match outcome {
-            Outcome::Done(_) => published.push(fact),
+            Outcome::Done(_) => {
+                turn.count(Metric::RelayPublishedTotal, &[], 1);
+                published.push(fact);
+            }
             Outcome::Refused(Refusal::Malformed | Refusal::WrongSequence { .. }) => {
                 *heard = true;
                 self.more = false;

@@ -1,6 +1,9 @@
 //! The region's gateways: each is shown every entity when it comes, and whatever changes from then on.
 
-use super::{NEWS_PERIOD, Replica, Submission, Timer, global::Global};
+use super::{
+    NEWS_PERIOD, Replica, Submission, Timer,
+    global::{Cause, Global},
+};
 use crate::{
     Outcome, Refusal, Turn,
     doors::network::{self, StreamClass},
@@ -17,7 +20,7 @@ impl Replica {
             network::Event::Accepted { connection, from } => {
                 self.gateways.insert(connection, from);
                 for (&entity, global) in &self.globals {
-                    show(connection, entity, global, turn);
+                    show(connection, entity, global, &[], turn);
                 }
             }
             network::Event::Closed { connection, .. } => {
@@ -52,17 +55,27 @@ impl Replica {
         let gateways: Vec<ConnectionId> = self.gateways.keys().copied().collect();
         for (&entity, global) in self.globals.iter_mut().filter(|(_, global)| global.news) {
             global.news = false;
+            let causes: Vec<Cause> = global.take_causes().into();
             for &connection in &gateways {
-                show(connection, entity, global, turn);
+                show(connection, entity, global, &causes, turn);
             }
         }
     }
 }
 
 /// Shows a gateway how an entity stands, if that is known.
-fn show(connection: ConnectionId, entity: EntityId, global: &Global, turn: &mut Turn<'_, Submission>) {
+fn show(
+    connection: ConnectionId,
+    entity: EntityId,
+    global: &Global,
+    causes: &[Cause],
+    turn: &mut Turn<'_, Submission>,
+) {
     let Some((sequence, hit_points)) = global.state() else { return };
-    let global = server::Global { entity: entity.get(), sequence: sequence.0, hit_points };
+    let (cause_characters, cause_numbers) =
+        causes.iter().map(|(character, number)| (character.entity().get(), number.0)).unzip();
+    let entity = entity.get();
+    let global = server::Global { entity, sequence: sequence.0, hit_points, cause_characters, cause_numbers };
     let payload = PeerMessage { message: Some(Message::Global(global)) }.into();
     turn.submit(network::Submission::Send { connection, class: StreamClass::State, payload });
 }

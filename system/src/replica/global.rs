@@ -1,20 +1,30 @@
 //! What a replica knows of one entity: its state after some fact, and facts that came before their turn.
 
 use crate::doors::ledger::{FactBody, FactRow, FactSnapshot};
-use alloc::{collections::BTreeMap, vec::Vec};
-use worldline_proto::FactSequence;
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    vec::Vec,
+};
+use worldline_proto::{CharacterId, FactSequence, OpNumber};
 
 /// Facts of one entity that are kept although one before them is missing; what comes on top is read in the ledger.
 pub(super) const AHEAD: usize = 256;
+/// Causes that are told with news, for whoever traces.
+const CAUSES: usize = 16;
+
+/// The operation that caused a fact.
+pub(super) type Cause = (CharacterId, OpNumber);
 
 /// An entity's state, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Global {
     /// After which fact, and the hit points then.
     state: Option<(FactSequence, u32)>,
-    ahead: BTreeMap<FactSequence, FactBody>,
+    ahead: BTreeMap<FactSequence, (FactBody, Cause)>,
     /// Taken in since it was last asked.
     applied: Vec<FactSequence>,
+    /// What caused what the gateways do not know yet: the last few.
+    causes: VecDeque<Cause>,
     /// Whether the gateways do not know its state yet.
     pub news: bool,
 }
@@ -67,7 +77,7 @@ impl Global {
             return Heard::Known;
         }
         if self.ahead.len() < AHEAD || self.sequence().is_some_and(|known| known.next() == fact.sequence) {
-            self.ahead.insert(fact.sequence, fact.body);
+            self.ahead.insert(fact.sequence, (fact.body, (fact.character, fact.number)));
         }
         if self.catch_up() { Heard::Applied } else { Heard::Behind }
     }
@@ -76,14 +86,23 @@ impl Global {
     fn catch_up(&mut self) -> bool {
         let before = self.applied.len();
         while let Some((known, hit_points)) = &mut self.state
-            && let Some(body) = self.ahead.remove(&known.next())
+            && let Some((body, cause)) = self.ahead.remove(&known.next())
         {
             let FactBody::Hit { remaining, .. } = body;
             (*known, *hit_points) = (known.next(), remaining);
             self.applied.push(*known);
+            if self.causes.len() >= CAUSES {
+                self.causes.pop_front();
+            }
+            self.causes.push_back(cause);
             self.news = true;
         }
         self.applied.len() > before
+    }
+
+    /// What has caused what is new since this was last asked.
+    pub fn take_causes(&mut self) -> VecDeque<Cause> {
+        core::mem::take(&mut self.causes)
     }
 
     /// What was taken in since this was last asked.
@@ -95,7 +114,7 @@ impl Global {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use worldline_proto::{CharacterId, EntityId, EntityKind, OpNumber};
+    use worldline_proto::{EntityId, EntityKind};
 
     fn boss() -> EntityId {
         EntityId::new(EntityKind::Boss, 1).expect("in range")

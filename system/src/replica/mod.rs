@@ -19,6 +19,7 @@ use crate::{
         clock::TimerKey,
         ledger::{self, FactSnapshot, FactsPage},
         network,
+        telemetry::Metric,
     },
     facts,
     history::Note,
@@ -224,6 +225,7 @@ impl Replica {
     fn on_applied(&mut self, aggregate: EntityId, turn: &mut Turn<'_, Submission>) {
         let Some(global) = self.globals.get_mut(&aggregate) else { return };
         for sequence in global.take_applied() {
+            turn.count(Metric::ReplicaFactsAppliedTotal, &[], 1);
             turn.note(Note::FactApplied { aggregate, sequence });
         }
         self.tell_soon(turn);
@@ -237,6 +239,7 @@ impl Replica {
             return;
         }
         reached!(turn, "replica.gap-read");
+        turn.count(Metric::ReplicaGapReadsTotal, &[], 1);
         turn.note(Note::FactGap { aggregate, missing: known.next() });
         let submission = ledger::Submission::Facts { aggregate, after: known, limit: limits::FACTS_PAGE };
         let op = turn.ledger(submission, limits::LEDGER_PATIENCE);
@@ -344,6 +347,8 @@ impl Role for Replica {
     fn on_event(&mut self, event: Event, turn: &mut Turn<'_, Submission>) {
         match event {
             Event::Started => {
+                turn.count(Metric::ReplicaGapReadsTotal, &[], 0);
+                turn.count(Metric::ReplicaFactsAppliedTotal, &[], 0);
                 self.consume(turn);
                 // The ledger alone is enough to begin with, should the bus be away.
                 self.compare(turn);

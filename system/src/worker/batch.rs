@@ -1,10 +1,17 @@
 //! The batch: what a worker commits in one transaction, one in flight at a time. Answers leave after it, never before.
 
-use super::{Phase, Resuming, Submission, Timer, Worker, operations::refuse};
+use super::{
+    Phase, Resuming, Submission, Timer, Worker,
+    operations::refuse,
+    telemetry::{Traced, Tracing},
+};
 use crate::{
     Outcome, Refusal, Turn,
     backoff::Backoff,
-    doors::ledger::{self, Batch, Checkpoint, Committed, OpResult, Operation, Verdict},
+    doors::{
+        ledger::{self, Batch, Checkpoint, Committed, OpResult, Operation, Verdict},
+        telemetry::Metric,
+    },
     limits, maybe, reached,
     time::Instant,
     wire,
@@ -20,6 +27,8 @@ use worldline_proto::{
 pub(super) struct Queued {
     pub operation: Operation,
     pub requester: Requester,
+    /// For whoever traces.
+    pub traced: Traced,
 }
 
 /// Who waits for the verdict.
@@ -38,6 +47,7 @@ pub(super) struct Flight {
     op: Option<OpId>,
     batch: Arc<Batch>,
     requesters: Vec<Requester>,
+    tracing: Tracing,
     backoff: Backoff,
 }
 
@@ -47,6 +57,7 @@ impl Worker {
         if !self.acts(turn.now()) {
             return;
         }
+        turn.time(Metric::WorkerTickDurationMs);
         turn.arm_in(Timer::Tick, limits::TICK);
         self.tick += 1;
         self.tell_load(turn);
@@ -64,11 +75,15 @@ impl Worker {
         if taken == 0 && checkpoints.is_empty() && !self.outgoing.is_due(turn.now()) {
             return;
         }
-        let (operations, requesters) = self.queue.drain(..taken).map(|q| (q.operation, q.requester)).unzip();
+        let taken: Vec<Queued> = self.queue.drain(..taken).collect();
+        let requesters = taken.iter().map(|queued| queued.requester).collect();
+        let traced = taken.iter().map(|queued| queued.traced).collect();
+        let operations = taken.into_iter().map(|queued| queued.operation).collect();
         self.cache_checkpoints(&checkpoints, turn);
         let batch = Arc::new(Batch { operations, checkpoints, published: self.outgoing.take_flags(turn.now()) });
         let op = turn.ledger(ledger::Submission::Commit(Arc::clone(&batch)), limits::LEDGER_PATIENCE);
-        self.flight = Some(Flight { op: Some(op), batch, requesters, backoff: Backoff::default() });
+        let tracing = Tracing::new(traced, (turn.node(), op), turn.now());
+        self.flight = Some(Flight { op: Some(op), batch, requesters, tracing, backoff: Backoff::default() });
     }
 
     fn due_checkpoints(&mut self, now: Instant) -> Vec<Checkpoint> {
@@ -91,11 +106,15 @@ impl Worker {
         let Some(flight) = self.flight.as_mut().filter(|flight| may && flight.op.is_none()) else { return };
         let submission = ledger::Submission::Commit(Arc::clone(&flight.batch));
         flight.op = Some(turn.ledger(submission, limits::LEDGER_PATIENCE));
+        flight.tracing.submitted = turn.now();
     }
 
     pub(super) fn on_committed(&mut self, op: OpId, outcome: Outcome<Committed>, turn: &mut Turn<'_, Submission>) {
         if self.flight.as_ref().is_none_or(|flight| flight.op != Some(op)) {
             return;
+        }
+        if let Some(flight) = &self.flight {
+            flight.tracing.tell_transaction(op, &flight.batch, &outcome, turn);
         }
         let committed = match outcome {
             Outcome::Done(committed) => committed,
@@ -105,7 +124,8 @@ impl Worker {
             }
             Outcome::Refused(_) => return self.resubmit_later(turn),
         };
-        let Some(Flight { batch, requesters, .. }) = self.flight.take() else { return };
+        let Some(Flight { batch, requesters, tracing, .. }) = self.flight.take() else { return };
+        tracing.tell_simulations(&batch, &committed, self.entities.len(), self.tick, turn);
         if !self.acts(turn.now()) && !matches!(self.phase, Phase::Resuming(_)) {
             // It stands in the ledger, but this worker may not say so now. Its clients ask again, and the stored results
             // answer them.
@@ -128,7 +148,7 @@ impl Worker {
                 Requester::Call(call) => wire::reply(call, Reply::ApplyEffect(wire::verdict_to_reply(*verdict)), turn),
             }
         }
-        self.outgoing.publish(&committed.facts, turn);
+        self.outgoing.publish(&committed.facts, &tracing.simulations(&batch), turn);
         self.drain(turn);
     }
 
@@ -192,6 +212,7 @@ impl Worker {
     ) {
         if self.entities.get(&authority.entity).is_some_and(|served| served.authority == authority) {
             reached!(turn, "worker.commit-refused-by-fence");
+            turn.count(Metric::FenceRefusalsTotal, &[], 1);
             self.told(authority.entity, highest);
             self.drop_entity(authority.entity, turn);
         }
@@ -204,7 +225,7 @@ impl Worker {
             .drain(..)
             .partition(|queued| queued.operation.authority.iter().any(|authority| authority.entity == entity));
         self.queue = kept.into();
-        for Queued { operation, requester } in dropped {
+        for Queued { operation, requester, .. } in dropped {
             match requester {
                 Requester::Call(call) => {
                     let reply = ApplyEffectReply { status: ApplyEffectStatus::NotOwner.into(), ..Default::default() };

@@ -134,6 +134,7 @@ impl Worker {
             return;
         }
         self.cached.load_due = now + limits::LOAD_PERIOD;
+        self.report(turn);
         let told = [
             ("entity_count", self.entities.len().to_string()),
             ("queued_operations", self.queue.len().to_string()),

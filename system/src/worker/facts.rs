@@ -4,10 +4,13 @@
 //! and not flagged it publishes again, under the same id. So every bound here sheds, and a silent worker publishes nothing.
 //! Publishing late harms nobody either: a fact is true whoever tells it, and is never dropped for its epoch.
 
-use super::Submission;
+use super::{
+    Submission,
+    telemetry::{Publishing, Simulation},
+};
 use crate::{
     Outcome, Turn,
-    doors::{bus, ledger::FactRow},
+    doors::{bus, ledger::FactRow, telemetry::Metric},
     facts, limits, reached,
     time::Instant,
 };
@@ -20,7 +23,7 @@ use worldline_proto::{EntityId, FactSequence, OpId};
 /// What this worker has told, and what it still has to say of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outgoing {
-    publishing: BTreeMap<OpId, (EntityId, FactSequence)>,
+    publishing: BTreeMap<OpId, Publishing>,
     /// Published, and not yet flagged.
     flags: VecDeque<(EntityId, FactSequence)>,
     /// When the first of the flags must go, if nothing else does.
@@ -29,26 +32,33 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// Publishes what a batch has written.
-    pub fn publish(&mut self, written: &[FactRow], turn: &mut Turn<'_, Submission>) {
+    pub fn publish(&mut self, written: &[FactRow], simulations: &[Simulation], turn: &mut Turn<'_, Submission>) {
         let room = limits::PUBLISHES_IN_FLIGHT.saturating_sub(self.publishing.len());
         if room < written.len() {
+            let left = (written.len() - room) as u64;
+            turn.count(Metric::FactsLeftToRelayTotal, &[], left);
             reached!(turn, "worker.fact-left-to-relay");
         }
         for fact in written.iter().take(room) {
             let op = facts::publish(fact, turn);
-            self.publishing.insert(op, (fact.aggregate, fact.sequence));
+            self.publishing.insert(op, Publishing::new(fact, simulations, turn.now()));
         }
     }
 
     pub fn on_published(&mut self, op: OpId, outcome: &Outcome<bus::Published>, turn: &mut Turn<'_, Submission>) {
-        let Some(fact) = self.publishing.remove(&op) else { return };
+        let Some(publishing) = self.publishing.remove(&op) else { return };
+        publishing.tell(outcome, turn);
+        let fact = publishing.fact;
         match outcome {
             Outcome::Done(_) if self.flags.len() < limits::FLAGS_WAITING => {
                 self.flags.push_back(fact);
                 self.due.get_or_insert(turn.now() + limits::FLAG_WAIT);
             }
             // `Unknown` may be stored, and is published again under its id; the relay does it for all of these.
-            Outcome::Done(_) | Outcome::Unknown | Outcome::Refused(_) => reached!(turn, "worker.fact-left-to-relay"),
+            Outcome::Done(_) | Outcome::Unknown | Outcome::Refused(_) => {
+                turn.count(Metric::FactsLeftToRelayTotal, &[], 1);
+                reached!(turn, "worker.fact-left-to-relay");
+            }
         }
     }
 

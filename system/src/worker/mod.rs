@@ -14,10 +14,16 @@ mod facts;
 mod operations;
 mod served;
 mod sessions;
+mod telemetry;
 
 use crate::{
     Role, Turn,
-    doors::{Asked, bus, cache, clock::TimerKey, directory, ledger, network},
+    doors::{
+        Asked, bus, cache,
+        clock::TimerKey,
+        directory, ledger, network,
+        telemetry::{Label, Metric},
+    },
     history::Note,
     knobs::Knobs,
     lease::{Holder, LeaseTimes, News},
@@ -37,6 +43,7 @@ use checkpoints::Cached;
 use claims::Claims;
 use facts::Outgoing;
 pub use served::Served;
+use telemetry::Forwarding;
 use worldline_proto::{CharacterId, ConnectionId, EntityId, Epoch, NodeId, OpId};
 
 role_sums! {
@@ -157,7 +164,7 @@ pub struct Worker {
     flight: Option<Flight>,
     outgoing: Outgoing,
     /// Calls of effects at other owners: for which attacker.
-    forwards: BTreeMap<OpId, CharacterId>,
+    forwards: BTreeMap<OpId, Forwarding>,
     gateways: BTreeMap<NodeId, ConnectionId>,
     peers: BTreeMap<ConnectionId, NodeId>,
     routes: Routes,
@@ -235,6 +242,7 @@ impl Worker {
 
     fn suspend(&mut self, turn: &mut Turn<'_, Submission>) {
         let Some(holder) = &self.holder else { return };
+        turn.count(Metric::WorkerSuspensionsTotal, &[], 1);
         turn.note(Note::Suspended { lease: holder.lease() });
         if self.phase == Phase::Draining {
             self.give_lease_back(turn);
@@ -269,6 +277,8 @@ impl Worker {
         for entity in held {
             self.drop_entity(entity, turn);
         }
+        turn.count(Metric::LeasesLostTotal, &[Label::Word("worker")], 1);
+        self.report(turn);
         turn.note(Note::Fenced { lease: holder.lease() });
         self.abandon_operations(turn);
         self.claims.reset(turn);
@@ -300,6 +310,7 @@ impl Worker {
     fn resumed(&mut self, turn: &mut Turn<'_, Submission>) {
         reached!(turn, "worker.resumed-same-lease");
         let Some(holder) = &self.holder else { return };
+        turn.count(Metric::WorkerResumptionsTotal, &[], 1);
         turn.note(Note::Resumed { lease: holder.lease() });
         self.activate(turn);
         self.tell_gateways_suspended(false, turn);
@@ -427,7 +438,10 @@ impl Role for Worker {
     fn on_event(&mut self, event: Event, turn: &mut Turn<'_, Submission>) {
         self.look_at_the_clock(turn);
         match event {
-            Event::Started => self.join(turn),
+            Event::Started => {
+                telemetry::begin(turn);
+                self.join(turn);
+            }
             Event::Stop => self.on_stop(turn),
             Event::Timer(key) => {
                 if let Some(timer) = Timer::from_key(key) {

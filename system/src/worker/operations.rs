@@ -7,6 +7,7 @@ use super::{
     Phase, Served, Submission, Timer, Worker,
     batch::{Queued, Requester},
     served::{Asked, Course, Head},
+    telemetry::{Forwarding, Traced},
 };
 use crate::{
     Outcome, Refusal, Turn,
@@ -14,6 +15,7 @@ use crate::{
     doors::{
         ledger::{Authority, Effect, OpResult, Operation, RuleRefusal, Verdict},
         network,
+        telemetry::SpanId,
     },
     history::Note,
     limits, reached,
@@ -73,7 +75,8 @@ impl Worker {
         }
         // Calls overtake each other: what comes early waits here for what is missing.
         let place = served.behind.partition_point(|asked| asked.number < number);
-        let asked = Asked { number, generation, digest, action: request.action, calls: vec![call] };
+        let traced = Traced::new(request.span, turn.now());
+        let asked = Asked { number, generation, digest, action: request.action, calls: vec![call], traced };
         served.behind.insert(place, asked);
         if let Some(character) = served.character() {
             self.begin_next(character, turn);
@@ -122,14 +125,14 @@ impl Worker {
             _ => Course::Here,
         };
         let here = matches!(course, Course::Here);
-        let (number, generation, digest) = (asked.number, asked.generation, asked.digest);
+        let (number, generation, digest, traced) = (asked.number, asked.generation, asked.digest, asked.traced);
         let Some(served) = self.entities.get_mut(&holding.entity).filter(|served| served.authority == holding) else {
             return;
         };
         served.head = Some(Head { asked, effect: effect.clone(), course });
         if here {
             let operation = Operation { character, generation, number, digest, authority, effect };
-            self.queue.push_back(Queued { operation, requester: Requester::Head });
+            self.queue.push_back(Queued { operation, requester: Requester::Head, traced });
         } else {
             self.forward(character, turn);
         }
@@ -154,10 +157,14 @@ impl Worker {
         let authority = served.authority;
         let Some(Head { asked, effect: Effect::Attack { blow, .. }, course }) = &mut served.head else { return };
         let Course::Elsewhere { call, .. } = course else { return };
-        let request = Request::ApplyEffect(effect_request(character, asked, authority, target, *blow));
-        let op = turn.call(node, request, FORWARD_PATIENCE);
+        let op = turn.next_op();
+        let elsewhere = self.routes.region(target).filter(|region| *region != self.config.region);
+        let forwarding = Forwarding::new(character, asked, (turn.node(), op), elsewhere, turn.now());
+        let mut request = effect_request(character, asked, authority, target, *blow);
+        request.span = SpanId::to_wire(forwarding.handed_on());
+        turn.call_as(op, node, Request::ApplyEffect(request), FORWARD_PATIENCE);
         *call = Some(op);
-        self.forwards.insert(op, character);
+        self.forwards.insert(op, forwarding);
         reached!(turn, "worker.effect-forwarded");
     }
 
@@ -173,11 +180,12 @@ impl Worker {
             authority: vec![served.authority, target.authority],
             effect: effect.clone(),
         };
+        let traced = asked.traced;
         if let Some(head) = self.entities.get_mut(&character.entity()).and_then(|served| served.head.as_mut()) {
             head.course = Course::Here;
         }
         turn.disarm(Timer::Forward(character.entity().number()));
-        self.queue.push_back(Queued { operation, requester: Requester::Head });
+        self.queue.push_back(Queued { operation, requester: Requester::Head, traced });
     }
 
     fn forward_later(&mut self, character: CharacterId, turn: &mut Turn<'_, Submission>) {
@@ -204,7 +212,9 @@ impl Worker {
 
     /// The answer of a target's owner.
     pub(super) fn on_forwarded(&mut self, op: OpId, outcome: Outcome<Reply>, turn: &mut Turn<'_, Submission>) {
-        let Some(character) = self.forwards.remove(&op) else { return };
+        let Some(forwarding) = self.forwards.remove(&op) else { return };
+        self.tell_forwarded(&forwarding, &outcome, turn);
+        let character = forwarding.character;
         let Some(served) = self.entities.get(&character.entity()) else { return };
         let Some(Head { asked, course: Course::Elsewhere { target, call, .. }, .. }) = &served.head else { return };
         if *call != Some(op) {
@@ -265,13 +275,15 @@ impl Worker {
                 return answer_unknown(call, turn);
             };
             // A resend of what still waits: what is asked now is what counts.
-            *queued = Queued { operation, requester: Requester::Call(call) };
+            let traced = Traced::new(request.span, turn.now());
+            *queued = Queued { operation, requester: Requester::Call(call), traced };
             return answer_unknown(older, turn);
         }
         if self.queue.len() >= limits::WORKER_QUEUE {
             return refuse(call, Refusal::Busy, turn);
         }
-        self.queue.push_back(Queued { operation, requester: Requester::Call(call) });
+        let traced = Traced::new(request.span, turn.now());
+        self.queue.push_back(Queued { operation, requester: Requester::Call(call), traced });
     }
 
     /// The ledger's verdict on the operation that a character's player waits for.
@@ -356,7 +368,8 @@ fn answer_stored(served: &Served, call: CallId, number: OpNumber, digest: Digest
         }
         Some(stored) => {
             reached!(turn, "worker.stored-result-returned");
-            let asked = Asked { number, generation: served.generation, digest, action: Vec::new(), calls: vec![call] };
+            let (generation, traced) = (served.generation, Traced::default());
+            let asked = Asked { number, generation, digest, action: Vec::new(), calls: vec![call], traced };
             send_result(served.authority, &asked, stored.result, turn);
         }
     }
@@ -421,6 +434,7 @@ fn effect_request(
         damage: blow.damage,
         experience: blow.experience,
         bounty: blow.bounty,
+        span: 0,
     }
 }
 

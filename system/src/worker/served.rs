@@ -1,5 +1,6 @@
 //! One entity as its owner holds it.
 
+use super::telemetry::Traced;
 use crate::{
     backoff::Backoff,
     doors::ledger::{Authority, Checkpointed, Durable, Effect, OpResult, StoredResult},
@@ -56,6 +57,8 @@ pub(super) struct Asked {
     pub action: Vec<u8>,
     /// The calls that wait for its answer, oldest first.
     pub calls: Vec<CallId>,
+    /// For whoever traces.
+    pub traced: Traced,
 }
 
 /// The operation that is being executed.

@@ -35,7 +35,13 @@ where
 {
     pub fn new(role: R) -> Self {
         let entropy = Entropy::from_seed([5; 32]);
-        let desk = Desk { node: NodeId(1), incarnation: Incarnation(1), operations: 0, entropy };
+        let desk = Desk {
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            operations: 0,
+            entropy,
+            telemetry: Default::default(),
+        };
         Self { role, now: Instant::from_nanos(1_000_000_000), wall_behind: Duration::ZERO, outbox: Vec::new(), desk }
     }
 

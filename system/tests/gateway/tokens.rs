@@ -117,7 +117,11 @@ fn while_the_ledger_is_silent_a_session_acts_for_a_bounded_time_and_goes_on_when
     bench.ledger(question, Answer::Standing(Outcome::Unknown));
     bench.now = bench.now + Duration::from_millis(1);
     assert!(!passes(&mut bench, 2), "nobody knows whether it stands");
-    bench.receive(client_frame::Frame::Perform(Perform { number: 3, action: wire::encode_attack(character().into()) }));
+    bench.receive(client_frame::Frame::Perform(Perform {
+        number: 3,
+        action: wire::encode_attack(character().into()),
+        span: 0,
+    }));
     assert!(bench.called().is_empty());
     let asked = asks(&mut bench);
     assert!(matches!(bench.told_client()[..], [Frame::Notice(notice)] if notice.suspended), "its client is told");
@@ -195,7 +199,7 @@ fn who_is_told_by_an_owner_that_its_session_has_ended_learns_from_the_ledger_why
         let mut bench = gateway();
         bench.play();
         let action = wire::encode_attack(character().into());
-        bench.receive(client_frame::Frame::Perform(Perform { number: 3, action }));
+        bench.receive(client_frame::Frame::Perform(Perform { number: 3, action, span: 0 }));
         let (op, _) = bench.called().remove(0);
         let reply = PerformReply { status: PerformStatus::Superseded.into(), result: None };
         bench.network(FromNetwork::Answered { op, outcome: Outcome::Done(Reply::Perform(reply)).into() });

@@ -64,7 +64,7 @@ impl Entry {
             return shared.counters.add(Count::SentToNobody);
         }
         let Some(bytes) = self.dialect.datagram_bytes(payload) else {
-            tracing::error!(?payload, "this datagram cannot be sent");
+            tracing::error!(connection = self.connection.stable_id(), "this datagram cannot be sent");
             return shared.counters.add(Count::Unsendable);
         };
         let mut lane = lock(&self.datagrams);
@@ -84,7 +84,7 @@ impl Entry {
             return shared.counters.add(Count::SentToNobody);
         }
         let Some(bytes) = self.dialect.frame_bytes(payload) else {
-            tracing::error!(?payload, "this message cannot be sent, and nothing after it may be");
+            tracing::error!(?class, "this message cannot be sent, and nothing after it may be");
             shared.counters.add(Count::Unsendable);
             return self.end(CloseReason::ProtocolError);
         };

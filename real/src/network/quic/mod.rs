@@ -20,7 +20,7 @@ mod runtime;
 mod transport;
 
 use super::{
-    Config, HANDSHAKE_TIMEOUT, Part, STRANGER,
+    Client, Config, HANDSHAKE_TIMEOUT, Part, STRANGER,
     counters::{Count, Counters},
     half_open::HalfOpen,
     promise::Promise,
@@ -233,6 +233,23 @@ impl Quic {
     /// How many connections stand.
     pub fn connections(&self) -> usize {
         self.shared.open().len()
+    }
+
+    /// The clients that are connected now.
+    pub fn clients(&self) -> Vec<Client> {
+        let open: Vec<_> = self.shared.open().values().cloned().collect();
+        let clients = open.iter().filter(|entry| entry.accepted && entry.dialect == Dialect::Client);
+        clients
+            .map(|entry| {
+                let path = entry.connection.stats().path;
+                let round_trip = u64::try_from(path.rtt.as_nanos()).unwrap_or(u64::MAX);
+                Client {
+                    round_trip: worldline_system::time::Duration::from_nanos(round_trip),
+                    packets_sent: path.sent_packets,
+                    packets_lost: path.lost_packets,
+                }
+            })
+            .collect()
     }
 
     fn entry(&self, connection: ConnectionId) -> Option<Arc<Entry>> {
