@@ -2,7 +2,7 @@
 //!
 //! The first part are the architecture's own, under its names; the second what operators of this system need beside them. What
 //! of the architecture's list is not here is not measured, and
-//! `reports/decisions/0011-what-is-measured.md` says why.
+//! `reports/decisions/0012-what-is-measured.md` says why.
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
