@@ -39,6 +39,8 @@ struct Caller {
     asked: u64,
     answers: BTreeMap<OpId, Answer>,
     told: VecDeque<Event>,
+    /// Consumers that were closed.
+    closed: BTreeSet<OpId>,
 }
 
 impl Caller {
@@ -51,7 +53,16 @@ impl Caller {
             let _inside = runtime.enter();
             Bus::new(Config { endpoints }, inbox.clone(), ready.clone())
         };
-        Self { runtime, bus, inbox, ready, asked: 0, answers: BTreeMap::new(), told: VecDeque::new() }
+        Self {
+            runtime,
+            bus,
+            inbox,
+            ready,
+            asked: 0,
+            answers: BTreeMap::new(),
+            told: VecDeque::new(),
+            closed: BTreeSet::new(),
+        }
     }
 
     /// One that is ready.
@@ -174,10 +185,17 @@ impl Caller {
         seen.into_iter().collect()
     }
 
-    /// What consumers tell next.
+    /// Closes a consumer.
+    fn close(&mut self, consumer: OpId) {
+        self.closed.insert(consumer);
+        assert_eq!(self.call(Submission::Close(consumer)), Answer::Closed(Outcome::Done(())));
+    }
+
+    /// What consumers tell next. What was under way to one when it was closed may still come, and is passed over.
     fn told(&mut self) -> Event {
         loop {
             match self.told.pop_front() {
+                Some(Event::Delivered { consumer, .. }) if self.closed.contains(&consumer) => {}
                 Some(event) => return event,
                 None => assert!(self.take(clock::span(SOON)), "there are news"),
             }
