@@ -3,6 +3,7 @@
 use crate::{
     hosted::{About, GRACE, Hosted},
     nats::Nats,
+    process::Behind,
     proxy::Proxy,
 };
 use async_nats::jetstream;
@@ -30,10 +31,8 @@ use worldline_system::{
 
 struct Real {
     hosted: Hosted,
-    server: Nats,
-    proxy: Proxy,
+    behind: Behind<Nats>,
     callers: Vec<(Bus, Readiness)>,
-    killed: bool,
     cases: u64,
     base: u64,
 }
@@ -44,7 +43,7 @@ impl Real {
         let (hosted, server) = (Hosted::new(), Nats::start(""));
         let to = server.url().trim_start_matches("nats://").parse().unwrap();
         let proxy = Proxy::new(&hosted.runtime, to);
-        Self { hosted, server, proxy, callers: vec![], killed: false, cases: 0, base: 0 }
+        Self { hosted, behind: Behind::new(server, proxy), callers: vec![], cases: 0, base: 0 }
     }
 
     fn close(&mut self) {
@@ -57,7 +56,7 @@ impl Real {
     fn stream(&self) -> jetstream::stream::Stream {
         self.hosted.wait(Span::from_secs(60), async {
             loop {
-                if let Ok(client) = async_nats::connect(self.server.url()).await
+                if let Ok(client) = async_nats::connect(self.behind.server.url()).await
                     && let Ok(stream) = jetstream::new(client).get_stream(STREAM).await
                 {
                     return stream;
@@ -70,7 +69,7 @@ impl Real {
 
 impl Drop for Real {
     fn drop(&mut self) {
-        self.server.go_on();
+        self.behind.server.go_on();
         self.close();
     }
 }
@@ -86,7 +85,7 @@ impl Service<Door> for Real {
             self.callers = (0..CALLERS)
                 .map(|_| {
                     let ready = Readiness::default();
-                    let endpoints = vec![format!("nats://{}", self.proxy.address).parse().unwrap()];
+                    let endpoints = vec![format!("nats://{}", self.behind.proxy.address).parse().unwrap()];
                     (Bus::new(Config { endpoints }, self.hosted.inbox.clone(), ready.clone()), ready)
                 })
                 .collect();
@@ -134,22 +133,7 @@ impl Service<Door> for Real {
     }
 
     fn fault(&mut self, fault: Fault) -> bool {
-        match fault {
-            Fault::Kill => {
-                self.server.kill();
-                self.killed = true;
-            }
-            Fault::Stop => self.server.stop(),
-            Fault::Heal => {
-                if std::mem::take(&mut self.killed) {
-                    self.server.restart();
-                }
-                self.server.go_on();
-                self.proxy.befall(fault);
-            }
-            Fault::Cut | Fault::LoseAnswers | Fault::LoseRequests => return self.proxy.befall(fault),
-        }
-        true
+        self.behind.befall(fault)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     hosted::{About, GRACE, Hosted},
+    process::Behind,
     proxy::Proxy,
     valkey::Valkey,
 };
@@ -29,10 +30,8 @@ use worldline_system::{
 
 struct Real {
     hosted: Hosted,
-    server: Valkey,
-    proxy: Proxy,
+    behind: Behind<Valkey>,
     callers: Vec<(Cache, Readiness)>,
-    killed: bool,
 }
 
 impl Real {
@@ -49,7 +48,7 @@ impl Real {
                 })
                 .collect()
         };
-        let real = Self { hosted, server, proxy, callers, killed: false };
+        let real = Self { hosted, behind: Behind::new(server, proxy), callers };
         real.until_connected();
         real
     }
@@ -63,7 +62,7 @@ impl Real {
     /// Does something on the server as another client.
     fn other<T: FromRedisValue>(&self, commands: &[&[&str]]) -> Vec<T> {
         self.hosted.runtime.block_on(async {
-            let client = redis::Client::open(self.server.url()).unwrap();
+            let client = redis::Client::open(self.behind.server.url()).unwrap();
             let mut connection = client.get_multiplexed_async_connection().await.unwrap();
             let mut said = Vec::new();
             for command in commands {
@@ -80,7 +79,7 @@ impl Real {
 
 impl Drop for Real {
     fn drop(&mut self) {
-        self.server.go_on();
+        self.behind.server.go_on();
         self.callers.iter().for_each(|(cache, _)| self.hosted.runtime.block_on(cache.close()));
     }
 }
@@ -121,22 +120,7 @@ impl Service<cache::Cache> for Real {
     }
 
     fn fault(&mut self, fault: Fault) -> bool {
-        match fault {
-            Fault::Kill => {
-                self.server.kill();
-                self.killed = true;
-            }
-            Fault::Stop => self.server.stop(),
-            Fault::Heal => {
-                if std::mem::take(&mut self.killed) {
-                    self.server.restart();
-                }
-                self.server.go_on();
-                self.proxy.befall(fault);
-            }
-            Fault::Cut | Fault::LoseAnswers | Fault::LoseRequests => return self.proxy.befall(fault),
-        }
-        true
+        self.behind.befall(fault)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     etcd::Etcd,
     hosted::{About, GRACE, Hosted},
+    process::Behind,
     proxy::Proxy,
 };
 use std::time::Duration as Span;
@@ -28,10 +29,8 @@ use worldline_system::{
 
 struct Real {
     hosted: Hosted,
-    server: Etcd,
-    proxy: Proxy,
+    behind: Behind<Etcd>,
     callers: Vec<(Directory, Readiness)>,
-    killed: bool,
 }
 
 impl Real {
@@ -39,14 +38,14 @@ impl Real {
         let (hosted, server) = (Hosted::new(), Etcd::start(&[]));
         let to = server.url().trim_start_matches("http://").parse().unwrap();
         let proxy = Proxy::new(&hosted.runtime, to);
-        Self { hosted, server, proxy, callers: vec![], killed: false }
+        Self { hosted, behind: Behind::new(server, proxy), callers: vec![] }
     }
 
     /// A client of etcd's own, for what no role does.
     fn etcd(&self) -> etcd_client::Client {
         self.hosted.wait(Span::from_secs(60), async {
             loop {
-                if let Ok(mut client) = etcd_client::Client::connect([self.server.url()], None).await
+                if let Ok(mut client) = etcd_client::Client::connect([self.behind.server.url()], None).await
                     && client.status().await.is_ok()
                 {
                     return client;
@@ -65,7 +64,7 @@ impl Real {
 
 impl Drop for Real {
     fn drop(&mut self) {
-        self.server.go_on();
+        self.behind.server.go_on();
         self.close();
     }
 }
@@ -87,7 +86,7 @@ impl Service<Door> for Real {
         self.callers = (0..CALLERS)
             .map(|_| {
                 let ready = Readiness::default();
-                let endpoints = vec![format!("http://{}", self.proxy.address).parse().unwrap()];
+                let endpoints = vec![format!("http://{}", self.behind.proxy.address).parse().unwrap()];
                 (Directory::new(Config { endpoints }, self.hosted.inbox.clone(), ready.clone()), ready)
             })
             .collect();
@@ -126,22 +125,7 @@ impl Service<Door> for Real {
     }
 
     fn fault(&mut self, fault: Fault) -> bool {
-        match fault {
-            Fault::Kill => {
-                self.server.kill();
-                self.killed = true;
-            }
-            Fault::Stop => self.server.stop(),
-            Fault::Heal => {
-                if std::mem::take(&mut self.killed) {
-                    self.server.restart();
-                }
-                self.server.go_on();
-                self.proxy.befall(fault);
-            }
-            Fault::Cut | Fault::LoseAnswers | Fault::LoseRequests => return self.proxy.befall(fault),
-        }
-        true
+        self.behind.befall(fault)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     hosted::{About, GRACE, Hosted},
     postgres::Postgres,
+    process::Behind,
     proxy::Proxy,
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
@@ -28,12 +29,10 @@ use worldline_system::{
 
 struct Real {
     hosted: Hosted,
-    server: Postgres,
-    proxy: Proxy,
+    behind: Behind<Postgres>,
     /// Around the proxy.
     url: String,
     callers: Vec<Ledger>,
-    killed: bool,
 }
 
 impl Real {
@@ -48,7 +47,7 @@ impl Real {
             let caller = || Ledger::new(Config::new(&behind).unwrap(), hosted.inbox.clone(), Readiness::default());
             (0..CALLERS).map(|_| caller()).collect()
         });
-        Self { hosted, server, proxy, url, callers, killed: false }
+        Self { hosted, behind: Behind::new(server, proxy), url, callers }
     }
 }
 
@@ -59,7 +58,7 @@ async fn sql(url: &str, statements: &str) {
 
 impl Drop for Real {
     fn drop(&mut self) {
-        self.server.go_on();
+        self.behind.server.go_on();
         self.callers.iter().for_each(|ledger| self.hosted.runtime.block_on(ledger.close()));
     }
 }
@@ -121,22 +120,7 @@ impl Service<Door> for Real {
     }
 
     fn fault(&mut self, fault: Fault) -> bool {
-        match fault {
-            Fault::Kill => {
-                self.server.kill();
-                self.killed = true;
-            }
-            Fault::Stop => self.server.stop(),
-            Fault::Heal => {
-                if std::mem::take(&mut self.killed) {
-                    self.server.start_again();
-                }
-                self.server.go_on();
-                self.proxy.befall(fault);
-            }
-            Fault::Cut | Fault::LoseAnswers | Fault::LoseRequests => return self.proxy.befall(fault),
-        }
-        true
+        self.behind.befall(fault)
     }
 }
 

@@ -18,6 +18,7 @@ mod network;
 #[allow(dead_code, reason = "the network's own tests use the rest")]
 mod node;
 mod postgres;
+mod process;
 mod proxy;
 #[path = "../../src/cache/tests/valkey.rs"]
 mod valkey;

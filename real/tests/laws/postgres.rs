@@ -46,7 +46,7 @@ impl Postgres {
     }
 
     /// On the same port, with the same data.
-    pub fn start_again(&mut self) {
+    pub fn restart(&mut self) {
         let environment = services(&["start", "--dir", &self.folder, "--only", "postgres"]);
         self.pid = value(&environment, "WORLDLINE_TEST_POSTGRES_PID").parse().expect("a number");
     }
