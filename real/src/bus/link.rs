@@ -6,11 +6,12 @@
 
 use super::{
     Config, Endpoint,
+    publishes::Publishes,
     stream::{self, Problem},
 };
-use crate::{entropy, ready::Readiness};
+use crate::{Inbox, entropy, ready::Readiness};
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr,
+    Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, Subscriber,
     connection::State,
     jetstream::context::{Context, ContextBuilder},
 };
@@ -27,7 +28,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use worldline_system::{backoff::Backoff, doors::entropy::Entropy, knobs::Retry};
+use worldline_system::{backoff::Backoff, doors::entropy::Entropy, knobs::Retry, limits};
 
 /// How long a server may take to let us in, and what is asked may wait for a connection.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);
@@ -35,12 +36,13 @@ pub(super) const CONNECT: Duration = Duration::from_secs(1);
 const PROBE: Duration = Duration::from_secs(2);
 /// How often a server is pinged, and the stream is looked at. Three pings unanswered end the connection.
 const PULSE: Duration = Duration::from_secs(1);
-/// Requests of one connection that were never answered before it is replaced: the client keeps a slot for each.
-const UNANSWERED: u32 = 1_024;
+/// What may stay unanswered on one connection before it is replaced: the client keeps a slot for some of it.
+pub(super) const UNANSWERED: u32 = 1_024;
 /// Commands that wait for the connection's task.
-const COMMANDS: usize = 2_048;
-/// Messages of one subscription that nobody has taken: above the credits of a consumer.
-const UNTAKEN: usize = 1_024;
+const COMMANDS: usize = 2 * limits::OPERATIONS_IN_FLIGHT;
+/// Messages of one subscription that nobody has taken: as many as can be asked for, of either kind.
+const UNTAKEN: usize = limits::OPERATIONS_IN_FLIGHT;
+const _: () = assert!(UNTAKEN > limits::BUS_CREDITS);
 /// The first version of NATS that has all that is used.
 const VERSION_MIN: (u32, u32) = (2, 10);
 /// What a process does without when it has no bus.
@@ -56,10 +58,17 @@ pub(super) struct Line {
     pub serves: AtomicBool,
     /// The connection is gone, or given up.
     over: Arc<watch::Sender<bool>>,
-    unanswered: AtomicU32,
+    pub unanswered: AtomicU32,
+    pub publishes: Publishes,
 }
 
 impl Line {
+    /// It is used no more.
+    fn end(&self) {
+        self.over.send_replace(true);
+        self.publishes.end();
+    }
+
     /// Returns once the connection is gone.
     pub async fn gone(&self) {
         let mut over = self.over.subscribe();
@@ -79,6 +88,7 @@ impl Link {
     /// A link, and what keeps it until `closing` says so.
     pub fn new(
         config: Config,
+        inbox: Inbox,
         ready: Readiness,
         mut closing: watch::Receiver<bool>,
     ) -> (Self, impl Future<Output = ()> + Send) {
@@ -86,7 +96,7 @@ impl Link {
         let (suspects, suspected) = mpsc::channel(1);
         let addresses: Vec<String> = config.endpoints.iter().map(Endpoint::to_string).collect();
         ready.degraded(NEED, format!("not yet connected to NATS at {}", addresses.join(", ")));
-        let keeper = Keeper { config, ready, lines: lines_sender.clone(), suspected, number: 0 };
+        let keeper = Keeper { config, inbox, ready, lines: lines_sender.clone(), suspected, number: 0 };
         let task = async move {
             tokio::select! {
                 biased;
@@ -95,7 +105,7 @@ impl Link {
             }
             // The connection ends with whoever holds it last.
             if let Some(line) = lines_sender.send_replace(None) {
-                line.over.send_replace(true);
+                line.end();
             }
         };
         (Self { lines, suspects }, task)
@@ -106,10 +116,15 @@ impl Link {
         Self { lines: watch::channel(None).1, suspects: mpsc::channel(1).0 }
     }
 
+    /// The connection, if there is one.
+    pub fn present(&self) -> Option<Arc<Line>> {
+        self.lines.borrow().clone()
+    }
+
     /// The connection, as soon as there is one; `None` if there is none by then.
     pub async fn line(&self, by: Instant) -> Option<Arc<Line>> {
-        if let Some(line) = self.lines.borrow().as_ref() {
-            return Some(line.clone());
+        if let Some(line) = self.present() {
+            return Some(line);
         }
         let mut lines = self.lines.clone();
         let some = lines.wait_for(Option::is_some);
@@ -128,6 +143,7 @@ impl Link {
 /// Keeps the connection.
 struct Keeper {
     config: Config,
+    inbox: Inbox,
     ready: Readiness,
     lines: watch::Sender<Option<Arc<Line>>>,
     suspected: mpsc::Receiver<u64>,
@@ -145,15 +161,24 @@ impl Keeper {
         };
         loop {
             let endpoint = &self.config.endpoints[at];
-            let problem = match connect(endpoint, self.number + 1).await {
+            let problem = match connect(endpoint, self.number + 1, &self.inbox).await {
                 Err(problem) => problem,
-                Ok(line) => {
+                Ok((line, acknowledgements)) => {
                     self.number = line.number;
                     let line = Arc::new(line);
                     tracing::info!(server = %endpoint, "connected to NATS");
-                    let (problem, served) = self.tend(at, &line).await;
+                    let unheard = format!("NATS at {endpoint} does not acknowledge what is published");
+                    let mut served = true;
+                    let problem = tokio::select! {
+                        biased;
+                        () = line.publishes.attend(&line, acknowledgements) => unheard,
+                        (problem, last) = self.tend(at, &line) => {
+                            served = last;
+                            problem
+                        }
+                    };
                     self.lines.send_replace(None);
-                    line.over.send_replace(true);
+                    line.end();
                     if served {
                         backoff.reset();
                         problems.fill(None);
@@ -234,7 +259,7 @@ fn without_jetstream(endpoint: &Endpoint) -> String {
 }
 
 /// Connects to a server and makes sure that it is NATS with JetStream.
-async fn connect(endpoint: &Endpoint, number: u64) -> Result<Line, String> {
+async fn connect(endpoint: &Endpoint, number: u64, inbox: &Inbox) -> Result<(Line, Subscriber), String> {
     let over = Arc::new(watch::channel(false).0);
     let tell = over.clone();
     let options = ConnectOptions::new()
@@ -288,7 +313,10 @@ async fn connect(endpoint: &Endpoint, number: u64) -> Result<Line, String> {
     }
     let context = ContextBuilder::new().timeout(PROBE).max_ack_inflight(1).build(client.clone());
     let (serves, unanswered) = (AtomicBool::new(false), AtomicU32::new(0));
-    Ok(Line { number, client, context, serves, over, unanswered })
+    let (publishes, acknowledgements) = Publishes::new(&client, inbox.clone())
+        .await
+        .map_err(|error| format!("NATS at {endpoint} answers, but lets nobody subscribe: {error}"))?;
+    Ok((Line { number, client, context, serves, over, unanswered, publishes }, acknowledgements))
 }
 
 fn silent(endpoint: &Endpoint) -> String {

@@ -15,6 +15,7 @@
 mod config;
 mod consumers;
 mod link;
+mod publishes;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,10 @@ pub use config::{Config, Endpoint};
 pub use stream::NAME as STREAM;
 
 use crate::{Inbox, clock, ready::Readiness};
-use async_nats::{HeaderMap, Request, RequestErrorKind};
+use bytes::Bytes;
 use consumers::Consumers;
 use link::{CONNECT, Link};
+use publishes::{Asker, Publish};
 use std::{
     fmt,
     pin::Pin,
@@ -47,7 +49,7 @@ use worldline_system::{
     Outcome, Refusal,
     doors::{
         Asked, Event,
-        bus::{self, Answer, Ask, MessageId, Published, StreamSequence, Subject, Submission},
+        bus::{self, Answer, Ask, Submission},
     },
     limits,
     outcome::End,
@@ -94,7 +96,7 @@ impl Bus {
     #[must_use]
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
         let (closing, closed) = watch::channel(false);
-        let (link, keep) = Link::new(config, ready, closed);
+        let (link, keep) = Link::new(config, inbox.clone(), ready, closed);
         let keeper = Some(Handle::current().spawn(keep));
         Self::with(inbox, link, closing, keeper)
     }
@@ -141,18 +143,29 @@ impl Bus {
         let Ok(permit) = self.0.in_flight.clone().try_acquire_owned() else { return refused(Refusal::Busy) };
         let by = Instant::now() + clock::until(deadline).saturating_sub(MARGIN);
         let shared = self.0.clone();
-        if let Submission::Consume { durable, start } = submission {
-            let Some(stop) = self.0.consumers.begin(op) else { return refused(Refusal::Busy) };
-            self.0.runtime.spawn(async move {
-                consumers::run(&shared, op, by, durable, start, stop).await;
-                drop(permit);
-            });
-        } else {
-            self.0.runtime.spawn(async move {
-                let answer = shared.perform(by, submission).await;
-                shared.answer(op, answer);
-                drop((permit, asked));
-            });
+        match submission {
+            Submission::Publish { subject, message, after, payload } => {
+                let publish = Publish { subject, message, after, payload: Bytes::copy_from_slice(&payload) };
+                let asker = Asker { op, by, _held: (permit, asked) };
+                match self.0.link.present() {
+                    Some(line) => line.publishes.send(&line, publish, asker),
+                    None => drop(self.0.runtime.spawn(async move { shared.publish_later(publish, asker).await })),
+                }
+            }
+            Submission::Consume { durable, start } => {
+                let Some(stop) = self.0.consumers.begin(op) else { return refused(Refusal::Busy) };
+                self.0.runtime.spawn(async move {
+                    consumers::run(&shared, op, by, durable, start, stop).await;
+                    drop(permit);
+                });
+            }
+            submission => {
+                self.0.runtime.spawn(async move {
+                    let answer = shared.perform(by, submission).await;
+                    shared.answer(op, answer);
+                    drop((permit, asked));
+                });
+            }
         }
     }
 
@@ -198,55 +211,25 @@ impl Shared {
 
     async fn perform(&self, by: Instant, submission: Submission) -> Answer {
         match submission {
-            Submission::Publish { subject, message, after, payload } => {
-                let published = self.publish(by, subject, message, after, &payload).await;
-                Answer::Published(published.map_or_else(Outcome::from, Outcome::Done))
-            }
             Submission::Acknowledge { consumer, through } => {
                 Answer::Acknowledged(self.acknowledge(by, consumer, through).await)
             }
             Submission::Reject { consumer, sequence } => Answer::Rejected(self.reject(by, consumer, sequence).await),
-            Submission::Consume { .. } | Submission::Close(_) => {
-                unreachable!("a consumer has a task of its own, and its end is answered at once")
+            Submission::Publish { .. } | Submission::Consume { .. } | Submission::Close(_) => {
+                unreachable!("a consumer has a task of its own; the others need none")
             }
         }
     }
 
-    async fn publish(
-        &self,
-        by: Instant,
-        subject: Subject,
-        message: MessageId,
-        after: Option<StreamSequence>,
-        payload: &[u8],
-    ) -> Result<Published, End> {
-        let found_by = by.min(Instant::now() + CONNECT);
-        let line = self.link.line(found_by).await.filter(|_| Instant::now() < by);
-        let line = line.ok_or(End::Refused(Refusal::Unreachable))?;
-        if !line.serves.load(Ordering::Relaxed) {
-            return Err(End::Refused(Refusal::NotServing));
-        }
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", message.to_string());
-        headers.insert("Nats-Expected-Stream", stream::NAME);
-        if let Some(after) = after {
-            headers.insert("Nats-Expected-Last-Subject-Sequence", after.to_string());
-        }
-        let request = Request::new().headers(headers).payload(payload.to_vec().into());
-        tokio::select! {
-            biased;
-            answered = timeout_at(by, line.client.send_request(subject.to_string(), request)) => match answered {
-                Ok(Ok(answer)) => verdict::published(&answer),
-                Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
-                    Err(End::Refused(Refusal::NoStream))
-                }
-                Ok(Err(_)) => Err(End::Unknown),
-                Err(_) => {
-                    self.link.unanswered(&line);
-                    Err(End::Unknown)
-                }
-            },
-            () = line.gone() => Err(End::Unknown),
+    /// Publishes as soon as there is a connection.
+    async fn publish_later(&self, publish: Publish, asker: Asker) {
+        let found_by = asker.by.min(Instant::now() + CONNECT);
+        match self.link.line(found_by).await {
+            Some(line) => line.publishes.send(&line, publish, asker),
+            None => {
+                let refused = Outcome::Refused(Refusal::Unreachable);
+                self.answer(asker.op, Answer::Published(refused));
+            }
         }
     }
 }

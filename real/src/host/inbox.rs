@@ -96,6 +96,11 @@ impl Inbox {
         self.push(Item::Answer(op, event));
     }
 
+    /// Answers that came at once, as [`Inbox::answer`] takes them.
+    pub fn answer_all(&self, answers: impl Iterator<Item = (OpId, Event)>) {
+        self.push_all(answers.map(|(op, event)| Item::Answer(op, event)));
+    }
+
     /// What has a slot of its own: that a connection was accepted or has ended, that a watch has a gap, that the process shall
     /// stop. The caller sees to it that there is a bounded number of these.
     pub fn reserved(&self, event: Event) {
