@@ -2,7 +2,7 @@
 
 use super::{Certificates, LOST, MESSAGE_BYTES, Round, Stopwatch};
 use quinn::{
-    ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig,
+    ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig, TransportConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls::{
@@ -24,6 +24,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 use worldline_proto::server::{AttachReply, AttachRequest};
+use worldline_real::network::KEEP_ALIVE;
 
 /// Client and server of plain tonic, with certificates on both sides.
 pub struct Tonic<'a> {
@@ -176,7 +177,11 @@ impl<'a> Quinn<'a> {
                 }
             }
             let endpoint = Endpoint::client(any).expect("a free port");
-            let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).expect("TLS 1.3")));
+            let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).expect("TLS 1.3")));
+            // It waits its turn for longer than quinn keeps a silent connection.
+            let mut transport = TransportConfig::default();
+            transport.keep_alive_interval(Some(KEEP_ALIVE));
+            config.transport_config(Arc::new(transport));
             let address = server.local_addr().expect("bound");
             let connecting = endpoint.connect_with(config, address, "n1.worldline").expect("a name");
             let connection = connecting.await.expect("listens");

@@ -291,10 +291,13 @@ async fn write(shared: Arc<Shared>, entry: Arc<Entry>, class: StreamClass, done:
     drop(done);
 }
 
-/// Sends what waits of a connection's datagrams, until none will come.
+/// Sends what waits of a connection's datagrams, until none will come. What is to be sent comes in bursts: it takes them once
+/// more has had the time to gather.
 async fn write_datagrams(shared: Arc<Shared>, entry: Arc<Entry>) {
     let mut taken = Gathered::default();
-    while poll_fn(|context| lock(&entry.datagrams).poll_take(context, &mut taken)).await.is_some() {
+    while poll_fn(|context| lock(&entry.datagrams).poll_waiting(context)).await.is_some() {
+        yield_now().await;
+        lock(&entry.datagrams).take(&mut taken);
         while let Some(datagram) = taken.pop() {
             match entry.connection.send_datagram(datagram) {
                 Ok(()) => {}
@@ -302,6 +305,5 @@ async fn write_datagrams(shared: Arc<Shared>, entry: Arc<Entry>) {
                 Err(_) => shared.counters.add(Count::Unsendable),
             }
         }
-        yield_now().await;
     }
 }

@@ -1,8 +1,9 @@
 //! What a role has sent and a task has not written yet: a lane for each class of a connection, and one for its datagrams.
 //!
 //! * The role's thread only puts down: it never meets the locks under which quinn seals and sends packets.
-//! * A writer is woken when it has nothing to do, once, and takes what has gathered meanwhile. It lets the packets leave and
-//!   looks again before it rests: the more there is to send, the more goes into a packet, and the fewer are the wake-ups.
+//! * A writer is woken when it has nothing to do, once, and takes what has gathered meanwhile. That of a class lets the packets
+//!   leave and looks again before it rests; that of datagrams lets others run before it takes: the more there is to send, the
+//!   more goes into a packet, and the fewer are the wake-ups.
 //! * A class holds [`limits::STREAM_BACKLOG`] frames, and beside them its writer holds one piece of them.
 
 use super::frames::Dialect;
@@ -137,13 +138,14 @@ impl Datagrams {
         (full, self.writer.idle.take())
     }
 
-    /// All that wait, in exchange for what is done with; `None` when none will come.
-    pub fn poll_take(&mut self, context: &Context<'_>, done: &mut Gathered) -> Poll<Option<()>> {
-        if self.waiting.lengths.is_empty() {
-            return self.writer.wait(context);
-        }
+    /// Ready when there are some; `None` when none will come.
+    pub fn poll_waiting(&mut self, context: &Context<'_>) -> Poll<Option<()>> {
+        if self.waiting.lengths.is_empty() { self.writer.wait(context) } else { Poll::Ready(Some(())) }
+    }
+
+    /// Takes all that wait, in exchange for what is done with.
+    pub fn take(&mut self, done: &mut Gathered) {
         std::mem::swap(&mut self.waiting, done);
-        Poll::Ready(Some(()))
     }
 }
 
@@ -199,11 +201,13 @@ mod tests {
             assert_eq!(displaced, n == DATAGRAMS);
         }
         let mut taken = Gathered::default();
-        assert!(lane.poll_take(&Context::from_waker(Waker::noop()), &mut taken).is_ready());
+        let poll = |lane: &mut Datagrams| lane.poll_waiting(&Context::from_waker(Waker::noop()));
+        assert!(poll(&mut lane).is_ready());
+        lane.take(&mut taken);
         for n in 1..=DATAGRAMS {
             assert_eq!(taken.pop().as_deref(), Some(&datagram(n)[..]), "{n}");
         }
         assert!(taken.pop().is_none());
-        assert!(lane.poll_take(&Context::from_waker(Waker::noop()), &mut taken).is_pending());
+        assert!(poll(&mut lane).is_pending());
     }
 }
