@@ -2,7 +2,8 @@
 //!
 //! A role's thread ([`host`]) takes events out of its [`Inbox`] and hands what the role submits to the adapters of its doors:
 //! [`network`] (quinn and tonic), [`directory`] (etcd), [`ledger`] (PostgreSQL), [`cache`] (redis). Each door has the same file name as in
-//! `sim/`. Adapters are tasks on tokio: they turn a submission into a call and what comes of it into an event.
+//! `sim/`. Adapters are tasks on tokio: they turn a submission into a call and what comes of it into an event. What they use of the
+//! machine beside that, its clocks and sockets, is in [`machine`].
 //!
 //! Invariants:
 //! * Every operation is answered once, at the latest at its deadline; its answer's slot is reserved when it is submitted.
@@ -23,6 +24,7 @@ pub mod history;
 pub mod hooks;
 pub mod host;
 pub mod ledger;
+pub mod machine;
 pub mod network;
 pub mod ready;
 pub mod server;

@@ -32,6 +32,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "worldline-real",
         ],
     ),
+    // The adapters on simulated machines, held to the laws.
+    (
+        "worldline-simulated",
+        &["worldline-proto", "worldline-system", "worldline-laws", "worldline-sim", "worldline-real"],
+    ),
 ];
 
 /// What the tests of these crates link besides: the laws, and nothing that is not a test may.

@@ -11,7 +11,10 @@
 //! etcd nothing (a serializable read of one key) is what shows that it lives.
 
 use super::{Config, Endpoint, codec, verdict, wire};
-use crate::{entropy, ready::Readiness};
+use crate::{
+    machine::{Machine, Stream},
+    ready::Readiness,
+};
 use etcd_client::{Channel, Client, ConnectOptions, Error, GetOptions, KvClient, LeaseClient, WatchClient};
 use std::{
     io,
@@ -19,7 +22,6 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{TcpStream, lookup_host},
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -89,6 +91,7 @@ pub(super) struct Link {
 impl Link {
     /// A link, and what keeps it until `closing` says so.
     pub fn new(
+        machine: Arc<dyn Machine>,
         config: Config,
         ready: Readiness,
         mut closing: watch::Receiver<bool>,
@@ -97,8 +100,8 @@ impl Link {
         let (suspects, suspected) = mpsc::channel(1);
         let addresses: Vec<String> = config.endpoints.iter().map(Endpoint::to_string).collect();
         ready.missing(NEED, format!("not yet connected to etcd at {}", addresses.join(", ")));
-        let entropy = entropy::fresh().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
-        let keeper = Keeper { config, ready, lines: lines_sender, suspected, number: 0, tries: 0, entropy };
+        let entropy = machine.entropy().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
+        let keeper = Keeper { machine, config, ready, lines: lines_sender, suspected, number: 0, tries: 0, entropy };
         let task = async move {
             tokio::select! {
                 biased;
@@ -125,6 +128,7 @@ impl Link {
 
 /// Keeps the connection.
 struct Keeper {
+    machine: Arc<dyn Machine>,
     config: Config,
     ready: Readiness,
     lines: watch::Sender<Option<Arc<Line>>>,
@@ -191,7 +195,7 @@ impl Keeper {
 
     async fn connect(&mut self, at: usize) -> Result<(Line, wire::Ends), String> {
         self.tries = self.tries.wrapping_add(1);
-        connect(&self.config.endpoints[at], self.number + 1, self.tries).await
+        connect(&*self.machine, &self.config.endpoints[at], self.number + 1, self.tries).await
     }
 
     /// Another connection to the same address, if it serves where the present one does not.
@@ -293,22 +297,28 @@ async fn probe(line: &Line) -> Result<(), String> {
 }
 
 /// Opens a connection to whoever stands behind an address. A name may stand for several: each try begins with another.
-async fn dial(endpoint: &Endpoint, tries: usize) -> io::Result<TcpStream> {
-    let mut addresses: Vec<_> = lookup_host((endpoint.host.as_str(), endpoint.port)).await?.collect();
+async fn dial(machine: &dyn Machine, endpoint: &Endpoint, tries: usize) -> io::Result<Box<dyn Stream>> {
+    let mut addresses = machine.lookup(endpoint.host.clone(), endpoint.port).await?;
     let first = tries.checked_rem(addresses.len()).unwrap_or(0);
     addresses.rotate_left(first);
-    TcpStream::connect(&addresses[..]).await
+    let stream = machine.connect(addresses).await?;
+    stream.prompt()?;
+    Ok(stream)
 }
 
 /// Connects to a member, behind so many tries, and makes sure that it is etcd.
-pub(super) async fn connect(endpoint: &Endpoint, number: u64, tries: usize) -> Result<(Line, wire::Ends), String> {
+pub(super) async fn connect(
+    machine: &dyn Machine,
+    endpoint: &Endpoint,
+    number: u64,
+    tries: usize,
+) -> Result<(Line, wire::Ends), String> {
     let nobody = |problem: String| format!("nobody answers at {endpoint}, where etcd should: {problem}");
-    let stream = match timeout(CONNECT, dial(endpoint, tries)).await {
+    let stream = match timeout(CONNECT, dial(machine, endpoint, tries)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(nobody(error.to_string())),
         Err(_) => return Err(nobody(format!("no connection within {} s", CONNECT.as_secs()))),
     };
-    stream.set_nodelay(true).map_err(|error| nobody(error.to_string()))?;
     let (wire, ends) = wire::Wire::new(stream);
     let opened = async {
         let transport = tonic::transport::Endpoint::from_shared(format!("http://{endpoint}"))?

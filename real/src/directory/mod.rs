@@ -27,7 +27,11 @@ mod wire;
 pub use config::{Config, Endpoint};
 pub use owner::{Owner, WhoOwnsError, who_owns};
 
-use crate::{Inbox, clock, ready::Readiness};
+use crate::{
+    Inbox,
+    machine::{self, Machine},
+    ready::Readiness,
+};
 use leases::Leases;
 use link::Link;
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
@@ -72,6 +76,7 @@ impl fmt::Debug for Directory {
 }
 
 struct Shared {
+    machine: Arc<dyn Machine>,
     inbox: Inbox,
     runtime: Handle,
     link: Link,
@@ -94,11 +99,18 @@ impl Directory {
     /// etcd serves a linearizable read, and again whenever it does not.
     #[must_use]
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
+        Self::on(machine::own(), config, inbox, ready)
+    }
+
+    /// As [`Directory::new`], on this machine.
+    #[must_use]
+    pub fn on(machine: Arc<dyn Machine>, config: Config, inbox: Inbox, ready: Readiness) -> Self {
         let (closing, closed) = news::channel(false);
-        let (link, keep) = Link::new(config, ready, closed);
+        let (link, keep) = Link::new(machine.clone(), config, ready, closed);
         let runtime = Handle::current();
         let keeper = Mutex::new(Some(runtime.spawn(keep)));
         Self(Arc::new(Shared {
+            machine,
             inbox,
             runtime,
             link,
@@ -132,7 +144,7 @@ impl Directory {
         let Ok(permit) = self.0.in_flight.clone().try_acquire_owned() else {
             return self.0.answer(op, ask.ended(End::Refused(Refusal::Busy)));
         };
-        let deadline = Deadline::new(deadline);
+        let deadline = Deadline::new(&*self.0.machine, deadline);
         let shared = self.0.clone();
         if let Submission::Watch { family, from } = submission {
             let Some(stop) = self.0.watches.begin(op) else {
@@ -180,13 +192,13 @@ struct Deadline {
 }
 
 impl Deadline {
-    fn new(at: time::Instant) -> Self {
-        Self { by: Instant::now() + clock::until(at).saturating_sub(MARGIN), at }
+    fn new(machine: &dyn Machine, at: time::Instant) -> Self {
+        Self { by: Instant::now() + machine.until(at).saturating_sub(MARGIN), at }
     }
 
     /// Whether nothing may leave any more.
-    fn is_over(self) -> bool {
-        Instant::now() >= self.by || clock::until(self.at) <= MARGIN
+    fn is_over(self, machine: &dyn Machine) -> bool {
+        Instant::now() >= self.by || machine.until(self.at) <= MARGIN
     }
 }
 
@@ -205,7 +217,8 @@ impl Shared {
         let Ok(Ok(_call)) = timeout_at(by, self.calls.acquire()).await else { return unreachable() };
         let mut behind = 0;
         loop {
-            let Some(line) = self.link.line(behind, found_by).await.filter(|_| !deadline.is_over()) else {
+            let Some(line) = self.link.line(behind, found_by).await.filter(|_| !deadline.is_over(&*self.machine))
+            else {
                 return unreachable();
             };
             let verdict = match timeout_at(by, calls::call(&line, &self.leases, submission)).await {

@@ -5,6 +5,7 @@ use super::{
     codec::{self, Unreadable},
     link, verdict,
 };
+use crate::machine;
 use etcd_client::{Error, GetOptions};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -56,7 +57,7 @@ pub fn who_owns(config: Config, entity: EntityId) -> Boxed<Result<Owner, WhoOwns
 }
 
 async fn ask(endpoint: &Endpoint, entity: EntityId) -> Result<Owner, WhoOwnsError> {
-    let (line, _ends) = link::connect(endpoint, 1, 0).await.map_err(WhoOwnsError::Unreachable)?;
+    let (line, _ends) = link::connect(&machine::Own, endpoint, 1, 0).await.map_err(WhoOwnsError::Unreachable)?;
     let refused = |error: Error| {
         WhoOwnsError::Unreachable(format!("etcd at {endpoint} serves no read: {}", verdict::in_words(&error)))
     };

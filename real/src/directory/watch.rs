@@ -190,7 +190,7 @@ async fn begin(shared: &Shared, deadline: Deadline, family: Family, from: Revisi
     let found_by = by.min(Instant::now() + super::link::CONNECT);
     let mut behind = 0;
     loop {
-        let line = shared.link.line(behind, found_by).await.filter(|_| !deadline.is_over());
+        let line = shared.link.line(behind, found_by).await.filter(|_| !deadline.is_over(&*shared.machine));
         let line = line.ok_or(End::Refused(Refusal::Unreachable))?;
         let number = line.number;
         match timeout_at(by, establish(line, family, from, None)).await {

@@ -5,6 +5,7 @@
 //! * The connection can be ended from outside; what waits on it ends with it.
 //! * Whoever holds [`Ends`] hears that it is gone, and how much has been heard on it.
 
+use crate::machine::Stream;
 use hyper_util::rt::TokioIo;
 use std::{
     future::{Ready, ready},
@@ -18,7 +19,6 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::oneshot,
 };
 use tonic::{ConnectError, codegen::Service, transport::Uri};
@@ -26,7 +26,7 @@ use tonic::{ConnectError, codegen::Service, transport::Uri};
 /// The connection, as the client's transport holds it.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     hung_up: oneshot::Receiver<()>,
     over: bool,
     heard_bytes: Arc<AtomicU64>,
@@ -46,7 +46,7 @@ pub(super) struct Ends {
 }
 
 impl Wire {
-    pub fn new(stream: TcpStream) -> (Self, Ends) {
+    pub fn new(stream: Box<dyn Stream>) -> (Self, Ends) {
         let (hang_up, hung_up) = oneshot::channel();
         let (gone_sender, gone) = oneshot::channel();
         let heard_bytes = Arc::new(AtomicU64::new(0));
@@ -54,7 +54,7 @@ impl Wire {
         (Self { stream, hung_up, over: false, heard_bytes, _gone: gone_sender }, ends)
     }
 
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut Box<dyn Stream>> {
         Pin::new(&mut self.get_mut().stream)
     }
 }

@@ -14,14 +14,19 @@ mod quic;
 mod tasks;
 pub mod tls;
 
-use crate::{Inbox, clock, ready::Readiness};
+use crate::{
+    Inbox, clock,
+    machine::{self, Listener, Machine},
+    ready::Readiness,
+};
 use calls::{Callers, Listening, Served};
 use counters::Counters;
 use quic::Quic;
-use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
+use quinn::AsyncUdpSocket;
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tasks::Tasks;
 use tls::Identity;
-use tokio::{net::TcpListener, runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch};
 use worldline_proto::NodeId;
 use worldline_system::{doors::network::Submission, limits};
 
@@ -131,21 +136,35 @@ impl Network {
     /// # Errors
     /// The address cannot be had; the certificate is not this node's.
     pub async fn bind(config: Config, inbox: Inbox, ready: Readiness) -> Result<Self, BindError> {
+        Self::bind_on(machine::own(), config, inbox, ready).await
+    }
+
+    /// As [`Network::bind`], on this machine.
+    ///
+    /// # Errors
+    /// As [`Network::bind`].
+    pub async fn bind_on(
+        machine: Arc<dyn Machine>,
+        config: Config,
+        inbox: Inbox,
+        ready: Readiness,
+    ) -> Result<Self, BindError> {
         if config.part != Part::Client && config.identity.node() != Some(config.node) {
             return Err(BindError::AnotherNode { node: config.node, certificate: config.identity.node() });
         }
-        let (udp, tcp) = take_address(&config).await?;
+        let (udp, tcp) = take_address(&*machine, &config).await?;
         let failed = |source| BindError::Listen { transport: "UDP", address: config.listen, source };
         let address = udp.local_addr().map_err(failed)?;
         let counters = Counters::default();
         let tasks = Tasks::new(Handle::current());
         let (closing, closed) = watch::channel(false);
-        let quic = Quic::start(&config, udp, inbox.clone(), counters.clone(), tasks.clone());
+        let quic = Quic::start(&*machine, &config, udp, inbox.clone(), counters.clone(), tasks.clone());
         let quic = quic.map_err(|error| match error {
             quic::StartError::Tls(error) => BindError::Tls(error),
             quic::StartError::Io(source) => failed(source),
         })?;
-        let callers = Callers::new(&config.identity, &config.peers, inbox.clone(), &counters, &tasks, &closed)?;
+        let callers =
+            Callers::new(machine, &config.identity, &config.peers, inbox.clone(), &counters, &tasks, &closed)?;
         let served = Served::new(inbox, counters.clone());
         if let Some(listener) = tcp {
             let listening = Listening {
@@ -205,7 +224,10 @@ impl Network {
 }
 
 /// One port for both transports. A client needs none that anybody could know.
-async fn take_address(config: &Config) -> Result<(std::net::UdpSocket, Option<TcpListener>), BindError> {
+async fn take_address(
+    machine: &dyn Machine,
+    config: &Config,
+) -> Result<(Arc<dyn AsyncUdpSocket>, Option<Box<dyn Listener>>), BindError> {
     let failed = |transport, address| move |source| BindError::Listen { transport, address, source };
     let mut attempts = PORT_ATTEMPTS;
     loop {
@@ -213,12 +235,12 @@ async fn take_address(config: &Config) -> Result<(std::net::UdpSocket, Option<Tc
         let tcp = if config.part == Part::Client {
             None
         } else {
-            let listener = TcpListener::bind(address).await.map_err(failed("TCP", address))?;
+            let listener = machine.listen(address).await.map_err(failed("TCP", address))?;
             address = listener.local_addr().map_err(failed("TCP", address))?;
             Some(listener)
         };
         attempts -= 1;
-        match std::net::UdpSocket::bind(address) {
+        match machine.udp(address) {
             Ok(udp) => return Ok((udp, tcp)),
             // Another transport's free port may be taken on this one.
             Err(error) if config.listen.port() == 0 && attempts > 0 && error.kind() == io::ErrorKind::AddrInUse => {}

@@ -1,7 +1,10 @@
 //! What each submission comes to, and what refuses it.
 
 use super::{etcd::Etcd, *};
-use crate::directory::{Owner, who_owns};
+use crate::{
+    directory::{Owner, who_owns},
+    machine,
+};
 use std::collections::BTreeSet;
 use worldline_system::Refusal;
 
@@ -10,7 +13,7 @@ use worldline_system::Refusal;
 fn what_waited_while_the_machine_slept_does_not_leave_behind_its_deadline() {
     let etcd = Etcd::start(&[]);
     let mut caller = Caller::connected(&[etcd.url()]);
-    let mut slept = crate::directory::Deadline::new(clock::now() + PATIENCE);
+    let mut slept = crate::directory::Deadline::new(&machine::Own, clock::now() + PATIENCE);
     slept.at = clock::now();
     let submission = transaction(vec![], vec![put(boss(1), owned(1))]);
     let answer = caller.runtime.block_on(caller.directory.0.perform(slept, &submission));

@@ -8,7 +8,8 @@
 
 use super::{ALPN, CALL_WINDOW, CALLS_PER_CHANNEL, CHANNEL_WINDOW, codec::Raw, heard::Heard, refusal};
 use crate::{
-    Inbox, clock, entropy,
+    Inbox,
+    machine::{Machine, Stream},
     network::{
         ANSWER_MARGIN, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE,
         counters::{Count, Counters},
@@ -34,7 +35,6 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
     sync::{Semaphore, watch},
     time::{Instant, timeout, timeout_at},
 };
@@ -67,6 +67,7 @@ pub(in crate::network) struct Callers {
 }
 
 struct Channel {
+    machine: Arc<dyn Machine>,
     to: NodeId,
     address: SocketAddr,
     origin: http::Uri,
@@ -96,6 +97,7 @@ impl Callers {
     /// # Errors
     /// The identity cannot call.
     pub fn new(
+        machine: Arc<dyn Machine>,
         identity: &Identity,
         peers: &BTreeMap<NodeId, SocketAddr>,
         inbox: Inbox,
@@ -107,6 +109,7 @@ impl Callers {
         let channel = |(&to, &address): (&NodeId, &SocketAddr)| {
             let origin = http::Uri::builder().scheme("https").authority(tls::name_of(to)).path_and_query("/").build();
             let channel = Channel {
+                machine: Arc::clone(&machine),
                 to,
                 address,
                 origin: origin.expect("a node's name is an authority"),
@@ -151,12 +154,12 @@ impl Channel {
             tracing::error!(path, bytes = bytes.len(), "this call cannot be sent");
             return Outcome::Refused(Refusal::Malformed);
         }
-        let patience = clock::until(call.deadline).saturating_sub(ANSWER_MARGIN);
+        let patience = self.machine.until(call.deadline).saturating_sub(ANSWER_MARGIN);
         let deadline = Instant::now() + patience;
         for _ in 0..ATTEMPTS {
             let Ok(Some(sender)) = timeout_at(deadline, self.sender()).await else { break };
             // A channel was at hand, or the machine has slept.
-            if clock::until(call.deadline) <= ANSWER_MARGIN {
+            if self.machine.until(call.deadline) <= ANSWER_MARGIN {
                 break;
             }
             promise.change(Event::Answered { op: call.op, outcome: Box::new(Outcome::Unknown) });
@@ -182,7 +185,7 @@ impl Channel {
         let once = Once { sender, unsent: Arc::clone(&unsent) };
         let mut grpc = Grpc::with_origin(once, self.origin.clone()).max_decoding_message_size(limits::CALL_BYTES);
         let mut request = tonic::Request::new(bytes);
-        request.set_timeout(clock::until(deadline).saturating_sub(ANSWER_MARGIN));
+        request.set_timeout(self.machine.until(deadline).saturating_sub(ANSWER_MARGIN));
         let status = match grpc.unary(request, http::uri::PathAndQuery::from_static(path), Raw).await {
             Ok(response) => {
                 let reply = Reply::decode(path, response.get_ref());
@@ -244,11 +247,11 @@ impl Channel {
         let channel = Arc::clone(self);
         let spawned = self.tasks.spawn(async move {
             let stood = channel.stand().await;
-            let next = if stood { State::Idle } else { State::failed(failures) };
+            let next = if stood { State::Idle } else { channel.failed(failures) };
             channel.state.send_replace(next);
         });
         if spawned.is_none() {
-            self.state.send_replace(State::failed(failures));
+            self.state.send_replace(self.failed(failures));
         }
     }
 
@@ -269,6 +272,7 @@ impl Channel {
         self.state.send_replace(State::Open(requests));
         let mut closing = self.closing.clone();
         let ended = tokio::select! {
+            biased;
             ended = connection => ended,
             // Nobody needs another.
             _ = closing.wait_for(|closing| *closing) => return false,
@@ -283,9 +287,22 @@ impl Channel {
         stood
     }
 
+    /// It did not come to stand, after so many failures.
+    fn failed(&self, failures: u32) -> State {
+        State::Failed { until: Instant::now() + self.pause(failures), failures: failures.saturating_add(1) }
+    }
+
+    /// The pause after so many failures and one more: doubled each time, with jitter down to its half.
+    fn pause(&self, failures: u32) -> Duration {
+        let longest = RETRY_MIN.saturating_mul(1 << failures.min(8)).min(RETRY_MAX);
+        let half = longest / 2;
+        let drawn = self.machine.entropy().map_or(0, |mut entropy| entropy.below(half.as_nanos() as u64));
+        half + Duration::from_nanos(drawn)
+    }
+
     async fn connect(&self, heard: &Arc<AtomicBool>) -> io::Result<(SendRequest<Body>, Connection)> {
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
+        let stream = self.machine.connect(vec![self.address]).await?;
+        stream.prompt()?;
         let stream = self.tls.connect(tls::server_name(self.to), stream).await?;
         let mut http = hyper::client::conn::http2::Builder::new(self.tasks.clone());
         http.timer(TokioTimer::new())
@@ -298,21 +315,7 @@ impl Channel {
     }
 }
 
-impl State {
-    fn failed(failures: u32) -> Self {
-        Self::Failed { until: Instant::now() + pause(failures), failures: failures.saturating_add(1) }
-    }
-}
-
-/// The pause after so many failures and one more: doubled each time, with jitter down to its half.
-fn pause(failures: u32) -> Duration {
-    let longest = RETRY_MIN.saturating_mul(1 << failures.min(8)).min(RETRY_MAX);
-    let half = longest / 2;
-    let drawn = entropy::fresh().map_or(0, |mut entropy| entropy.below(half.as_nanos() as u64));
-    half + Duration::from_nanos(drawn)
-}
-
-type Connection = hyper::client::conn::http2::Connection<TokioIo<Heard<TlsStream<TcpStream>>>, Body, Tasks>;
+type Connection = hyper::client::conn::http2::Connection<TokioIo<Heard<TlsStream<Box<dyn Stream>>>>, Body, Tasks>;
 
 /// Sends one request, and knows whether it left.
 struct Once {

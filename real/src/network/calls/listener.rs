@@ -8,6 +8,7 @@ use super::{
     server::{Caller, Served, Worker},
 };
 use crate::{
+    machine::{Listener, Stream},
     network::{
         HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE,
         counters::{Count, Counters},
@@ -27,7 +28,6 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{interval, timeout},
 };
@@ -80,11 +80,11 @@ struct Stay {
 ///
 /// # Errors
 /// The identity cannot serve.
-pub(in crate::network) fn listen(listener: TcpListener, what: Listening) -> Result<(), rustls::Error> {
+pub(in crate::network) fn listen(listener: Box<dyn Listener>, what: Listening) -> Result<(), rustls::Error> {
     listen_with(listener, what, STRANGERS_STAY)
 }
 
-fn listen_with(listener: TcpListener, what: Listening, stay: Stay) -> Result<(), rustls::Error> {
+fn listen_with(listener: Box<dyn Listener>, what: Listening, stay: Stay) -> Result<(), rustls::Error> {
     let acceptor = TlsAcceptor::from(Arc::new(what.identity.server(&[ALPN])?));
     let (reporter, health) = tonic_health::server::health_reporter();
     let descriptors = || {
@@ -120,6 +120,7 @@ async fn report_health(reporter: HealthReporter, ready: Readiness, mut closing: 
             reporter.set_service_status(service, status).await;
         }
         tokio::select! {
+            biased;
             _ = period.tick() => {}
             _ = closing.wait_for(|closing| *closing) => return,
         }
@@ -138,16 +139,17 @@ struct Door {
     stay: Stay,
 }
 
-async fn accept(listener: TcpListener, door: Arc<Door>) {
+async fn accept(listener: Box<dyn Listener>, door: Arc<Door>) {
     let mut closing = door.closing.clone();
     let mut half_open = HalfOpen::new(door.tasks.clone(), HALF_OPEN_MAX);
     loop {
         let accepted = tokio::select! {
+            biased;
             accepted = listener.accept() => accepted,
             _ = closing.wait_for(|closing| *closing) => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 let handshake = handshake(Arc::clone(&door), stream);
                 if half_open.begin(handshake) {
                     door.counters.add(Count::TcpEvicted);
@@ -162,9 +164,9 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
 }
 
 /// Completes TLS and reads the beginning of HTTP/2: only then has the other side shown that it will speak.
-async fn handshake(door: Arc<Door>, stream: TcpStream) {
+async fn handshake(door: Arc<Door>, stream: Box<dyn Stream>) {
     let complete = async {
-        stream.set_nodelay(true)?;
+        stream.prompt()?;
         let mut stream = door.acceptor.accept(stream).await?;
         let mut preface = [0; PREFACE.len()];
         stream.read_exact(&mut preface).await?;
@@ -190,7 +192,7 @@ async fn handshake(door: Arc<Door>, stream: TcpStream) {
     }
 }
 
-async fn serve(door: Arc<Door>, stream: TlsStream<TcpStream>, caller: Caller, place: OwnedSemaphorePermit) {
+async fn serve(door: Arc<Door>, stream: TlsStream<Box<dyn Stream>>, caller: Caller, place: OwnedSemaphorePermit) {
     let (asked, asks) = watch::channel(());
     let service = hyper::service::service_fn(|mut request: http::Request<hyper::body::Incoming>| {
         asked.send_replace(());
@@ -213,6 +215,7 @@ async fn serve(door: Arc<Door>, stream: TlsStream<TcpStream>, caller: Caller, pl
         }
     };
     let (ended, last_answers) = tokio::select! {
+        biased;
         ended = connection.as_mut() => (Some(ended), Duration::ZERO),
         _ = closing.wait_for(|closing| *closing) => (None, Duration::MAX),
         () = overstays => {
@@ -244,7 +247,7 @@ impl Stay {
 /// A stream whose preface was read, and is read again.
 struct Begun {
     read: usize,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Box<dyn Stream>>,
 }
 
 impl AsyncRead for Begun {
@@ -295,9 +298,10 @@ mod tests {
     use super::*;
     use crate::{
         Inbox,
+        machine::{Machine as _, Own},
         network::tls::{Authority, Holder},
     };
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::{io::AsyncWriteExt as _, net::TcpStream};
     use worldline_proto::NodeId;
 
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -344,7 +348,7 @@ mod tests {
             Stay { idle: Duration::from_millis(50), whole: LONG },
             Stay { idle: LONG, whole: Duration::from_millis(50) },
         ] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let listener = Own.listen("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
             let address = listener.local_addr().expect("bound");
             let (tasks, counters) = (Tasks::new(tokio::runtime::Handle::current()), Counters::default());
             let (_open, closing) = watch::channel(false);

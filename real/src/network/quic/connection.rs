@@ -260,6 +260,7 @@ async fn farewell(entry: &Entry) {
 /// What `future` comes to, unless the connection ends before.
 pub(super) async fn or_closed<T>(entry: &Entry, future: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
+        biased;
         _ = entry.connection.closed() => None,
         output = future => Some(output),
     }

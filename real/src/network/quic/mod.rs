@@ -27,18 +27,18 @@ use super::{
     tasks::Tasks,
     tls,
 };
-use crate::Inbox;
+use crate::{Inbox, machine::Machine};
 use addresses::{Addresses, Seat};
 use connection::Entry;
 use frames::Dialect;
 use leaving::Leaving;
-use quinn::{ClientConfig, ConnectionError, Endpoint, Incoming};
+use quinn::{AsyncUdpSocket, ClientConfig, ConnectionError, Endpoint, Incoming};
 use reason::{code, reason_of};
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasherDefault, Hasher},
     io,
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -128,8 +128,9 @@ pub(super) struct Quic {
 impl Quic {
     /// Begins to serve `socket`.
     pub fn start(
+        machine: &dyn Machine,
         config: &Config,
-        socket: UdpSocket,
+        socket: Arc<dyn AsyncUdpSocket>,
         inbox: Inbox,
         counters: Counters,
         tasks: Tasks,
@@ -141,8 +142,11 @@ impl Quic {
         };
         let client = transport::client(&config.identity, dialect)?;
         let server = if accepted.is_empty() { None } else { Some(transport::server(&config.identity, accepted)?) };
-        let runtime = Arc::new(runtime::Counted { tasks: tasks.clone(), counters: counters.clone() });
-        let endpoint = Endpoint::new(transport::endpoint(&config.identity), server, socket, runtime)?;
+        let mut own = transport::endpoint(&config.identity);
+        own.rng_seed(Some(seed(machine)?));
+        let socket = Arc::new(runtime::Socket { inner: socket, counters: counters.clone() });
+        let runtime = Arc::new(runtime::Counted { tasks: tasks.clone() });
+        let endpoint = Endpoint::new_with_abstract_socket(own, server, socket, runtime)?;
         let shared = Arc::new(Shared {
             inbox,
             counters,
@@ -269,6 +273,16 @@ impl Quic {
             drop(timeout(patience, endpoint.wait_idle()).await);
         }
     }
+}
+
+/// What quinn draws from: which packet numbers it skips, what a path must send back.
+fn seed(machine: &dyn Machine) -> io::Result<[u8; 32]> {
+    let mut entropy = machine.entropy()?;
+    let mut seed = [0; 32];
+    for piece in seed.chunks_exact_mut(8) {
+        piece.copy_from_slice(&entropy.bits().to_le_bytes());
+    }
+    Ok(seed)
 }
 
 /// Why QUIC cannot be served.

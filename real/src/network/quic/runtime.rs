@@ -25,7 +25,6 @@ const FIXED_BIT: u8 = 0x40;
 #[derive(Debug)]
 pub(super) struct Counted {
     pub tasks: Tasks,
-    pub counters: Counters,
 }
 
 impl Runtime for Counted {
@@ -38,8 +37,7 @@ impl Runtime for Counted {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        let inner = TokioRuntime.wrap_udp_socket(socket)?;
-        Ok(Arc::new(Socket { inner, counters: self.counters.clone() }))
+        TokioRuntime.wrap_udp_socket(socket)
     }
 
     fn now(&self) -> std::time::Instant {
@@ -48,9 +46,9 @@ impl Runtime for Counted {
 }
 
 #[derive(Debug)]
-struct Socket {
-    inner: Arc<dyn AsyncUdpSocket>,
-    counters: Counters,
+pub(super) struct Socket {
+    pub inner: Arc<dyn AsyncUdpSocket>,
+    pub counters: Counters,
 }
 
 impl AsyncUdpSocket for Socket {
