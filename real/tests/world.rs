@@ -145,6 +145,45 @@ async fn five_players_play_and_everything_that_they_do_is_acknowledged_and_agree
     cluster.stop().await;
 }
 
+#[tokio::test]
+async fn an_operator_sees_who_plays_near_a_place_and_nobody_of_them_once_they_have_left() {
+    let cluster = Cluster::start("near").await;
+    let (config, cache) = (cluster.world.config.as_str(), service("WORLDLINE_TEST_VALKEY"));
+    // The middle of Frankfurt's band, where characters begin.
+    let asks = ["near", "-32000000", "0", "--config", config, "--region", "frankfurt", "--cache", &cache, "--json"];
+    let mine = ["character-1", "character-2", "character-3"];
+    let near = async || {
+        let told = run(&asks, &[]).await;
+        told.says(0, &[]);
+        let all: Vec<Value> = serde_json::from_str(&told.stdout).expect("a list");
+        let distances: Vec<u64> = all.iter().map(|one| one["distance_mm"].as_u64().expect("a distance")).collect();
+        assert!(distances.is_sorted() && distances.iter().all(|&mm| mm <= 100_000), "{all:?}");
+        let mut names: Vec<String> =
+            all.iter().map(|one| one["character"].as_str().expect("a name").to_owned()).collect();
+        names.retain(|name| mine.contains(&name.as_str()));
+        names.sort();
+        names
+    };
+    let plays = ["bot", "--config", config, "--gateways", "7", "--character", "1", "--players", "3"];
+    let bot = Daemon::start(&plays, &[]);
+    let until = async |whom: &[&str]| {
+        let mut looks = interval(Duration::from_millis(200));
+        let seen = timeout(common::PATIENCE, async {
+            while near().await != whom {
+                looks.tick().await;
+            }
+        });
+        assert!(seen.await.is_ok(), "not {whom:?}, but {:?}", near().await);
+    };
+    until(&mine).await;
+    let here = ["near", "-32000000", "0", "--config", config, "--region", "frankfurt", "--cache", &cache];
+    let told = run(&here, &[]).await;
+    assert!(told.stdout.contains("character-2: ") && told.stdout.contains(" m away, at -3"), "{}", told.stdout);
+    bot.stop().await.says(0, &[]);
+    until(&[]).await;
+    cluster.stop().await;
+}
+
 /// What is read of every process of a world: with the process, name, labels and value.
 async fn scraped(cluster: &Cluster) -> Vec<(&'static str, prometheus_parse::Sample)> {
     let mut all = Vec::new();

@@ -267,6 +267,16 @@ async fn wrong_usage_says_what_would_be_right() {
     run(&["who-owns", "dragon-1"], &[("WORLDLINE_DIRECTORY", "http://127.0.0.1:1")])
         .await
         .says(64, &["`dragon-1`", "boss-1"]);
+    run(&["near", "64000001", "0"], &[]).await.says(
+        64,
+        &[
+            "flag X_MM Y_MM: found `64000001 0`, expected a place inside the world",
+            "no `world`",
+            "no `region`",
+            "no `cache`",
+        ],
+    );
+    run(&["near", "0", "-1", "--radius", "2000"], &[]).await.says(64, &["2000 is not in 1..=1000"]);
 }
 
 #[tokio::test]

@@ -219,6 +219,14 @@ async fn nobody_owns_what_was_never_claimed_and_a_missing_directory_is_named() {
 }
 
 #[tokio::test]
+async fn a_cache_that_cannot_be_asked_who_is_near_is_named() {
+    let world = World::new("near", &format!("http://{NOBODY}"), &format!("postgres://me@{NOBODY}/x"), &[]).await;
+    let cache = format!("redis://{NOBODY}");
+    let asks = ["near", "0", "0", "--config", &world.config, "--region", "virginia", "--cache", &cache];
+    run(&asks, &[]).await.says(69, &[NOBODY]);
+}
+
+#[tokio::test]
 async fn a_process_that_cannot_write_its_history_ends_and_says_so() {
     let world = World::new("history", &format!("http://{NOBODY}"), &format!("postgres://me@{NOBODY}/x"), &[]).await;
     let history = world.folder.text("history");

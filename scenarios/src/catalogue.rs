@@ -5,6 +5,7 @@ use crate::format::{self, Problems, Scenario};
 /// File names and texts, in the order of `worldline list`.
 pub const FILES: &[(&str, &str)] = &[
     ("swing", include_str!("../catalogue/swing.toml")),
+    ("speed-hack", include_str!("../catalogue/speed-hack.toml")),
     ("worker-crash", include_str!("../catalogue/worker-crash.toml")),
     ("zombie-paused", include_str!("../catalogue/zombie-paused.toml")),
     ("zombie-in-flight", include_str!("../catalogue/zombie-in-flight.toml")),

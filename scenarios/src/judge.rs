@@ -70,6 +70,7 @@ impl<'a> Judge<'a> {
             orphan_budget: Setup::ORPHAN_BUDGET,
             retry: scenario.knobs.retry,
             checkpoint_every: scenario.knobs.checkpoint_every,
+            speeders: world::speeders(scenario, seed),
         };
         Self {
             scenario,

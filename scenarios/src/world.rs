@@ -283,9 +283,18 @@ fn behaviour(scenario: &Scenario, number: u32, seed: u64) -> Behaviour {
 /// The characters whose players are logged in twice.
 #[must_use]
 pub fn logged_in_twice(scenario: &Scenario, seed: u64) -> BTreeSet<CharacterId> {
+    behaving(scenario, seed, Behaviour::DoubleLogin)
+}
+
+/// The characters whose players move faster than the rules allow.
+#[must_use]
+pub fn speeders(scenario: &Scenario, seed: u64) -> BTreeSet<CharacterId> {
+    behaving(scenario, seed, Behaviour::Conduct(Conduct::SpeedHack))
+}
+
+fn behaving(scenario: &Scenario, seed: u64, so: Behaviour) -> BTreeSet<CharacterId> {
     let numbers = players(scenario).map(|player| player.number);
-    let twice = numbers.filter(|&number| behaviour(scenario, number, seed) == Behaviour::DoubleLogin);
-    twice.map(character).collect()
+    numbers.filter(|&number| behaviour(scenario, number, seed) == so).map(character).collect()
 }
 
 /// All that the roles' configurations are made of.

@@ -174,3 +174,24 @@ fn revoked_tokens_end_their_sessions_and_are_refused_early_late_and_by_the_ledge
 fn a_gateway_that_does_not_hear_of_a_revocation_stops_passing_on_what_it_cannot_vouch_for() {
     reached("token-revoked-unheard", &["client.barred", "gateway.session-revoked"]);
 }
+
+/// Here the players are the fault: the same world with the same failures, and with honest players only, sends nobody away.
+#[test]
+fn who_goes_on_moving_too_fast_is_sent_away_and_nobody_honest_is_whatever_fails() {
+    let scenario = catalogue::find("speed-hack").expect("in the catalogue").expect("reads");
+    let mut honest = scenario.clone();
+    honest.workload.speed_hack = 0;
+    let mut refused = 0;
+    for seed in SEEDS {
+        let [cheats, honest] = [&scenario, &honest].map(|scenario| run::seed(scenario, seed, Options::default()));
+        for probe in ["worker.bad-second", "worker.player-released", "gateway.player-closed", "client.barred"] {
+            assert!(cheats.probes[probe] > 0, "{probe}, seed {seed}");
+            assert_eq!(honest.probes[probe], 0, "{probe}, seed {seed}");
+        }
+        for run in [&cheats, &honest] {
+            assert_eq!((&run.violation, &run.misses[..]), (&None, &[][..]), "seed {seed}");
+        }
+        refused += honest.probes["worker.speed-refused"];
+    }
+    assert!(refused > 0, "the rules refuse inputs of honest players too, where something fails");
+}

@@ -194,6 +194,13 @@ pub enum Note {
         /// Its generation.
         generation: Generation,
     },
+    /// Gateway: it ends a session because its player has moved as no honest client does, for too long.
+    SentAway {
+        /// Whose.
+        character: CharacterId,
+        /// Its generation.
+        generation: Generation,
+    },
     /// Gateway: it was told to stop, and asks its clients to go on elsewhere.
     Draining {
         /// The sessions that it still serves.
@@ -242,7 +249,7 @@ pub enum Note {
         /// When its token was issued, as the token says, in milliseconds since 1970.
         issued_unix_ms: u64,
     },
-    /// Client: its token is not accepted any more. It stays away with it.
+    /// Client: it is not let in any more: its token is not accepted, or it has moved as no honest client does. It stays away.
     TurnedAway {
         /// Who it plays.
         character: CharacterId,

@@ -123,6 +123,11 @@ pub const LOAD_TTL: Duration = Duration::from_secs(5);
 pub const LOAD_PERIOD: Duration = Duration::from_secs(1);
 /// How long a peer is present that does not say so again.
 pub const PRESENCE_TTL: Duration = Duration::from_secs(30);
+/// How often the cache is told where a player is. Below [`PRESENCE_TTL`].
+pub const PRESENCE_PERIOD: Duration = Duration::from_secs(10);
+/// Violations of one kind, none a day after the one before, at which a player's session is closed: seconds of moving as no honest
+/// client does.
+pub const VIOLATIONS_MAX: i64 = 30;
 /// How long a counter of violations lives after the last of them.
 pub const VIOLATIONS_TTL: Duration = Duration::from_secs(24 * 3_600);
 /// How long a call between servers may take.

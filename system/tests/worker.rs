@@ -5,6 +5,8 @@ mod bench;
 mod checkpoints_cached;
 #[path = "worker/facts.rs"]
 mod facts_told;
+#[path = "worker/watch.rs"]
+mod watched;
 
 use bench::Bench;
 use std::{collections::BTreeMap, sync::Arc};

@@ -169,11 +169,11 @@ impl Measure {
         self.in_flight.len()
     }
 
-    /// Whether no gateway will ever let it in.
+    /// Whether no gateway will ever let it in, or it was sent away for how it moves.
     #[must_use]
     pub fn hopeless(&self) -> bool {
-        use DeniedReason::{Protocol, TokenExpired, TokenForged, TokenRevoked, TokenVersion};
-        matches!(self.denied, Some(Protocol | TokenForged | TokenVersion | TokenExpired | TokenRevoked))
+        use DeniedReason::{Misbehaved, Protocol, TokenExpired, TokenForged, TokenRevoked, TokenVersion};
+        matches!(self.denied, Some(Protocol | TokenForged | TokenVersion | TokenExpired | TokenRevoked | Misbehaved))
     }
 }
 

@@ -76,6 +76,7 @@ pub fn said(reason: DeniedReason) -> &'static str {
         DeniedReason::TokenVersion => {
             "the token is of a version that the gateway does not read; `worldlined token` of its build makes one that it does"
         }
+        DeniedReason::Misbehaved => "its character has moved as no honest client does, for too long",
         DeniedReason::TokenRevoked => "the token is revoked; `worldlined token` makes a new one",
         DeniedReason::TokenNotYetValid => {
             "the token was issued in the future: the clock of its issuer or of the gateway is wrong"

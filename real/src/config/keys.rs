@@ -22,9 +22,11 @@ pub enum Command {
     WhoOwns,
     /// Revokes the tokens of a character.
     Revoke,
+    /// Tells who plays near a place.
+    Near,
 }
 
-use Command::{Bot, Gateway, Migrate, Orchestrator, Replica, Revoke, WhoOwns, Worker};
+use Command::{Bot, Gateway, Migrate, Near, Orchestrator, Replica, Revoke, WhoOwns, Worker};
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,6 +39,7 @@ impl fmt::Display for Command {
             Self::Migrate => "migrate",
             Self::WhoOwns => "who-owns",
             Self::Revoke => "revoke",
+            Self::Near => "near",
         })
     }
 }
@@ -93,16 +96,16 @@ pub const PLAYER_LIST: &str = "player";
 const SERVERS: &[Command] = &[Gateway, Worker, Orchestrator, Replica];
 const HOSTS: &[Command] = &[Gateway, Worker, Orchestrator, Replica, Bot];
 const NETWORKED: &[Command] = &[Gateway, Worker, Replica];
-const OF_A_REGION: &[Command] = &[Gateway, Worker];
-const CACHED: &[Command] = &[Gateway, Worker, Orchestrator];
+const OF_A_REGION: &[Command] = &[Gateway, Worker, Near];
+const CACHED: &[Command] = &[Gateway, Worker, Orchestrator, Near];
 
 /// Every setting, in the order of the help.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
     key("node", "ID", HOSTS, "The node's id: a whole number, its own in the world [bot: its first player's; default: 1000000]"),
     key("name", "NAME", HOSTS, "How logs and /health call this process [default: role and id, as `worker-n7`]"),
-    key("region", "NAME", OF_A_REGION, "The region that it serves: one of the world file's"),
-    key("world", "FILE", &[Gateway, Worker, Orchestrator, Replica, Migrate, WhoOwns], "The world file: regions in order, bosses. The same for every process of a world"),
+    key("region", "NAME", OF_A_REGION, "The region that it serves or asks about: one of the world file's"),
+    key("world", "FILE", &[Gateway, Worker, Orchestrator, Replica, Migrate, WhoOwns, Near], "The world file: regions in order, bosses. The same for every process of a world"),
     key("listen", "IP:PORT", NETWORKED, "Where it listens: QUIC on UDP and gRPC on TCP of the same port"),
     key("http", "IP:PORT", HOSTS, "Where /health and /ready answer [default: nowhere]"),
     pairs("peers", "ID=HOST:PORT,..", &[Gateway, Worker, Bot], "Where each other node listens. In a file: a table `[peers]`"),

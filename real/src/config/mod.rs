@@ -19,5 +19,5 @@ pub use keys::Command;
 pub use layers::Layers;
 pub use players::{Bot, Player, bot};
 pub use problem::{Problem, Problems, Sink};
-pub use server::{Part, Place, Process, Secret, Server, Traces, members, server, world_of};
+pub use server::{Part, Place, Process, Secret, Server, Traces, members, region_cache, server, world_of};
 pub use world::{Seed, World, world};

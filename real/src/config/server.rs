@@ -228,6 +228,19 @@ pub fn members(layers: &Layers, sink: &mut Sink) -> Option<directory::Config> {
     }
 }
 
+/// A region, and the servers of its cache, each once: whom a command asks that needs them.
+pub fn region_cache(layers: &Layers, sink: &mut Sink) -> Option<(RegionId, cache::Config)> {
+    let world = world_of(layers, sink);
+    let region = region(world.as_ref(), layers, sink);
+    let given = layers.get("cache");
+    let endpoints = layers.required("cache", sink, decode::list(decode::cache, "addresses of a cache's servers"));
+    let endpoints = match (given, endpoints?) {
+        (Some(given), none) if none.is_empty() => sink.report(given.problem("at least one server of the cache")),
+        (_, endpoints) => Some(endpoints),
+    };
+    Some((region?, cache::Config { endpoints: endpoints? }))
+}
+
 /// The world that the file names.
 pub fn world_of(layers: &Layers, sink: &mut Sink) -> Option<World> {
     let path = layers.required("world", sink, decode::path)?;

@@ -1,6 +1,6 @@
 //! What may be said to `worldlined`, made of the table of settings.
 
-use super::{Exit, authority, logs, operator, revoke, role};
+use super::{Exit, authority, logs, near, operator, revoke, role};
 use crate::{
     bot,
     config::{self, Command, Layers, Problems, Sink, keys},
@@ -43,6 +43,7 @@ pub fn main(
         "bot" => Command::Bot,
         "migrate" => Command::Migrate,
         "revoke" => Command::Revoke,
+        "near" => Command::Near,
         _ => Command::WhoOwns,
     };
     match configured(run, matches, variables) {
@@ -80,6 +81,7 @@ fn configured(
         Command::Migrate => operator::migrate(&layers, matches, sink)?,
         Command::WhoOwns => operator::who_owns(&layers, matches, sink)?,
         Command::Revoke => revoke::revoke(&layers, matches, sink)?,
+        Command::Near => near::near(&layers, matches, sink)?,
     })
 }
 
@@ -119,6 +121,9 @@ fn root() -> clap::Command {
             operator::token_command(),
             configurable(Command::Revoke, "Revokes the tokens of a character and ends its session; may be repeated")
                 .args(revoke::arguments())
+                .arg(flag("json", "Print it in JSON")),
+            configurable(Command::Near, "Who plays near a place, as the region's cache knows it: at most 10 s old")
+                .args(near::arguments())
                 .arg(flag("json", "Print it in JSON")),
             configurable(
                 Command::WhoOwns,

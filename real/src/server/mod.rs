@@ -17,6 +17,7 @@ mod exit;
 mod holder;
 mod http;
 mod logs;
+mod near;
 mod operator;
 mod revoke;
 mod role;
@@ -42,5 +43,6 @@ const fn name_of(command: Command) -> &'static str {
         Command::Migrate => "migrate",
         Command::WhoOwns => "who-owns",
         Command::Revoke => "revoke",
+        Command::Near => "near",
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! Must never be here: text that is parsed, randomness, or anything that changes the world.
 
+mod conduct;
 mod drains;
 mod economy;
 mod invariant;
@@ -194,6 +195,7 @@ set! {
     stays_revoked: revocation::StaysRevoked,
     cache_decides_nothing: reconstruction::CacheDecidesNothing,
     loses_nothing: drains::LosesNothing,
+    honest_stay: conduct::HonestStay,
     all_agree: replicas::AllAgree,
     conservation: economy::Conservation,
     one_result: economy::OneResult,

@@ -58,6 +58,7 @@ pub fn setup() -> Setup {
         orphan_budget: Setup::ORPHAN_BUDGET,
         retry: Retry::default(),
         checkpoint_every: Duration::from_secs(5),
+        speeders: [hero()].into(),
     }
 }
 

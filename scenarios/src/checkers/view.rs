@@ -1,5 +1,6 @@
 //! What a checker may know beside the history: the world at its beginning, facts at the moment of an entry, samples.
 
+use std::collections::BTreeSet;
 use worldline_proto::{CharacterId, EntityId, NodeId, OpNumber};
 use worldline_system::{
     doors::{
@@ -24,6 +25,8 @@ pub struct Setup {
     pub retry: Retry,
     /// How often an owner writes a checkpoint of each entity.
     pub checkpoint_every: Duration,
+    /// The characters whose players move faster than the rules allow.
+    pub speeders: BTreeSet<CharacterId>,
 }
 
 impl Setup {

@@ -144,7 +144,7 @@ pub struct Client {
     gateway: usize,
     backoff: Backoff,
     generation: Generation,
-    /// Its token is not accepted any more: it stays away.
+    /// It is not let in any more: it stays away.
     barred: bool,
     /// How many gateways in a row have said that its token has expired.
     expired: usize,
@@ -198,7 +198,7 @@ impl Client {
         matches!(self.stage, Stage::Playing(_))
     }
 
-    /// Whether it stays away, because its token is not accepted any more.
+    /// Whether it stays away, because its token is not accepted any more or because of how it has moved.
     #[must_use]
     pub const fn barred(&self) -> bool {
         self.barred
@@ -320,7 +320,8 @@ impl Client {
     /// A gateway says no. One may say that a token has expired because its own clock is wrong: what all say is so.
     fn on_denied(&mut self, reason: DeniedReason, turn: &mut Turn<'_, Submission>) {
         self.expired = if reason == DeniedReason::TokenExpired { self.expired + 1 } else { 0 };
-        if reason == DeniedReason::TokenRevoked || self.expired >= self.config.gateways.len().min(GATEWAYS) {
+        let for_good = matches!(reason, DeniedReason::TokenRevoked | DeniedReason::Misbehaved);
+        if for_good || self.expired >= self.config.gateways.len().min(GATEWAYS) {
             self.barred = true;
             turn.note(Note::TurnedAway { character: self.config.character });
         }

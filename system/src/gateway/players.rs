@@ -305,6 +305,12 @@ impl Gateway {
             Ok(ReleasedReason::Superseded) if session.generation < Generation(released.generation) => {
                 self.end_session(connection, turn);
             }
+            Ok(ReleasedReason::Misbehaved) => {
+                let (character, generation) = (session.character, session.generation);
+                crate::reached!(turn, "gateway.player-closed");
+                turn.note(Note::SentAway { character, generation });
+                self.deny(connection, DeniedReason::Misbehaved, turn);
+            }
             _ => {
                 crate::reached!(turn, "gateway.redirected");
                 self.routes.forget(entity);

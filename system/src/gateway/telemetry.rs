@@ -59,6 +59,7 @@ pub(super) const fn word(reason: DeniedReason) -> &'static str {
         DeniedReason::Busy => "busy",
         DeniedReason::Superseded => "superseded",
         DeniedReason::Draining => "draining",
+        DeniedReason::Misbehaved => "misbehaved",
     }
 }
 

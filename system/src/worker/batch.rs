@@ -61,6 +61,7 @@ impl Worker {
         turn.arm_in(Timer::Tick, limits::TICK);
         self.tick += 1;
         self.tell_load(turn);
+        self.tell_of_players(turn);
         if self.flight.is_none() && !maybe!(turn, "worker.delay-commit-a-tick") {
             self.commit(turn);
         }

@@ -100,9 +100,11 @@ impl Worker {
         }
     }
 
-    /// Takes an answer of the cache. That to a write tells nothing that anybody waits for.
+    /// Takes an answer of the cache. That to a write tells nothing that anybody waits for, unless it is a counter's sum.
     pub(super) fn on_cache(&mut self, event: cache::Event, turn: &mut Turn<'_, Submission>) {
-        let Some((group, entity)) = self.cached.reads.remove(&event.op) else { return };
+        let Some((group, entity)) = self.cached.reads.remove(&event.op) else {
+            return self.on_counted(event.op, &event.answer, turn);
+        };
         if let Answer::Read(Outcome::Done(Some(hash))) = &*event.answer
             && let Some(found) = decode(hash)
         {

@@ -15,6 +15,7 @@ mod operations;
 mod served;
 mod sessions;
 mod telemetry;
+mod watch;
 
 use crate::{
     Role, Turn,
@@ -44,6 +45,7 @@ use claims::Claims;
 use facts::Outgoing;
 pub use served::Served;
 use telemetry::Forwarding;
+use watch::Watch;
 use worldline_proto::{CharacterId, ConnectionId, EntityId, Epoch, NodeId, OpId};
 
 role_sums! {
@@ -169,6 +171,7 @@ pub struct Worker {
     peers: BTreeMap<ConnectionId, NodeId>,
     routes: Routes,
     cached: Cached,
+    watch: Watch,
     tick: u64,
 }
 
@@ -192,6 +195,7 @@ impl Worker {
             peers: BTreeMap::new(),
             routes: Routes::default(),
             cached: Cached::default(),
+            watch: Watch::default(),
             tick: 0,
         }
     }
@@ -463,6 +467,7 @@ impl Role for Worker {
         report("worker.lookups", lookups, most);
         self.claims.queues(report);
         report("worker.cached-checkpoints-asked", self.cached.reads(), claims::ENTITIES_IN_CLAIM);
+        report("worker.violations-counted", self.watch.counting(), limits::OPERATIONS_IN_FLIGHT);
         self.outgoing.queues(report);
         let waiting = self.entities.values().map(Served::waiting).max().unwrap_or(0);
         report("worker.character-operations", waiting, limits::CLIENT_WINDOW);

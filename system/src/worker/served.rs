@@ -38,6 +38,8 @@ pub struct Served {
     pub(super) inputs_through: u32,
     /// Where its player is.
     pub(super) gateway: Option<ConnectionId>,
+    /// The cache knows where it is until then.
+    pub(super) placed_until: Instant,
     /// Whether its state has changed since it last left.
     pub(super) stale: bool,
     /// When its state leaves again though nothing has changed.
@@ -105,6 +107,7 @@ impl Served {
             sequence: 0,
             inputs_through: 0,
             gateway: None,
+            placed_until: now,
             stale: false,
             told_again: now,
             head: None,

@@ -66,8 +66,10 @@ impl Worker {
             Some(Message::Moved(moved)) => self.on_moved(connection, moved, turn),
             Some(Message::Detached(Detached { character, generation })) => {
                 let served = EntityId::from_raw(*character).and_then(|entity| self.entities.get_mut(&entity));
-                if let Some(served) = served.filter(|served| served.generation == Generation(*generation)) {
-                    served.gateway.take_if(|gateway| *gateway == connection);
+                let Some(served) = served.filter(|served| served.generation == Generation(*generation)) else { return };
+                let left = served.gateway.take_if(|gateway| *gateway == connection).is_some();
+                if let Some(member) = served.character().filter(|_| left) {
+                    self.leave_presence(member, turn);
                 }
             }
             // The rest is what a worker or a replica says to a gateway.
@@ -97,6 +99,7 @@ impl Worker {
             }
             served.inputs_through = served.inputs_through.max(request.inputs_through);
             served.stale = true;
+            served.placed_until = turn.now();
             AttachStatus::Attached
         };
         let reply = AttachReply {
@@ -136,6 +139,9 @@ impl Worker {
         if served.speed.pay(from, to, turn.now()).is_err() {
             // The state that leaves next tells the client where it really is.
             reached!(turn, "worker.speed-refused");
+            if let Some(character) = served.character() {
+                self.watch.refused(character, from, to);
+            }
             return;
         }
         served.position = to;
@@ -183,7 +189,13 @@ impl Worker {
     }
 }
 
-fn release_to(connection: ConnectionId, served: &Served, reason: ReleasedReason, turn: &mut Turn<'_, Submission>) {
+/// Tells a gateway that a session is no longer served here, and why.
+pub(super) fn release_to(
+    connection: ConnectionId,
+    served: &Served,
+    reason: ReleasedReason,
+    turn: &mut Turn<'_, Submission>,
+) {
     let released =
         Released { character: served.authority.entity.get(), generation: served.generation.0, reason: reason.into() };
     send_control(connection, PeerMessage { message: Some(Message::Released(released)) }, turn);

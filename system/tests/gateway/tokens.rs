@@ -3,7 +3,7 @@
 use super::*;
 use worldline_proto::{
     client::gateway_frame::Frame,
-    server::{PerformReply, PerformStatus},
+    server::{PerformReply, PerformStatus, Released, ReleasedReason},
 };
 use worldline_system::{
     digest::digest,
@@ -236,4 +236,21 @@ fn a_cached_owner_saves_the_directory_and_a_wrong_one_costs_only_time() {
     bench.network(FromNetwork::Answered { op: attach, outcome: Outcome::Refused(Refusal::NotServing).into() });
     bench.pass(limits::RETRY_MAX);
     assert_eq!(bench.asked_directory().len(), 1, "now it asks the directory");
+}
+
+#[test]
+fn who_its_owner_sends_away_is_told_why_and_the_session_is_closed() {
+    let mut bench = gateway();
+    bench.play();
+    let sent_away = |generation| {
+        let (character, reason) = (character().entity().get(), ReleasedReason::Misbehaved.into());
+        let message = Some(peer_message::Message::Released(Released { character, generation, reason }));
+        FromNetwork::Received { connection: LINK, class: StreamClass::Control, payload: PeerMessage { message }.into() }
+    };
+    bench.network(sent_away(5));
+    assert_eq!(denied(&bench), None, "an earlier session");
+    bench.network(sent_away(6));
+    assert_eq!(denied(&bench), Some(DeniedReason::Misbehaved));
+    let closed = |s: &ToNetwork| matches!(s, ToNetwork::Close { connection: CLIENT, .. });
+    assert!(bench.asked_network().iter().any(closed) && !passes(&mut bench, 9));
 }
