@@ -129,6 +129,16 @@ fn commits_that_a_lost_primary_left_open_are_submitted_to_the_next_one() {
 }
 
 #[test]
+fn who_leads_a_service_is_replaced_and_its_answers_are_asked_for_again() {
+    reached("service-leaders-killed", &["worker.commit-unknown-resubmitted"]);
+    let (faulty, calm) = with_and_without("service-leaders-killed", 1);
+    let longest = |run: &RunResult, of: &str| run.timings[of].iter().max().copied().unwrap_or(0);
+    assert!(longest(&faulty, "operation") > 30_000_000_000, "a standby is promoted after 30 s");
+    assert!(longest(&faulty, "visibility") > 2 * longest(&calm, "visibility"), "the bus elects");
+    assert_eq!(faulty.misses, []);
+}
+
+#[test]
 fn what_a_stalled_gateway_held_for_a_superseded_session_is_refused() {
     let runs = |faults: bool| {
         let all = SEEDS.map(|seed| with_and_without("two-gateways-one-player", seed));

@@ -33,9 +33,15 @@ async fn within<T, E: std::fmt::Display>(asked: impl Future<Output = Result<T, E
     answered.map_err(|error| error.to_string())
 }
 
-async fn stream(address: SocketAddr) -> Result<Stream, String> {
-    let client = within(async_nats::connect(format!("nats://{address}"))).await?;
+async fn stream(servers: &[SocketAddr]) -> Result<Stream, String> {
+    let servers: Vec<String> = servers.iter().map(|address| format!("nats://{address}")).collect();
+    let client = within(async_nats::connect(servers)).await?;
     within(jetstream::new(client).get_stream(STREAM)).await
+}
+
+/// The server that leads the stream's members, by its own name. `None` where nobody says.
+pub async fn leader(servers: &[SocketAddr]) -> Option<String> {
+    stream(servers).await.ok()?.cached_info().cluster.as_ref()?.leader.clone()
 }
 
 /// Every consumer of the stream.
@@ -51,8 +57,8 @@ async fn consumers(stream: &Stream) -> Result<Vec<Info>, String> {
 ///
 /// # Errors
 /// What NATS says.
-pub async fn rewind(address: SocketAddr, by: u64) -> Result<usize, String> {
-    let stream = stream(address).await?;
+pub async fn rewind(servers: &[SocketAddr], by: u64) -> Result<usize, String> {
+    let stream = stream(servers).await?;
     let consumers = consumers(&stream).await?;
     for Info { name, config, ack_floor, .. } in &consumers {
         let start_sequence = (ack_floor.stream_sequence + 1).saturating_sub(by).max(1);
@@ -68,8 +74,8 @@ pub async fn rewind(address: SocketAddr, by: u64) -> Result<usize, String> {
 ///
 /// # Errors
 /// What NATS says.
-pub async fn end_consumers(address: SocketAddr) -> Result<usize, String> {
-    let stream = stream(address).await?;
+pub async fn end_consumers(servers: &[SocketAddr]) -> Result<usize, String> {
+    let stream = stream(servers).await?;
     let consumers = consumers(&stream).await?;
     for Info { name, .. } in &consumers {
         within(stream.delete_consumer(name)).await?;
@@ -81,9 +87,9 @@ pub async fn end_consumers(address: SocketAddr) -> Result<usize, String> {
 ///
 /// # Errors
 /// NATS does not say, a message is missing, or none of ours could be read so.
-pub async fn stored(address: SocketAddr) -> Result<Vec<(UnixTime, Acceptance)>, Failed> {
+pub async fn stored(servers: &[SocketAddr]) -> Result<Vec<(UnixTime, Acceptance)>, Failed> {
     let failed = |why: String| Failed::History(format!("the stream {STREAM} cannot be read: {why}"));
-    let mut stream = stream(address).await.map_err(failed)?;
+    let mut stream = stream(servers).await.map_err(failed)?;
     let last = within(stream.info()).await.map_err(failed)?.state.last_sequence;
     let mut stored = Vec::new();
     for sequence in 1..=last {

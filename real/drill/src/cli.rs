@@ -2,6 +2,7 @@
 
 use crate::{
     drill::{Drilled, Order, drill},
+    faults::{left_out, wants_cluster},
     printed::{one_drill, told, verdict},
     processes::Failed,
     world::Programs,
@@ -60,6 +61,9 @@ struct Arguments {
     /// Keep histories and logs of drills that held too
     #[arg(long)]
     keep: bool,
+    /// Each member of directory, ledger and bus is a process of its own; where members take over from others that is so anyway
+    #[arg(long)]
+    cluster: bool,
     /// Names what can be drilled, and what of each cannot be provoked
     #[arg(long)]
     list: bool,
@@ -148,7 +152,7 @@ struct Series {
 
 fn run(printer: &mut Printer, arguments: &Arguments) -> Result<u8, Ended> {
     if arguments.list {
-        list(printer)?;
+        list(printer, arguments.cluster)?;
         return Ok(0);
     }
     let asked = usage::scenarios_or_all(&arguments.scenarios, &arguments.settings)?;
@@ -246,7 +250,8 @@ async fn drills(
             let seed = arguments.seed.wrapping_add(n);
             // If nobody reads what goes on, nobody misses it.
             let watched = |what: &str| drop(writeln!(std::io::stderr(), "{} seed {seed}: {what}", scenario.name));
-            let order = Order { scenario, seed, programs, keep: arguments.keep };
+            let cluster = arguments.cluster || wants_cluster(scenario);
+            let order = Order { scenario, seed, programs, keep: arguments.keep, cluster };
             let drilled = match drill(order, stop.clone(), &watched).await {
                 Ok(drilled) => {
                     ran = true;
@@ -331,11 +336,14 @@ async fn simulated(
 }
 
 /// What can be drilled.
-fn list(printer: &mut Printer) -> Result<(), Ended> {
+fn list(printer: &mut Printer, cluster: bool) -> Result<(), Ended> {
     for name in catalogue::names() {
         let Asked { scenario, .. } = usage::scenario(name, &[])?;
         printer.print(&format!("{name:<22} {}\n", scenario.summary));
-        for why in crate::faults::left_out(&scenario) {
+        if cluster || wants_cluster(&scenario) {
+            printer.print(&format!("{:<22} on clusters of etcd, PostgreSQL and NATS\n", ""));
+        }
+        for why in left_out(&scenario, cluster) {
             printer.print(&format!("{:<22} skipped {why}\n", ""));
         }
     }

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use worldline_proto::{LeaseId, Revision};
+use worldline_proto::{LeaseId, NodeId, Revision};
 use worldline_real::{clock, directory::codec};
 use worldline_system::{
     doors::directory::Change,
@@ -56,10 +56,11 @@ struct Watched {
     told: Instant,
 }
 
-/// A connection to etcd of the drill's own, which no fault touches but that etcd is gone.
+/// Connections to etcd of the drill's own, which no fault touches but that members are gone.
 #[derive(Debug)]
 pub struct Directory {
-    url: String,
+    /// Its members.
+    members: Arc<[(NodeId, String)]>,
     watched: Arc<Mutex<Watched>>,
     watching: JoinHandle<()>,
 }
@@ -67,11 +68,13 @@ pub struct Directory {
 impl Directory {
     /// Begins to watch. Called inside a runtime.
     #[must_use]
-    pub fn watch(address: SocketAddr) -> Self {
+    pub fn watch(members: Vec<(NodeId, SocketAddr)>) -> Self {
         let watched = Watched { told: clock::now(), ..Watched::default() };
-        let (url, watched) = (format!("http://{address}"), Arc::new(Mutex::new(watched)));
-        let watching = tokio::spawn(watch(url.clone(), Arc::clone(&watched)));
-        Self { url, watched, watching }
+        let watched = Arc::new(Mutex::new(watched));
+        let members: Arc<[_]> =
+            members.into_iter().map(|(node, address)| (node, format!("http://{address}"))).collect();
+        let watching = tokio::spawn(watch(Arc::clone(&members), Arc::clone(&watched)));
+        Self { members, watched, watching }
     }
 
     /// What has been heard up to now.
@@ -104,27 +107,41 @@ impl Directory {
 
     /// The revision at which etcd stands, and of each key the one that changed it last.
     async fn stands(&self) -> Result<(Revision, BTreeMap<Vec<u8>, Revision>), String> {
-        let mut client = self.client().await?;
         let options = etcd_client::GetOptions::new().with_prefix().with_keys_only();
-        let asked = timeout(PATIENCE, client.get(PREFIX, Some(options))).await;
-        let answer = asked.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+        let answer = self.ask(async |mut client| client.get(PREFIX, Some(options.clone())).await).await?;
         let revision = |bits: i64| Revision(u64::try_from(bits).unwrap_or(0));
         let keys = answer.kvs().iter().map(|pair| (pair.key().to_vec(), revision(pair.mod_revision()))).collect();
         let header = answer.header().ok_or("its answer carries no revision")?;
         Ok((revision(header.revision()), keys))
     }
 
-    async fn client(&self) -> Result<Client, String> {
-        let connected = timeout(PATIENCE, Client::connect([&self.url], None)).await;
-        connected.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())
+    /// Asks one member after the other until one answers; what the last one says.
+    async fn ask<T>(&self, ask: impl AsyncFn(Client) -> Result<T, etcd_client::Error>) -> Result<T, String> {
+        let mut said = Err("it has no member".to_owned());
+        for (_, url) in self.members.iter() {
+            said = asked(url, &ask).await;
+            if said.is_ok() {
+                break;
+            }
+        }
+        said
+    }
+
+    /// The member that leads, as it says itself. `None` where nobody does.
+    pub async fn leader(&self) -> Option<NodeId> {
+        for (node, url) in self.members.iter() {
+            let Ok(status) = asked(url, &async |mut client: Client| client.status().await).await else { continue };
+            if status.header().is_some_and(|header| header.member_id() == status.leader()) {
+                return Some(*node);
+            }
+        }
+        None
     }
 
     /// Who leads and owns now. `None` where nobody says.
     pub async fn records(&self) -> Option<Records> {
-        let mut client = self.client().await.ok()?;
         let options = etcd_client::GetOptions::new().with_prefix();
-        let asked = timeout(PATIENCE, client.get(PREFIX, Some(options))).await;
-        let answer = asked.ok()?.ok()?;
+        let answer = self.ask(async |mut client| client.get(PREFIX, Some(options.clone())).await).await.ok()?;
         Some(Records::of(answer.kvs().iter().filter_map(|pair| codec::record(pair).ok()).collect()))
     }
 
@@ -133,14 +150,9 @@ impl Directory {
     /// # Errors
     /// What etcd says.
     pub async fn revoke(&self, lease: LeaseId) -> Result<(), String> {
-        let mut client = self.client().await?;
         // etcd's ids are signed.
         let id = lease.get().cast_signed();
-        timeout(PATIENCE, client.lease_revoke(id))
-            .await
-            .map_err(|_| "no answer".to_owned())?
-            .map_err(|e| e.to_string())?;
-        Ok(())
+        self.ask(async |mut client| client.lease_revoke(id).await).await.map(drop)
     }
 
     /// Compacts the past away, up to what has been heard.
@@ -148,11 +160,8 @@ impl Directory {
     /// # Errors
     /// What etcd says.
     pub async fn compact(&self) -> Result<(), String> {
-        let mut client = self.client().await?;
         let revision = self.heard().last().map_or(1, |heard| i64::try_from(heard.revision.0).unwrap_or(1));
-        let asked = timeout(PATIENCE, client.compact(revision, None)).await;
-        asked.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
-        Ok(())
+        self.ask(async |mut client| client.compact(revision, None).await).await.map(drop)
     }
 }
 
@@ -160,6 +169,12 @@ impl Drop for Directory {
     fn drop(&mut self) {
         self.watching.abort();
     }
+}
+
+/// What a member answers.
+async fn asked<T>(url: &str, ask: &impl AsyncFn(Client) -> Result<T, etcd_client::Error>) -> Result<T, String> {
+    let answered = timeout(PATIENCE, async { ask(Client::connect([url], None).await?).await }).await;
+    answered.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())
 }
 
 fn locked(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
@@ -190,15 +205,16 @@ fn missing(watched: &Watched, stands: Revision, keys: &BTreeMap<Vec<u8>, Revisio
     odd.map(|(key, revision)| format!("it did not tell that revision {revision} put {}", String::from_utf8_lossy(key)))
 }
 
-async fn watch(url: String, watched: Arc<Mutex<Watched>>) {
-    loop {
+async fn watch(members: Arc<[(NodeId, String)]>, watched: Arc<Mutex<Watched>>) {
+    // One that has ended is begun anew at the next member.
+    for (_, url) in members.iter().cycle() {
         let (next, told) = {
             let watched = locked(&watched);
             (watched.heard.last().map_or(1, |last| last.revision.0 + 1), watched.told)
         };
         // One that cannot be had is asked for again: etcd may be gone for a while, and keeps what it had. Whether it has told
         // all is asked at the end.
-        let _ = follow(&url, next, told, &watched).await;
+        let _ = follow(url, next, told, &watched).await;
         if locked(&watched).wrong.is_some() {
             return;
         }

@@ -56,6 +56,7 @@ pub struct Drilled {
 enum Action {
     EndFault(usize),
     BeginFault(usize),
+    WatchPrimary,
     Heal,
     Sample,
     Finish,
@@ -96,7 +97,12 @@ pub struct Order<'a> {
     pub programs: Programs<'a>,
     /// Whether histories and logs are kept though all held.
     pub keep: bool,
+    /// Whether each member of directory, ledger and bus is a process of its own.
+    pub cluster: bool,
 }
+
+/// How often the ledger's primary is looked after: as often as in the simulator.
+const PULSE: Duration = Duration::from_millis(500);
 
 /// Runs one seed of a scenario on real processes. `watched` is told what happens. It ends early when `stop` says so, with
 /// nothing left running.
@@ -146,11 +152,11 @@ fn moved(mut drilled: Drilled, from: &Path, to: PathBuf) -> Drilled {
 }
 
 async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) -> Result<Drilled, Failed> {
-    let Order { scenario, seed, programs, .. } = order;
+    let Order { scenario, seed, programs, cluster, .. } = order;
     let begun = Instant::now();
     let origin = clock::now();
     watched("starting services and processes");
-    let world = World::start(scenario, seed, folder, programs).await?;
+    let world = World::start(scenario, seed, folder, programs, cluster).await?;
     watched(&format!(
         "{} processes on {} links are ready after {:.1} s",
         world.processes(),
@@ -183,7 +189,7 @@ async fn in_folder(order: Order<'_>, folder: &Folder, watched: &dyn Fn(&str)) ->
     let journal = journal.map_err(|problem| Failed::History(problem.to_string()))?;
     let journal = journal.into_iter().map(|(wall, accepted)| Ok((drill.wall.monotonic(wall)?, accepted)));
     let journal = journal.collect::<Result<Vec<_>, Failed>>()?;
-    let stream = bus::stored(drill.world.bus()).await?;
+    let stream = bus::stored(&drill.world.bus()).await?;
     let stream = stream.into_iter().map(|(wall, stored)| Ok((drill.wall.monotonic(wall)?, stored)));
     let stream = stream.collect::<Result<Vec<_>, Failed>>()?;
     let written = ledger::tables(&drill.world.ledger_url()).await;
@@ -233,6 +239,7 @@ fn agenda(scenario: &Scenario, seed: u64) -> BTreeSet<(Duration, Action)> {
     agenda.insert((scenario.duration, Action::Heal));
     agenda.insert((scenario.duration + scenario.settle, Action::Finish));
     agenda.insert((SAMPLE_EVERY, Action::Sample));
+    agenda.insert((PULSE, Action::WatchPrimary));
     agenda
 }
 
@@ -243,6 +250,12 @@ impl Drill<'_> {
             match action {
                 Action::BeginFault(index) => self.begin_fault(at, index, watched).await?,
                 Action::EndFault(index) => self.end_fault(index, watched).await?,
+                Action::WatchPrimary => {
+                    if let Some(done) = self.world.watch_primary().await? {
+                        self.note(watched, &done);
+                    }
+                    self.agenda.insert((self.since_began() + PULSE, Action::WatchPrimary));
+                }
                 Action::Heal => {
                     for (index, going_on) in std::mem::take(&mut self.going_on) {
                         self.say_what_it_did(index, &going_on, watched);

@@ -37,8 +37,8 @@ const NO_LINK: &str = "there is no link between these nodes: neither calls the o
 pub struct Ends {
     /// Roles that others call, by node.
     pub roles: BTreeMap<NodeId, SocketAddr>,
-    /// The services.
-    pub services: BTreeMap<Service, SocketAddr>,
+    /// The services' processes, by the node by whose name their links go.
+    pub servers: BTreeMap<NodeId, SocketAddr>,
 }
 
 /// All links.
@@ -99,8 +99,8 @@ impl Links {
         for &(from, caller) in &present {
             for &(to, callee) in &present {
                 let service = members.service(to);
-                let stands_in = service.is_none_or(|service| members.stand_in(service) == Some(to));
-                if from == to || !stands_in || !calls(caller.kind, callee.kind) {
+                let there = service.is_none() || ends.servers.contains_key(&to);
+                if from == to || !there || !calls(caller.kind, callee.kind) {
                     continue;
                 }
                 let mut way = |from: NodeId, to: NodeId, places: [_; 2]| {
@@ -115,7 +115,7 @@ impl Links {
                 let (address, listener, socket) = ports.pair()?;
                 addresses.insert((from, to), address);
                 let player = matches!(callee.kind, Kind::Gateway(..));
-                let callee = service.map_or_else(|| ends.roles.get(&to), |service| ends.services.get(&service));
+                let callee = ends.roles.get(&to).or(ends.servers.get(&to));
                 let callee = *callee.ok_or_else(|| io::Error::other("a callee that listens nowhere"))?;
                 if service.is_none() {
                     let socket = tokio::net::UdpSocket::from_std(socket)?;
@@ -268,12 +268,16 @@ mod tests {
     use worldline_scenarios::catalogue;
 
     fn links() -> (Nodes, Links) {
+        links_of(false)
+    }
+
+    fn links_of(cluster: bool) -> (Nodes, Links) {
         let scenario = catalogue::find("swing").expect("in the catalogue").expect("reads");
         let nodes = Nodes::of(&scenario);
-        let members = Members::of(&nodes);
+        let members = Members::of(&nodes, cluster);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
         let roles = nodes.iter().map(|(node, _)| (node, nowhere)).collect();
-        let ends = Ends { roles, services: members.services().map(|service| (service, nowhere)).collect() };
+        let ends = Ends { roles, servers: members.servers().map(|server| (server.node, nowhere)).collect() };
         let mut ports = Ports::new(std::process::id().into());
         let takes_part = |kind| !matches!(kind, Kind::Double(..));
         let links = Links::open(&nodes, &members, &ends, &mut ports, 1, takes_part).expect("ports are free");
@@ -299,6 +303,17 @@ mod tests {
         assert_eq!(links.peers(of("worker:frankfurt:0")).count(), 5 + 4);
         assert!(links.address(of("gateway:frankfurt:0"), of("replica:frankfurt")).is_some());
         assert_eq!(links.address(of("gateway:frankfurt:0"), of("replica:virginia")), None, "another region's");
+    }
+
+    #[tokio::test]
+    async fn on_a_cluster_who_uses_a_service_has_a_link_to_each_of_its_members() {
+        let (nodes, links) = links_of(true);
+        assert_eq!(links.len(), 20 * 5 + 5 * 6 + 6 * 5 + 5 + (13 + 16 + 11) * 3 + 13);
+        let of = |name| named(&nodes, name);
+        let (worker, first) = (of("worker:frankfurt:0"), of("directory:0"));
+        links.crashed(first);
+        assert!(!links.linked(worker, first) && links.linked(worker, of("directory:1")), "the others are there");
+        assert_eq!(links.address(worker, of("cache:frankfurt:1")), None, "one Valkey stands for both");
     }
 
     #[tokio::test]

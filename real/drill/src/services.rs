@@ -1,11 +1,11 @@
-//! The services of one drill: an etcd, a PostgreSQL, a NATS and a Valkey a region of its own, so that revision 1, every table and
-//! every message are this run's.
+//! The services of one drill: an etcd, a PostgreSQL, a NATS, or clusters of them, and a Valkey a region of its own, so that revision
+//! 1, every table and every message are this run's.
 //!
-//! Started and stopped by `ci/services`, which also starts again what was killed, on the same port and data. One that ends,
-//! or has to recover, though nobody killed it is a complaint.
+//! Started and stopped by `ci/services`, which also starts again what was killed, on the same port and data, and promotes standbys.
+//! One that ends, or has to recover, though nobody killed it is a complaint.
 
 use crate::{
-    faults::Service,
+    faults::{Members, Server, Service},
     processes::{Failed, signal_all},
     stage::Folder,
 };
@@ -23,6 +23,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     process::{Child, Command},
 };
+use worldline_proto::NodeId;
 use worldline_real::clock;
 
 /// How long the command may take to clean up when it is stopped before it has done its work.
@@ -34,12 +35,12 @@ const PRINTED_BYTES_MAX: u64 = 1 << 20;
 /// What PostgreSQL's log says when one of its processes has died, and all others with it, or when it gives up.
 const CRASHED: [&str; 3] = ["was terminated by signal", "server processes terminated; reinitializing", "PANIC:"];
 
-/// The services, each by itself.
+/// The services, each process by itself, by the node whose name its links have.
 #[derive(Debug)]
 pub struct Services {
     /// The folder of etcd, PostgreSQL, NATS and the first region's Valkey, and behind it one for each other region's.
     instances: Vec<Instance>,
-    running: BTreeMap<Service, Running>,
+    running: BTreeMap<NodeId, Running>,
 }
 
 /// A folder in which some run, and the command that starts and stops what is in it. Dropped, it stops them, however far they
@@ -51,8 +52,11 @@ struct Instance {
     stopped: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Running {
+    server: Server,
+    /// What `ci/services` calls it.
+    name: String,
     address: SocketAddr,
     /// `None`: it was killed, or has ended.
     process: Option<Known>,
@@ -82,141 +86,199 @@ impl Known {
     }
 }
 
-/// What `ci/services start` prints, by the names of the variables.
-fn variables(text: &str) -> BTreeMap<&str, &str> {
-    text.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('=')).collect()
+/// The variable in which `ci/services start` says what runs.
+const RUNNING: &str = "WORLDLINE_TEST_SERVERS";
+
+/// Where the service of this name listens, and its process, as `ci/services start` prints it.
+fn running(printed: &str, name: &str) -> Result<(SocketAddr, Option<Known>), String> {
+    let variable =
+        |line: &'_ str| Some(line.strip_prefix("export ")?.strip_prefix(RUNNING)?.strip_prefix('=')?.to_owned());
+    let all = printed.lines().find_map(variable).ok_or_else(|| format!("it printed no {RUNNING}"))?;
+    let mut each = all.split(',').map(|one| one.split('='));
+    let found = each.find_map(|mut parts| (parts.next() == Some(name)).then(|| (parts.next(), parts.next())));
+    let odd = || format!("it printed {RUNNING}={all}, which does not say where {name} is and which process");
+    let (Some(address), Some(pid)) = found.ok_or_else(odd)? else { return Err(odd()) };
+    let (address, pid) = (address.parse().map_err(|_| odd())?, pid.parse().map_err(|_| odd())?);
+    Ok((address, Known::now(pid)))
 }
 
-/// The address and the process of a service, as the variables of this name say.
-fn running(variables: &BTreeMap<&str, &str>, name: &str) -> Result<Running, String> {
-    let value = |name: &str| variables.get(name).copied().ok_or_else(|| format!("it printed no {name}"));
-    let url = value(name)?;
-    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let address = authority.split('/').next().unwrap_or_default();
-    let address = address.parse().map_err(|_| format!("it printed {name}={url}, which has no address"))?;
-    let pid = value(&format!("{name}_PID"))?;
-    let pid = pid.parse().map_err(|_| format!("it printed {name}_PID={pid}, which is no process"))?;
-    Ok(Running { address, process: Known::now(pid) })
-}
-
-/// What `ci/services` calls a service, and its variable.
-const fn named(service: Service) -> (&'static str, &'static str) {
+/// What `ci/services` calls a service.
+const fn kind(service: Service) -> &'static str {
     match service {
-        Service::Directory => ("etcd", "WORLDLINE_TEST_ETCD"),
-        Service::Ledger => ("postgres", "WORLDLINE_TEST_POSTGRES"),
-        Service::Bus => ("nats", "WORLDLINE_TEST_NATS"),
-        Service::Cache(_) => ("valkey", "WORLDLINE_TEST_VALKEY"),
+        Service::Directory => "etcd",
+        Service::Ledger => "postgres",
+        Service::Bus => "nats",
+        Service::Cache(_) => "valkey",
     }
 }
 
+/// What it calls one of its processes.
+fn name(Server { service, number, .. }: Server) -> String {
+    match (service, number) {
+        (_, 0) => kind(service).to_owned(),
+        (Service::Ledger, 1) => "postgres-standby".to_owned(),
+        (Service::Ledger, _) => format!("postgres-standby-{number}"),
+        _ => format!("{}-{}", kind(service), number + 1),
+    }
+}
+
+/// How it is told what to start in the first folder.
+fn arguments(members: &Members) -> Vec<String> {
+    let all = [Service::Directory, Service::Ledger, Service::Bus];
+    if !all.into_iter().any(|service| members.clustered(service)) {
+        return Vec::new();
+    }
+    let sizes = all.into_iter().chain([Service::Cache(0)]);
+    let sizes = sizes.map(|service| format!("{}={}", kind(service), members.of_service(service).count()));
+    let sizes: Vec<String> = sizes.collect();
+    vec!["--cluster".to_owned(), "--members".to_owned(), sizes.join(",")]
+}
+
 impl Services {
-    /// Starts all in the folder of a drill, with a Valkey for each of so many regions.
+    /// Starts all in the folder of a drill.
     ///
     /// # Errors
     /// What the command says.
-    pub async fn start(command: &Path, folder: &Folder, regions: usize) -> Result<Self, Failed> {
+    pub async fn start(command: &Path, folder: &Folder, members: &Members) -> Result<Self, Failed> {
         let instance = |folder| Instance { command: command.to_owned(), folder, stopped: false };
         let mut services = Self { instances: vec![instance(folder.services())], running: BTreeMap::new() };
-        let printed = services.instances[0].start(None).await?;
-        for service in [Service::Directory, Service::Ledger, Service::Bus, Service::Cache(0)] {
-            services.found(service, &printed)?;
-        }
-        for region in 1..regions {
-            services.instances.push(instance(folder.path().join(format!("cache-{region}"))));
-            services.start_one(Service::Cache(region)).await?;
+        let printed = services.instances[0].run("start", &arguments(members)).await?;
+        for server in members.servers() {
+            let at = place(server.service);
+            if at == 0 {
+                services.found(server, &printed)?;
+            } else {
+                services.instances.push(instance(folder.path().join(format!("cache-{at}"))));
+                services.start_one(server).await?;
+            }
         }
         Ok(services)
     }
 
-    /// Where a service runs.
-    fn place(service: Service) -> usize {
-        match service {
-            Service::Cache(region) => region,
-            Service::Directory | Service::Ledger | Service::Bus => 0,
-        }
-    }
-
     fn instance(&self, service: Service) -> &Instance {
-        &self.instances[Self::place(service)]
+        &self.instances[place(service)]
     }
 
-    /// Takes the address and the process of a service from what the command has printed.
-    fn found(&mut self, service: Service, printed: &str) -> Result<(), Failed> {
+    /// Takes the address and the process of a server from what the command has printed.
+    fn found(&mut self, server: Server, printed: &str) -> Result<(), Failed> {
         let failed = |why| Failed::Service(format!("{} start: {why}", self.instances[0].command.display()));
-        let running = running(&variables(printed), named(service).1).map_err(failed)?;
-        self.running.insert(service, running);
+        let name = name(server);
+        let (address, process) = running(printed, &name).map_err(failed)?;
+        self.running.insert(server.node, Running { server, name, address, process });
         Ok(())
     }
 
-    async fn start_one(&mut self, service: Service) -> Result<(), Failed> {
-        let printed = self.instance(service).start(Some(named(service).0)).await?;
-        self.found(service, &printed)
+    async fn start_one(&mut self, server: Server) -> Result<(), Failed> {
+        let printed = self.instance(server.service).run("start", &["--only".to_owned(), name(server)]).await?;
+        self.found(server, &printed)
     }
 
     /// Where it listens.
     ///
     /// # Panics
-    /// For a region that there is not: all others were started.
+    /// For a node that no process stands for: all others were started.
     #[must_use]
-    pub fn address(&self, service: Service) -> SocketAddr {
-        self.running.get(&service).expect("every service was started").address
+    pub fn address(&self, node: NodeId) -> SocketAddr {
+        self.running.get(&node).expect("every server was started").address
     }
 
-    fn process(&self, service: Service) -> Option<Known> {
-        self.running.get(&service)?.process
+    /// The server that `ci/services` calls so, among those of the first folder.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<NodeId> {
+        let own = |running: &&Running| place(running.server.service) == 0 && running.name == name;
+        self.running.values().find(own).map(|running| running.server.node)
+    }
+
+    fn process(&self, node: NodeId) -> Option<Known> {
+        self.running.get(&node)?.process
     }
 
     /// Whether it was not killed, and nobody has seen it end.
     #[must_use]
-    pub fn is_up(&self, service: Service) -> bool {
-        self.process(service).is_some()
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.process(node).is_some()
     }
 
     /// Takes its process away: it is gone, or will be.
-    fn take(&mut self, service: Service) -> Option<Known> {
-        self.running.get_mut(&service)?.process.take()
+    fn take(&mut self, node: NodeId) -> Option<Known> {
+        self.running.get_mut(&node)?.process.take()
     }
 
     /// Looks whether it has ended by itself since the last look; what is wrong then.
-    pub fn ended(&mut self, service: Service, folder: &Folder) -> Option<String> {
-        let known = self.process(service).filter(|known| !known.lives())?;
-        self.take(service);
-        let log = kept(service, folder);
+    pub fn ended(&mut self, node: NodeId, folder: &Folder) -> Option<String> {
+        let known = self.process(node).filter(|known| !known.lives())?;
+        self.take(node);
+        let running = self.running.get(&node)?;
+        let (service, log) = (running.server.service, kept(running, folder));
         Some(format!("{service} (process {}) has ended by itself; its log is {}", known.pid, log.display()))
     }
 
-    /// What the log of PostgreSQL says of processes that died though nobody killed them: it lives on, and has lost all
+    /// What the logs of PostgreSQL say of processes that died though nobody killed them: it lives on, and has lost all
     /// connections.
     #[must_use]
     pub fn crashes(&self, folder: &Folder) -> Vec<String> {
-        let log = fs::read(self.log(Service::Ledger)).unwrap_or_default();
-        let kept = kept(Service::Ledger, folder);
-        crashes(&String::from_utf8_lossy(&log))
-            .map(|line| format!("PostgreSQL crashed: {line} ({})", kept.display()))
-            .collect()
+        let servers = self.running.values().filter(|running| running.server.service == Service::Ledger);
+        let told = servers.flat_map(|running| {
+            let log = fs::read(self.log(running)).unwrap_or_default();
+            let (log, kept) = (String::from_utf8_lossy(&log).into_owned(), kept(running, folder));
+            let lines: Vec<_> =
+                crashes(&log).map(|line| format!("PostgreSQL crashed: {line} ({})", kept.display())).collect();
+            lines
+        });
+        told.collect()
     }
 
     /// Kills it, with all its processes. Whether it was there.
-    pub fn kill(&mut self, service: Service) -> bool {
-        self.take(service).inspect(|known| signal_all(known.pid, Signal::KILL)).is_some()
+    pub fn kill(&mut self, node: NodeId) -> bool {
+        self.take(node).inspect(|known| signal_all(known.pid, Signal::KILL)).is_some()
     }
 
     /// Stops or continues it, with all its processes. Whether it is there.
-    pub fn signal(&self, service: Service, signal: Signal) -> bool {
-        self.process(service).inspect(|known| signal_all(known.pid, signal)).is_some()
+    pub fn signal(&self, node: NodeId, signal: Signal) -> bool {
+        self.process(node).inspect(|known| signal_all(known.pid, signal)).is_some()
     }
 
     /// Starts it if it was killed, on its old port with its old data.
     ///
     /// # Errors
     /// What the command says.
-    pub async fn start_again(&mut self, service: Service) -> Result<(), Failed> {
-        if self.is_up(service) { Ok(()) } else { self.start_one(service).await }
+    pub async fn start_again(&mut self, node: NodeId) -> Result<(), Failed> {
+        match self.running.get(&node) {
+            Some(running) if running.process.is_none() => self.start_one(running.server).await,
+            _ => Ok(()),
+        }
     }
 
-    fn log(&self, service: Service) -> PathBuf {
-        self.instance(service).folder.join(named(service).0).join("log")
+    /// Starts all of these that were killed: those of one folder at once.
+    ///
+    /// # Errors
+    /// What the command says.
+    pub async fn start_all_again(&mut self, nodes: &[NodeId]) -> Result<(), Failed> {
+        let dead = nodes.iter().filter_map(|node| self.running.get(node)).filter(|running| running.process.is_none());
+        let dead: Vec<Server> = dead.map(|running| running.server).collect();
+        let (together, apart): (Vec<_>, Vec<_>) = dead.into_iter().partition(|server| place(server.service) == 0);
+        if !together.is_empty() {
+            let printed = self.instances[0].run("start", &[]).await?;
+            together.into_iter().try_for_each(|server| self.found(server, &printed))?;
+        }
+        for server in apart {
+            self.start_one(server).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a standby of PostgreSQL the primary. The one before is dead, and does not come back.
+    ///
+    /// # Errors
+    /// What the command says.
+    pub async fn promote(&self, node: NodeId) -> Result<(), Failed> {
+        let Some(running) = self.running.get(&node) else { return Ok(()) };
+        let which = ["--only".to_owned(), running.name.clone()];
+        self.instance(Service::Ledger).run("promote", &which).await.map(drop)
+    }
+
+    fn log(&self, running: &Running) -> PathBuf {
+        self.instance(running.server.service).folder.join(&running.name).join("log")
     }
 
     /// Stops all, and keeps their logs.
@@ -224,33 +286,41 @@ impl Services {
     /// # Errors
     /// What the command says.
     pub fn stop(&mut self, folder: &Folder) -> Result<(), Failed> {
-        for &service in self.running.keys() {
+        for running in self.running.values() {
             // One that was never started has none.
-            let _ = fs::copy(self.log(service), kept(service, folder));
+            let _ = fs::copy(self.log(running), kept(running, folder));
         }
         self.instances.iter_mut().try_for_each(Instance::stop)
     }
 }
 
-/// Where the log of a service is when the services' folder is gone.
-fn kept(service: Service, folder: &Folder) -> PathBuf {
-    folder.logs().join(match service {
+/// In which folder a service runs.
+const fn place(service: Service) -> usize {
+    match service {
+        Service::Cache(region) => region,
+        Service::Directory | Service::Ledger | Service::Bus => 0,
+    }
+}
+
+/// Where the log of a server is when the services' folder is gone.
+fn kept(running: &Running, folder: &Folder) -> PathBuf {
+    folder.logs().join(match running.server.service {
         Service::Cache(region) => format!("valkey-{region}.log"),
-        other => format!("{}.log", named(other).0),
+        _ => format!("{}.log", running.name),
     })
 }
 
 impl Instance {
-    /// Starts what does not run in the folder, or of that only this; what the command prints.
-    async fn start(&self, only: Option<&str>) -> Result<String, Failed> {
+    /// Has the command do this in the folder; what it prints.
+    async fn run(&self, what: &str, arguments: &[String]) -> Result<String, Failed> {
         let Self { command, folder, .. } = self;
-        let failed = |why: &str| Failed::Service(format!("{} start: {why}", command.display()));
+        let failed = |why: &str| Failed::Service(format!("{} {what}: {why}", command.display()));
         let said = |error: std::io::Error| failed(&error.to_string());
         let child = Command::new(command)
-            .arg("start")
+            .arg(what)
             .arg("--dir")
             .arg(folder)
-            .args(only.iter().flat_map(|name| ["--only", name]))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -13,6 +13,12 @@ fn scripted(name: &str, script: &str) -> (Folder, PathBuf) {
     (folder, command)
 }
 
+/// One process a service.
+fn members() -> Members {
+    let scenario = worldline_scenarios::catalogue::find("swing").expect("in the catalogue").expect("reads");
+    Members::of(&worldline_scenarios::nodes::Nodes::of(&scenario), false)
+}
+
 async fn until(holds: impl Fn() -> bool) {
     let waits = async {
         while !holds() {
@@ -27,7 +33,8 @@ async fn a_start_that_is_given_up_is_asked_to_stop_and_cleans_up() {
     let script = "here=$(dirname \"$0\")\n[ \"$1\" = start ] || exit 0\n\
         trap 'echo clean >\"$here/cleaned\"; exit 130' TERM\necho up >\"$here/up\"\nwhile :; do sleep 0.01; done";
     let (folder, command) = scripted("services-test-given-up", script);
-    let starting = Services::start(&command, &folder, 1);
+    let members = members();
+    let starting = Services::start(&command, &folder, &members);
     tokio::select! {
         _ = starting => panic!("it never ends"),
         () = until(|| folder.path().join("up").exists()) => {}
@@ -38,20 +45,23 @@ async fn a_start_that_is_given_up_is_asked_to_stop_and_cleans_up() {
 
 #[tokio::test]
 async fn a_service_that_ends_by_itself_is_noticed_once() {
-    let script = "[ \"$1\" = start ] || exit 0\nfor name in ETCD POSTGRES NATS VALKEY; do\n\
-        sleep 100 </dev/null >/dev/null 2>&1 &\necho \"export WORLDLINE_TEST_$name=http://127.0.0.1:9\"\n\
-        echo \"export WORLDLINE_TEST_${name}_PID=$!\"\ndone";
+    let script = "[ \"$1\" = start ] || exit 0\nall=\nfor name in etcd postgres nats valkey; do\n\
+        sleep 100 </dev/null >/dev/null 2>&1 &\nall=$all,$name=127.0.0.1:9=$!\ndone\n\
+        echo \"export WORLDLINE_TEST_SERVERS=${all#,}\"";
     let (folder, command) = scripted("services-test-ended", script);
-    let mut services = Services::start(&command, &folder, 2).await.expect("it starts");
-    assert_eq!([Service::Directory, Service::Cache(1)].map(|service| services.ended(service, &folder)), [None, None]);
-    let etcd = services.process(Service::Directory).expect("it runs");
-    signal_all(etcd.pid, Signal::KILL);
-    until(|| !etcd.lives()).await;
-    assert!(services.ended(Service::Directory, &folder).is_some_and(|why| why.contains("etcd")));
-    assert_eq!((services.ended(Service::Directory, &folder), services.is_up(Service::Directory)), (None, false));
-    assert!(!services.kill(Service::Directory), "it is dead already");
-    assert!(services.kill(Service::Ledger));
-    assert_eq!(services.ended(Service::Ledger, &folder), None, "who was killed is no surprise");
+    let members = members();
+    let mut services = Services::start(&command, &folder, &members).await.expect("it starts");
+    let of = |service| members.stand_in(service).expect("it has members");
+    let [etcd, postgres] = [Service::Directory, Service::Ledger].map(of);
+    assert_eq!([etcd, of(Service::Cache(1))].map(|node| services.ended(node, &folder)), [None, None]);
+    let process = services.process(etcd).expect("it runs");
+    signal_all(process.pid, Signal::KILL);
+    until(|| !process.lives()).await;
+    assert!(services.ended(etcd, &folder).is_some_and(|why| why.contains("etcd")));
+    assert_eq!((services.ended(etcd, &folder), services.is_up(etcd)), (None, false));
+    assert!(!services.kill(etcd), "it is dead already");
+    assert!(services.kill(postgres));
+    assert_eq!(services.ended(postgres, &folder), None, "who was killed is no surprise");
     services.stop(&folder).expect("stops");
     folder.remove().expect("removes");
 }
@@ -67,14 +77,29 @@ fn a_crash_of_postgres_is_read_from_its_log_and_an_interruption_is_none() {
 
 #[test]
 fn what_the_command_prints_is_read() {
-    let text = "export WORLDLINE_TEST_SERVICES=/tmp/x\n\
-        export WORLDLINE_TEST_POSTGRES=postgres://postgres@127.0.0.1:25432/postgres\n\
-        export WORLDLINE_TEST_ETCD=http://127.0.0.1:22379\n";
     let own = std::process::id();
-    let text = format!("{text}export WORLDLINE_TEST_POSTGRES_PID={own}\n");
-    let variables = variables(&text);
-    let postgres = running(&variables, "WORLDLINE_TEST_POSTGRES").expect("reads");
-    assert_eq!((postgres.address.port(), postgres.process.map(|known| known.pid)), (25_432, i32::try_from(own).ok()));
-    let error = running(&variables, "WORLDLINE_TEST_ETCD").expect_err("no process");
-    assert!(error.contains("WORLDLINE_TEST_ETCD_PID"), "{error}");
+    let text = format!(
+        "export WORLDLINE_TEST_SERVICES=/tmp/x\n\
+        export WORLDLINE_TEST_SERVERS=postgres=127.0.0.1:25432=1,postgres-standby=127.0.0.1:25433={own},etcd=127.0.0.1:9\n"
+    );
+    let (address, process) = running(&text, "postgres-standby").expect("reads");
+    assert_eq!((address.port(), process.map(|known| known.pid)), (25_433, i32::try_from(own).ok()));
+    for (name, why) in [("etcd", "which process"), ("nats", "where nats is")] {
+        let error = running(&text, name).expect_err("it does not say");
+        assert!(error.contains(why), "{error}");
+    }
+    assert!(running("export WORLDLINE_TEST_SERVICES=/tmp/x\n", "etcd").is_err());
+}
+
+#[test]
+fn each_member_of_a_cluster_is_a_process_that_the_command_has_a_name_for() {
+    let scenario = worldline_scenarios::catalogue::find("core-region-loss").expect("in the catalogue").expect("reads");
+    let nodes = worldline_scenarios::nodes::Nodes::of(&scenario);
+    let members = Members::of(&nodes, true);
+    assert_eq!(arguments(&members), ["--cluster", "--members", "etcd=5,postgres=3,nats=3,valkey=1"]);
+    let names: Vec<_> = members.servers().filter(|server| server.service == Service::Ledger).map(name).collect();
+    assert_eq!(names, ["postgres", "postgres-standby", "postgres-standby-2"]);
+    let etcd: Vec<_> = members.servers().filter(|server| server.service == Service::Directory).map(name).collect();
+    assert_eq!(etcd, ["etcd", "etcd-2", "etcd-3", "etcd-4", "etcd-5"]);
+    assert_eq!(arguments(&Members::of(&nodes, false)), Vec::<String>::new());
 }

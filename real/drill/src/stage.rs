@@ -245,15 +245,16 @@ impl Told<'_> {
         set("stop_patience", text(STOP_PATIENCE));
         for service in self.members.services() {
             // A role has a link to each service that it uses.
-            let Some(at) = self.members.stand_in(service).and_then(|node| self.links.address(id, node)) else {
+            let at = self.addresses(id, service);
+            if at.is_empty() {
                 continue;
-            };
-            let one = |url: String| Value::Array(vec![text(url)]);
+            }
+            let each = |scheme: &str| Value::Array(at.iter().map(|at| text(format!("{scheme}://{at}"))).collect());
             match service {
-                Service::Directory => set("directory", one(format!("http://{at}"))),
-                Service::Ledger => set("ledger", text(format!("postgres://postgres@{at}/postgres"))),
-                Service::Bus => set("bus", one(format!("nats://{at}"))),
-                Service::Cache(_) => set("cache", one(format!("redis://{at}"))),
+                Service::Directory => set("directory", each("http")),
+                Service::Ledger => set("ledger", text(self.ledger(id))),
+                Service::Bus => set("bus", each("nats")),
+                Service::Cache(_) => set("cache", each("redis")),
             }
         }
         let lease = &self.scenario.lease;
@@ -277,11 +278,15 @@ impl Told<'_> {
         settings
     }
 
+    /// Where a node finds the servers of a service.
+    fn addresses(&self, id: NodeId, service: Service) -> Vec<String> {
+        let servers = self.members.of_service(service).filter_map(|node| self.links.address(id, node));
+        servers.map(|address| address.to_string()).collect()
+    }
+
     /// Where a node finds the ledger.
     fn ledger(&self, id: NodeId) -> String {
-        let address = self.members.stand_in(Service::Ledger).and_then(|node| self.links.address(id, node));
-        let address = address.map(|address| address.to_string()).unwrap_or_default();
-        format!("postgres://postgres@{address}/postgres")
+        format!("postgres://postgres@{}/postgres", self.addresses(id, Service::Ledger).join(","))
     }
 
     fn knobs(&self) -> Table {
@@ -344,11 +349,11 @@ mod tests {
         let mut scenario = worldline_scenarios::catalogue::find("swing").expect("in the catalogue").expect("reads");
         scenario.knobs.retry.first = Duration::from_millis(70);
         let nodes = Nodes::of(&scenario);
-        let (members, stage) = (Members::of(&nodes), world::Stage::of(&scenario, &nodes, 1));
+        let (members, stage) = (Members::of(&nodes, false), world::Stage::of(&scenario, &nodes, 1));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
         let listen: BTreeMap<_, _> = nodes.those(listens).into_iter().map(|node| (node, nowhere)).collect();
-        let services = members.services().map(|service| (service, nowhere)).collect();
-        let ends = crate::links::Ends { roles: listen.clone(), services };
+        let servers = members.servers().map(|server| (server.node, nowhere)).collect();
+        let ends = crate::links::Ends { roles: listen.clone(), servers };
         let mut ports = crate::ports::Ports::new(std::process::id().into());
         let links = Links::open(&nodes, &members, &ends, &mut ports, 1, |kind| stage.takes_part(kind)).expect("opens");
         let folder = Folder::create("stage-test", 1).expect("a folder");

@@ -98,7 +98,7 @@ fn services_that_print_something_else_are_told_so() {
     let (folder, services) = program("strange", "#!/bin/sh\necho 'export SOMETHING=else'\n");
     let ran = drill(&["swing", "--worldlined", "/bin/true", "--services", text(&services)]);
     assert_eq!(ran.code, 69, "{}", ran.errors);
-    assert!(ran.errors.contains("it printed no WORLDLINE_TEST_ETCD"), "{}", ran.errors);
+    assert!(ran.errors.contains("it printed no WORLDLINE_TEST_SERVERS"), "{}", ran.errors);
     fs::remove_dir_all(folder).expect("removes");
     let left = ran.errors.lines().find_map(|line| line.split_once("what it left behind is in ")).expect("a folder");
     fs::remove_dir_all(left.1).expect("it is there");

@@ -4,7 +4,7 @@ use super::{
     given::{Given, Value, read},
     problem::{Problem, Sink, quoted},
 };
-use crate::{bus, cache, directory::Endpoint, server::Redaction};
+use crate::{bus, cache, directory::Endpoint, ledger, server::Redaction};
 use hyper::Uri;
 use std::{
     collections::BTreeMap,
@@ -253,13 +253,16 @@ pub fn ledger(given: &Given, sink: &mut Sink) -> Option<String> {
     if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
         return sink.report(hidden("a text that is no PostgreSQL URL"));
     }
-    match text.parse::<sqlx::postgres::PgConnectOptions>() {
-        Ok(options) if options.get_database().is_none_or(str::is_empty) => {
-            sink.report(hidden("a URL that names no database"))
+    for server in ledger::each(text) {
+        match server.parse::<sqlx::postgres::PgConnectOptions>() {
+            Ok(options) if options.get_database().is_none_or(str::is_empty) => {
+                return sink.report(hidden("a URL that names no database"));
+            }
+            Ok(_) => {}
+            Err(_) => return sink.report(hidden("a URL that does not read")),
         }
-        Ok(_) => Some(text.to_owned()),
-        Err(_) => sink.report(hidden("a URL that does not read")),
     }
+    Some(text.to_owned())
 }
 
 /// A path. One of a file is taken from where that file stands.
@@ -446,6 +449,7 @@ mod tests {
         assert!(!wrong(token, "deadbeef").contains("deadbeef"));
         let mut sink = Sink::default();
         assert!(ledger(&flag("postgres://me@127.0.0.1:5432/worldline"), &mut sink).is_some());
+        assert!(ledger(&flag("postgres://me@127.0.0.1:5432,127.0.0.1:5433/worldline"), &mut sink).is_some());
     }
 
     #[test]

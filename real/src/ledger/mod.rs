@@ -36,6 +36,7 @@ pub use journal::{Tables, journal, row, tables};
 pub use migrate::{Report, Seed, migrate, seed};
 pub use problem::{Place, Problem};
 pub use revoke::{Unrevoked, revoke};
+pub(crate) use servers::each;
 
 use crate::{clock, host::Inbox, ready::Readiness};
 use pool::Pool;

@@ -73,7 +73,7 @@ impl Servers {
 }
 
 /// The address of each server that this one names.
-fn each(url: &str) -> Vec<String> {
+pub(crate) fn each(url: &str) -> Vec<String> {
     let whole = || vec![url.to_owned()];
     let Some((scheme, rest)) = url.split_once("://") else { return whole() };
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));

@@ -8,7 +8,7 @@ use worldline_scenarios::nodes::{Kind, Nodes, character};
 /// Nodes of one side of a link that a description names.
 const NAMED_MAX: usize = 4;
 
-/// A service that one process stands for.
+/// A service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
     /// etcd.
@@ -51,8 +51,10 @@ impl fmt::Display for Service {
 pub enum Target {
     /// A role's.
     Role(NodeId),
-    /// A service's.
+    /// A service's, that stands for all its members.
     Service(Service),
+    /// That of one member of a service.
+    Member(NodeId),
 }
 
 impl Target {
@@ -66,6 +68,10 @@ impl Target {
                 format!("{service} ({})", first.map_or("", |(_, node)| &node.name))
             }
             Self::Service(service) => service.to_string(),
+            Self::Member(node) => match nodes.kind(node).and_then(Service::of) {
+                Some(service) => format!("{service} ({})", nodes.name(node)),
+                None => nodes.name(node).to_owned(),
+            },
         }
     }
 }

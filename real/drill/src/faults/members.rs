@@ -1,25 +1,60 @@
-//! Which nodes of a scenario one real process stands for, and what of a fault befalls it.
+//! Which processes stand for the members of the services, and what of a fault befalls them.
+//!
+//! Either one process stands for all members of a service, or, on a cluster, each member of directory, ledger and bus has its own.
+//! Of a cache one process stands for the primary and who follows it in any case.
 
-use super::{Service, Target};
+use super::{Service, Target, last_longer_than_detection};
 use std::collections::{BTreeMap, BTreeSet};
 use worldline_proto::NodeId;
-use worldline_scenarios::nodes::Nodes;
+use worldline_scenarios::{inject::Injection, nodes::Nodes};
+use worldline_sim::Fault;
+use worldline_system::time::Duration;
 
-/// The nodes that stand for the services, and the members that they stand for.
+/// The least members that a bus of several can have: its stream has three.
+const BUS_MEMBERS_MIN: usize = 3;
+
+/// A service's members, and whether each has a process of its own.
 #[derive(Clone, Debug)]
-pub struct Members(BTreeMap<Service, BTreeSet<NodeId>>);
+struct Membership {
+    members: BTreeSet<NodeId>,
+    clustered: bool,
+}
+
+/// The members of every service, and the processes that stand for them.
+#[derive(Clone, Debug)]
+pub struct Members(BTreeMap<Service, Membership>);
+
+/// A process of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The member by whose name its links go.
+    pub node: NodeId,
+    /// Which service.
+    pub service: Service,
+    /// How manieth of the service's processes it is, from 0.
+    pub number: usize,
+}
 
 impl Members {
-    /// Of these nodes.
+    /// Of these nodes, with one process for each service; or on a cluster.
     #[must_use]
-    pub fn of(nodes: &Nodes) -> Self {
-        let mut members: BTreeMap<Service, BTreeSet<NodeId>> = BTreeMap::new();
+    pub fn of(nodes: &Nodes, cluster: bool) -> Self {
+        let mut all: BTreeMap<Service, Membership> = BTreeMap::new();
         for (id, node) in nodes.iter() {
             if let Some(service) = Service::of(node.kind) {
-                members.entry(service).or_default().insert(id);
+                let none = || Membership { members: BTreeSet::new(), clustered: false };
+                all.entry(service).or_insert_with(none).members.insert(id);
             }
         }
-        Self(members)
+        for (service, membership) in &mut all {
+            let least = match service {
+                Service::Directory | Service::Ledger => 2,
+                Service::Bus => BUS_MEMBERS_MIN,
+                Service::Cache(_) => usize::MAX,
+            };
+            membership.clustered = cluster && membership.members.len() >= least;
+        }
+        Self(all)
     }
 
     /// Every service.
@@ -27,16 +62,59 @@ impl Members {
         self.0.keys().copied()
     }
 
-    /// The node by whose name a service's links go: its first member. That of the ledger and of a cache is its primary.
+    /// Every process of a service.
+    pub fn servers(&self) -> impl Iterator<Item = Server> + '_ {
+        self.services().flat_map(|service| {
+            let nodes = self.of_service(service).enumerate();
+            nodes.map(move |(number, node)| Server { node, service, number })
+        })
+    }
+
+    /// The nodes by whose names the links to a service's processes go.
+    pub fn of_service(&self, service: Service) -> impl Iterator<Item = NodeId> + '_ {
+        let membership = self.0.get(&service);
+        let count = membership.map_or(0, |of| if of.clustered { of.members.len() } else { 1 });
+        membership.into_iter().flat_map(|of| of.members.iter().copied()).take(count)
+    }
+
+    /// Whether each member of a service has its own process.
+    #[must_use]
+    pub fn clustered(&self, service: Service) -> bool {
+        self.0.get(&service).is_some_and(|of| of.clustered)
+    }
+
+    /// A service's first member: where one process stands for all, its links go by this name. That of the ledger and of a cache is
+    /// its primary at the beginning.
     #[must_use]
     pub fn stand_in(&self, service: Service) -> Option<NodeId> {
-        self.0.get(&service)?.first().copied()
+        self.0.get(&service)?.members.first().copied()
     }
 
     /// Which service a node is a member of.
     #[must_use]
     pub fn service(&self, node: NodeId) -> Option<Service> {
-        self.0.iter().find(|(_, members)| members.contains(&node)).map(|(&service, _)| service)
+        self.0.iter().find(|(_, of)| of.members.contains(&node)).map(|(&service, _)| service)
+    }
+
+    /// The node by whose name the links of a target's process go.
+    #[must_use]
+    pub fn node(&self, target: Target) -> Option<NodeId> {
+        match target {
+            Target::Role(node) | Target::Member(node) => Some(node),
+            Target::Service(service) => self.stand_in(service),
+        }
+    }
+
+    /// Whether so many of these members leave enough of the others for the service to go on as it would.
+    fn minority(&self, service: Service, hit: &[NodeId]) -> bool {
+        let members = self.0.get(&service).map_or(0, |of| of.members.len());
+        hit.len() * 2 < members
+    }
+
+    /// The members of each service that are among these nodes.
+    fn hit<'a>(&'a self, which: &'a [NodeId]) -> impl Iterator<Item = (Service, Vec<NodeId>)> + 'a {
+        let hit = |of: &Membership| which.iter().copied().filter(|node| of.members.contains(node)).collect::<Vec<_>>();
+        self.0.iter().map(move |(&service, of)| (service, hit(of))).filter(|(_, hit)| !hit.is_empty())
     }
 
     /// The targets that these nodes are; for members that are too few, why they are none.
@@ -44,14 +122,15 @@ impl Members {
         let roles = which.iter().filter(|node| self.service(**node).is_none());
         let mut targets: Vec<Target> = roles.map(|&node| Target::Role(node)).collect();
         let mut skipped = Vec::new();
-        for (&service, members) in &self.0 {
-            let hit: Vec<NodeId> = which.iter().copied().filter(|node| members.contains(node)).collect();
-            if hit.is_empty() {
+        for (service, hit) in self.hit(which) {
+            if self.clustered(service) {
+                targets.extend(hit.into_iter().map(Target::Member));
                 continue;
             }
             let (out, what) = match service {
                 Service::Directory | Service::Bus => {
-                    (hit.len() * 2 > members.len(), format!("no majority of the {} members", members.len()))
+                    let members = self.0[&service].members.len();
+                    (hit.len() * 2 > members, format!("no majority of the {members} members"))
                 }
                 Service::Ledger | Service::Cache(_) => {
                     let primary = self.stand_in(service);
@@ -71,13 +150,27 @@ impl Members {
         (targets, skipped)
     }
 
-    /// One side of a link: members as the node that stands for them.
+    /// One side of a link: members as the nodes that stand for them.
     pub(super) fn side(&self, nodes: &Nodes, which: &[NodeId]) -> (Vec<NodeId>, Vec<String>) {
         let (targets, skipped) = self.targets(nodes, which);
-        let node = |target: Target| match target {
-            Target::Role(node) => Some(node),
-            Target::Service(service) => self.stand_in(service),
+        (targets.into_iter().filter_map(|target| self.node(target)).collect(), skipped)
+    }
+
+    /// Whether a fault that lasts so long ends processes of members, so that the others go on without them: by an election, or
+    /// by a promotion. One process for all could not tell.
+    pub(super) fn others_take_over(&self, injection: &Injection, lasts: Option<Duration>) -> bool {
+        let ended = |fault: &Fault| match fault {
+            Fault::Crash { node } | Fault::Kill { node } | Fault::Stop { node } | Fault::Pause { node } => Some(*node),
+            _ => None,
         };
-        (targets.into_iter().filter_map(node).collect(), skipped)
+        let ended: Vec<NodeId> = injection.begin.iter().filter_map(ended).collect();
+        self.hit(&ended).any(|(service, hit)| {
+            self.minority(service, &hit)
+                && match service {
+                    Service::Directory | Service::Bus => true,
+                    Service::Ledger => last_longer_than_detection(lasts),
+                    Service::Cache(_) => false,
+                }
+        })
     }
 }

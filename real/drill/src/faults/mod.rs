@@ -3,10 +3,11 @@
 //! The fault is the simulator's own: resolved by the same code, to the same nodes. Here each is turned into what can be done
 //! to processes, links and services from outside; what cannot is named with its reason and left out, never pretended.
 //!
-//! One etcd stands for all members of the directory, one PostgreSQL for all of the ledger, one NATS for all of the bus, and one
-//! Valkey for the servers of a region's cache. What befalls members befalls the service if it befalls a majority of the
-//! directory or the bus, or the primary of the ledger or a cache; else the service would go on, and so the one process does
-//! (`reports/decisions/0006-one-etcd-stands-for-all.md`, `0013-names-are-forgotten-on-the-way.md`).
+//! Unless members of a service take over from others ([`wants_cluster`]) or it is told to, a drill starts one etcd for all members
+//! of the directory, one PostgreSQL for all of the ledger, one NATS for all of the bus. What befalls members then befalls the service
+//! if it befalls a majority of the directory or the bus, or the primary of the ledger; else the service would go on, and so the one
+//! process does. On a cluster each member is a process of its own. One Valkey stands for the servers of a region's cache in any case
+//! (`reports/decisions/0006-one-etcd-stands-for-all.md`, `0013-names-are-forgotten-on-the-way.md`, `0014-members-as-processes.md`).
 
 mod deed;
 mod effect;
@@ -16,7 +17,7 @@ mod reasons;
 use crate::proxy::{requests::Harm, statements::When, way::Degraded};
 pub use deed::{Deed, Loss, Service, Target};
 pub use effect::{Come, Counts, Effect, done_on_links};
-pub use members::Members;
+pub use members::{Members, Server};
 use reasons::why_not;
 use std::time::Duration;
 use worldline_proto::{EntityId, LeaseId, NodeId};
@@ -65,7 +66,7 @@ impl Members {
                 plan.begin.push(match (how, target) {
                     (Whole::Crash, _) => Deed::Crash(target),
                     // What a service does when it is stopped in order, nobody sees but that it is gone.
-                    (Whole::Kill, _) | (Whole::Stop, Target::Service(_)) => Deed::Kill(target),
+                    (Whole::Kill, _) | (Whole::Stop, Target::Service(_) | Target::Member(_)) => Deed::Kill(target),
                     (Whole::Stop, Target::Role(_)) => Deed::Stop(target),
                     (Whole::Restart, _) => Deed::Restart(target),
                     (Whole::Pause, _) => Deed::Pause(target),
@@ -98,7 +99,7 @@ impl Members {
             Fault::Ledger(fault) => statement(fault).map_err(|why| plan.skipped.push(why)).ok(),
             Fault::Directory(directory::Fault::DelayRequests { from, by }) => {
                 // Bytes to etcd that arrive later are requests that are looked at later, also when their caller has gone.
-                let to = self.stand_in(Service::Directory).into_iter().collect();
+                let to = self.of_service(Service::Directory).collect();
                 Some(late(nodes, DELAYED_REQUESTS, *from, to, *by))
             }
             Fault::Cache(cache::Fault::DelayRequests { from, by }) => {
@@ -275,20 +276,47 @@ impl Now for Anybody<'_> {
     }
 }
 
+/// What the faults of a scenario inject, if the first of each kind of node led and owned; and how long each lasts.
+fn injections<'a>(
+    scenario: &'a Scenario,
+    nodes: &'a Nodes,
+) -> impl Iterator<Item = (Option<Injection>, Option<time::Duration>)> + 'a {
+    let faults = scenario.faults.iter().enumerate();
+    faults.map(|(index, fault)| (injection(index, &fault.kind, nodes, &Anybody(nodes)), fault.lasts))
+}
+
 /// What a drill would do for every fault of a scenario, if the first of each kind of node led and owned.
-fn plans(scenario: &Scenario, nodes: &Nodes) -> Vec<Plan> {
-    let members = Members::of(nodes);
-    let plan = |(index, fault): (usize, &worldline_scenarios::format::Fault)| {
-        let injection = injection(index, &fault.kind, nodes, &Anybody(nodes));
-        injection.map(|injection| members.plan(nodes, &injection)).unwrap_or_default()
-    };
-    scenario.faults.iter().enumerate().map(plan).collect()
+fn plans(scenario: &Scenario, nodes: &Nodes, cluster: bool) -> Vec<Plan> {
+    let members = Members::of(nodes, cluster);
+    let plan = |injection: Injection| members.plan(nodes, &injection);
+    injections(scenario, nodes).map(|(injection, _)| injection.map(plan).unwrap_or_default()).collect()
+}
+
+/// Whether a fault of the scenario ends members of a service so that others take over from them: what one process for all of them
+/// cannot show.
+#[must_use]
+pub fn wants_cluster(scenario: &Scenario) -> bool {
+    let nodes = Nodes::of(scenario);
+    let members = Members::of(&nodes, true);
+    let mut injections = injections(scenario, &nodes);
+    injections.any(|(injection, lasts)| injection.is_some_and(|injection| members.others_take_over(&injection, lasts)))
+}
+
+/// How long a primary of the ledger is missing before another is promoted: as long as in the simulator.
+#[must_use]
+pub fn detection() -> time::Duration {
+    ledger::Config::new(Vec::new(), Vec::new()).detection
+}
+
+/// Whether a fault that ends after so long, or never, goes on until another primary is promoted.
+fn last_longer_than_detection(lasts: Option<time::Duration>) -> bool {
+    lasts.is_none_or(|lasts| lasts >= detection())
 }
 
 /// The faults of a scenario that are left out, and why.
 #[must_use]
-pub fn left_out(scenario: &Scenario) -> Vec<String> {
-    let plans = plans(scenario, &Nodes::of(scenario));
+pub fn left_out(scenario: &Scenario, cluster: bool) -> Vec<String> {
+    let plans = plans(scenario, &Nodes::of(scenario), cluster || wants_cluster(scenario));
     let of = |(n, plan): (usize, Plan)| plan.skipped.into_iter().map(move |why| format!("fault {n}: {why}"));
     (1..).zip(plans).flat_map(of).collect()
 }
@@ -300,7 +328,7 @@ mod tests {
 
     fn plans(scenario: &Scenario) -> (Nodes, Vec<Plan>) {
         let nodes = Nodes::of(scenario);
-        let plans = super::plans(scenario, &nodes);
+        let plans = super::plans(scenario, &nodes, wants_cluster(scenario));
         (nodes, plans)
     }
 
@@ -309,11 +337,15 @@ mod tests {
     }
 
     /// A scenario of the catalogue without its faults, and with this one.
-    fn with_fault(fault: &str) -> (Nodes, Vec<Plan>) {
+    fn swing_with(fault: &str) -> Scenario {
         let (_, text) = catalogue::FILES.iter().find(|(name, _)| *name == "swing").expect("in the catalogue");
         let (head, rest) = text.split_once("[[budget]]").expect("it has a budget");
         let text = format!("{head}\n[[fault]]\nat = \"5s\"\n{fault}\n\n[[budget]]{rest}");
-        plans(&format::parse("swing.toml", &text).expect("reads"))
+        format::parse("swing.toml", &text).expect("reads")
+    }
+
+    fn with_fault(fault: &str) -> (Nodes, Vec<Plan>) {
+        plans(&swing_with(fault))
     }
 
     #[test]
@@ -330,12 +362,13 @@ mod tests {
                 "zombie-outbox" => (&[0, 1], &[1, 0]),
                 "gateway-drain" => (&[1, 1], &[0, 0]),
                 "region-loss" => (&[6], &[0]),
-                "core-region-loss" => (&[8], &[2]),
+                "core-region-loss" => (&[11], &[0]),
                 "orchestrator-crash-midplan" => (&[1, 0], &[0, 1]),
                 "bus-ack-lost" => (&[1, 1, 1, 1], &[0, 0, 0, 0]),
                 "cache-wipe" => (&[1, 1, 1, 1], &[0, 0, 0, 0]),
                 "token-revoked" => (&[3, 1, 2, 1, 0, 1, 3, 1, 1], &[0, 0, 0, 0, 1, 0, 0, 0, 0]),
                 "token-revoked-unheard" => (&[1, 3], &[0, 0]),
+                "service-leaders-killed" => (&[1, 1, 1], &[0, 0, 0]),
                 _ => (&[1], &[0]),
             };
             assert_eq!((&provoked[..], &skipped[..]), (expected, left_out), "{name}");
@@ -347,12 +380,32 @@ mod tests {
         let (_, plans) = of_catalogue("directory-no-quorum");
         let etcd = Target::Service(Service::Directory);
         assert_eq!((&plans[0].begin, &plans[0].end), (&vec![Deed::Crash(etcd)], &vec![Deed::StartIfDead(etcd)]));
-        let (_, plans) = with_fault("kind = \"crash\"\nnode = \"directory:1\"");
+        let alone = |fault: &str| {
+            let scenario = swing_with(fault);
+            super::plans(&scenario, &Nodes::of(&scenario), false)
+        };
+        let plans = alone("kind = \"crash\"\nnode = \"directory:1\"");
         assert_eq!(plans[0].begin, []);
         assert!(plans[0].skipped[0].contains("directory:1 is no majority of the 3 members"), "{:?}", plans[0].skipped);
-        let (_, plans) = with_fault("kind = \"kill\"\nnode = [\"ledger:0\", \"directory:1\"]");
+        let plans = alone("kind = \"kill\"\nnode = [\"ledger:0\", \"directory:1\"]");
         assert_eq!(plans[0].begin, [Deed::Kill(Target::Service(Service::Ledger))]);
         assert_eq!(plans[0].skipped.len(), 1, "half of it is left out");
+    }
+
+    #[test]
+    fn a_scenario_in_which_members_take_over_from_others_is_drilled_on_a_cluster() {
+        let wants = |name: &&str| wants_cluster(&catalogue::find(name).expect("in the catalogue").expect("reads"));
+        let clustered: Vec<&str> = catalogue::names().filter(wants).collect();
+        assert_eq!(clustered, ["core-region-loss", "ledger-failover", "service-leaders-killed", "token-revoked"]);
+        let with = |fault: &str| with_fault(fault).1.remove(0).begin;
+        let nodes = Nodes::of(&catalogue::find("swing").expect("in the catalogue").expect("reads"));
+        let member = |name: &str| nodes.iter().find(|(_, node)| node.name == name).map(|(id, _)| Target::Member(id));
+        let leader = with("kind = \"crash\"\nnode = \"directory:leader\"");
+        assert_eq!(leader, [Deed::Crash(member("directory:0").expect("a member"))]);
+        let ledger = Target::Service(Service::Ledger);
+        assert_eq!(with("kind = \"crash\"\nnode = \"ledger:primary\"\nfor = \"10s\""), [Deed::Crash(ledger)]);
+        let plans = plans(&catalogue::find("ledger-failover").expect("there").expect("reads")).1;
+        assert!(matches!(plans[0].begin[..], [Deed::Crash(Target::Member(_))]), "{plans:?}");
     }
 
     #[test]
@@ -388,9 +441,9 @@ mod tests {
         for (fault, why) in [
             ("kind = \"clock-step\"\nnode = \"worker:frankfurt:0\"\nby = \"3s\"", "the same clocks"),
             ("kind = \"hold-outbox\"\nnode = \"worker:frankfurt:0\"\nwhich = \"any\"", "a signal stops"),
-            ("kind = \"ledger-switchover\"", "one PostgreSQL stands for"),
-            ("kind = \"directory-leader-change\"", "one etcd stands for"),
-            ("kind = \"bus-leader-change\"", "one NATS stands for"),
+            ("kind = \"ledger-switchover\"", "asks no server to hand over"),
+            ("kind = \"directory-leader-change\"", "asks no member to hand over"),
+            ("kind = \"bus-leader-change\"", "asks no member to hand over"),
             ("kind = \"crash\"\nnode = \"cache:frankfurt:1\"", "not the primary that the one Valkey stands for"),
         ] {
             let (_, plans) = with_fault(fault);

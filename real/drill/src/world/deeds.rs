@@ -22,7 +22,7 @@ impl World<'_> {
         let dead = |nodes: &Nodes, target: &Target| format!("{} does not run", target.name(nodes));
         Ok(match deed {
             Deed::Crash(target) => {
-                self.targeted(*target).into_iter().for_each(|node| self.links.crashed(node));
+                self.members.node(*target).into_iter().for_each(|node| self.links.crashed(node));
                 let killed = self.kill(*target, folder).await;
                 Effect::of(killed, || dead(&self.nodes, target))
             }
@@ -34,7 +34,7 @@ impl World<'_> {
                 self.look_at(*target, folder);
                 let asked = match target {
                     Target::Role(node) => self.processes.get_mut(node).is_some_and(Process::ask_to_stop),
-                    Target::Service(_) => self.kill(*target, folder).await,
+                    Target::Service(_) | Target::Member(_) => self.kill(*target, folder).await,
                 };
                 Effect::of(asked, || dead(&self.nodes, target))
             }
@@ -103,8 +103,8 @@ impl World<'_> {
                 self.links.requests().forget_names();
                 Effect::Hit
             }
-            Deed::Rewind(by) => of_consumers(bus::rewind(self.services.address(Service::Bus), *by).await),
-            Deed::EndConsumers => of_consumers(bus::end_consumers(self.services.address(Service::Bus)).await),
+            Deed::Rewind(by) => of_consumers(bus::rewind(&self.bus(), *by).await),
+            Deed::EndConsumers => of_consumers(bus::end_consumers(&self.bus()).await),
             Deed::Cache(region, loss) => self.lose(*region, *loss).await,
         })
     }
@@ -116,20 +116,14 @@ impl World<'_> {
             if region.is_some_and(|region| service != Service::Cache(region)) {
                 continue;
             }
-            match cache::lose(self.services.address(service), loss, self.seed).await {
-                Ok(count) => lost += count,
-                Err(error) => why = format!("{} says: {error}", Target::Service(service).name(&self.nodes)),
+            for node in self.members.of_service(service) {
+                match cache::lose(self.services.address(node), loss, self.seed).await {
+                    Ok(count) => lost += count,
+                    Err(error) => why = format!("{} says: {error}", Target::Service(service).name(&self.nodes)),
+                }
             }
         }
         Effect::of(lost > 0, || why)
-    }
-
-    /// The node whose links are those of a target.
-    fn targeted(&self, target: Target) -> Option<NodeId> {
-        match target {
-            Target::Role(node) => Some(node),
-            Target::Service(service) => self.members.stand_in(service),
-        }
     }
 
     /// Whether it was this that ended it.
@@ -151,22 +145,30 @@ impl World<'_> {
                     }
                 }
             }
-            Target::Service(service) => {
+            Target::Service(_) | Target::Member(_) => {
                 self.look_at(target, folder);
-                self.paused.remove(&service);
-                self.services.kill(service)
+                let Some(node) = self.members.node(target) else { return false };
+                self.paused.remove(&node);
+                self.services.kill(node)
             }
         }
     }
 
     async fn start_again(&mut self, target: Target) -> Result<(), Failed> {
-        self.targeted(target).into_iter().for_each(|node| self.links.started(node));
+        // Another was promoted for it.
+        if self.members.node(target).is_some_and(|node| self.primary.deposed.contains(&node)) {
+            return Ok(());
+        }
+        self.members.node(target).into_iter().for_each(|node| self.links.started(node));
         match target {
             Target::Role(node) => match self.processes.get(&node) {
                 Some(process) if !process.is_up() => self.start_one(node),
                 _ => Ok(()),
             },
-            Target::Service(service) => self.services.start_again(service).await,
+            Target::Service(_) | Target::Member(_) => match self.members.node(target) {
+                Some(node) => self.services.start_again(node).await,
+                None => Ok(()),
+            },
         }
     }
 
@@ -174,27 +176,31 @@ impl World<'_> {
     fn signal(&mut self, target: Target, signal: Signal) -> bool {
         match target {
             Target::Role(node) => self.processes.get_mut(&node).is_some_and(|process| process.signal(signal)),
-            Target::Service(service) => {
-                let there = self.services.signal(service, signal);
+            Target::Service(_) | Target::Member(_) => {
+                let Some(node) = self.members.node(target) else { return false };
+                let there = self.services.signal(node, signal);
                 let changed = match signal {
-                    Signal::STOP if there => self.paused.insert(service),
-                    _ => self.paused.remove(&service),
+                    Signal::STOP if there => self.paused.insert(node),
+                    _ => self.paused.remove(&node),
                 };
                 there && changed
             }
         }
     }
 
-    /// Ends every fault. Roles that are dead stay dead; the services come back.
+    /// Ends every fault. Roles that are dead stay dead, and a primary that another was promoted for; the services come back.
     ///
     /// # Errors
     /// A service does not come back.
     pub async fn heal(&mut self) -> Result<(), Failed> {
         self.links.heal(self.scenario.faults.len());
-        for service in self.members.services().collect::<Vec<_>>() {
-            self.signal(Target::Service(service), Signal::CONT);
-            self.start_again(Target::Service(service)).await?;
+        let servers = self.members.servers().map(|server| server.node);
+        let servers: Vec<NodeId> = servers.filter(|node| !self.primary.deposed.contains(node)).collect();
+        for &node in &servers {
+            self.signal(Target::Member(node), Signal::CONT);
+            self.links.started(node);
         }
+        self.services.start_all_again(&servers).await?;
         for process in self.processes.values_mut() {
             process.signal(Signal::CONT);
         }

@@ -1,23 +1,24 @@
 //! The ledger of a drill: where it is, and how it begins.
 
-use crate::{faults::Service, processes::Failed, services::Services};
+use crate::processes::Failed;
+use std::net::SocketAddr;
 use worldline_real::ledger;
 use worldline_scenarios::{format::Scenario, world};
 
-/// Its URL, past all links.
-pub fn url(services: &Services) -> String {
-    format!("postgres://postgres@{}/postgres", services.address(Service::Ledger))
+/// The URL of these servers.
+pub fn url(servers: impl IntoIterator<Item = SocketAddr>) -> String {
+    let servers: Vec<String> = servers.into_iter().map(|address| address.to_string()).collect();
+    format!("postgres://postgres@{}/postgres", servers.join(","))
 }
 
-/// The schema, everything journaled, and every entity as the scenario begins with it.
+/// The schema, everything journaled, and every entity as the scenario begins with it; at the primary.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn prepare(scenario: &Scenario, services: &Services) -> Result<(), Failed> {
+pub async fn prepare(scenario: &Scenario, url: &str) -> Result<(), Failed> {
     use sqlx::{Connection as _, Executor as _};
-    let url = url(services);
     let failed = |why: String| Failed::Service(format!("the ledger cannot be prepared: {why}"));
-    ledger::migrate(&url).await.map_err(|problem| failed(problem.to_string()))?;
+    ledger::migrate(url).await.map_err(|problem| failed(problem.to_string()))?;
     let seed = |seed: worldline_sim::ledger::Seed| ledger::Seed {
         entity: seed.entity,
         position: seed.position,
@@ -26,13 +27,13 @@ pub async fn prepare(scenario: &Scenario, services: &Services) -> Result<(), Fai
         balance: seed.balance,
     };
     let seeds: Vec<_> = world::seeds(scenario).into_iter().map(seed).collect();
-    ledger::seed(&url, &seeds).await.map_err(|problem| failed(problem.to_string()))?;
+    ledger::seed(url, &seeds).await.map_err(|problem| failed(problem.to_string()))?;
     let audit = async {
-        let mut connection = sqlx::PgConnection::connect(&url).await?;
+        let mut connection = sqlx::PgConnection::connect(url).await?;
         connection.execute("alter database postgres set worldline.audit = 'full'").await?;
         connection.close().await?;
         // A setting of the database is that of connections made from now on.
-        let mut connection = sqlx::PgConnection::connect(&url).await?;
+        let mut connection = sqlx::PgConnection::connect(url).await?;
         let asked = "select current_setting('worldline.audit', true), current_setting('track_commit_timestamp', true)";
         let (audit, dated): (Option<String>, Option<String>) = sqlx::query_as(asked).fetch_one(&mut connection).await?;
         connection.close().await?;

@@ -1,9 +1,11 @@
 //! The running world of a drill: its processes, services and links, and what can be done to them.
 
 mod deeds;
+mod failover;
 mod ledger;
 
 use crate::{
+    bus,
     directory::Directory,
     faults::{Members, Service, Target},
     links::{Ends, Links},
@@ -13,6 +15,7 @@ use crate::{
     services::Services,
     stage::{self, Folder, Told},
 };
+use failover::Primary;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -66,8 +69,9 @@ pub struct World<'a> {
     pub directory: Directory,
     /// Ports are nobody else's while it lives.
     _ports: Ports,
-    paused: BTreeSet<Service>,
+    paused: BTreeSet<NodeId>,
     services: Services,
+    primary: Primary,
     /// What the drill has seen, in order.
     pub seen: Vec<Seen>,
     /// How often each role's process was started.
@@ -86,20 +90,23 @@ impl<'a> World<'a> {
         seed: u64,
         folder: &Folder,
         programs: Programs<'_>,
+        cluster: bool,
     ) -> Result<Self, Failed> {
         let nodes = Arc::new(Nodes::of(scenario));
-        let members = Members::of(&nodes);
-        let services = Services::start(programs.services, folder, scenario.regions.len()).await?;
-        ledger::prepare(scenario, &services).await?;
-        let directory = Directory::watch(services.address(Service::Directory));
+        let members = Members::of(&nodes, cluster);
+        let services = Services::start(programs.services, folder, &members).await?;
+        let of = |service| members.of_service(service).map(|node| (node, services.address(node)));
+        let primary = Primary::new(members.stand_in(Service::Ledger).unwrap_or_default());
+        ledger::prepare(scenario, &ledger::url([services.address(primary.node)])).await?;
+        let directory = Directory::watch(of(Service::Directory).collect());
         let roles = Stage::of(scenario, &nodes, seed);
         let mut ports = Ports::new(seed ^ u64::from(std::process::id()) << 32);
         let mut listen = BTreeMap::new();
         for node in nodes.those(stage::listens) {
             listen.insert(node, ports.free().map_err(Failed::machine("no port"))?);
         }
-        let addresses = members.services().map(|service| (service, services.address(service)));
-        let ends = Ends { roles: listen.clone(), services: addresses.collect() };
+        let servers = members.servers().map(|server| (server.node, services.address(server.node)));
+        let ends = Ends { roles: listen.clone(), servers: servers.collect() };
         let links = Links::open(&nodes, &members, &ends, &mut ports, seed, |kind| roles.takes_part(kind));
         let links = links.map_err(Failed::machine("cannot open the links"))?;
         stage::prepare(folder, scenario, &nodes)?;
@@ -126,6 +133,7 @@ impl<'a> World<'a> {
             _ports: ports,
             paused,
             services,
+            primary,
             seen,
             started,
             complaints,
@@ -166,28 +174,34 @@ impl<'a> World<'a> {
         self.processes.len()
     }
 
-    /// Who leads and owns now, as etcd says.
+    /// Who leads and owns now, as etcd and NATS say.
     pub async fn present(&self) -> Present {
-        Present { records: self.directory.records().await, ..self.present_without_records() }
+        let known = self.present_without_records();
+        let directory = match known.directory {
+            None => self.directory.leader().await,
+            known => known,
+        };
+        let bus = match known.bus {
+            None => bus::leader(&self.bus()).await.and_then(|name| self.services.named(&name)),
+            known => known,
+        };
+        Present { records: self.directory.records().await, directory, bus, ..known }
     }
 
-    /// Who stands for the services. Of leaders and owners nothing is known.
+    /// Who stands for the services. Of leaders and owners nothing is known, also not among the members of a cluster.
     #[must_use]
     pub fn present_without_records(&self) -> Present {
-        Present {
-            records: None,
-            directory: self.members.stand_in(Service::Directory),
-            ledger: self.members.stand_in(Service::Ledger),
-            bus: self.members.stand_in(Service::Bus),
-        }
+        let alone = |service| self.members.stand_in(service).filter(|_| !self.members.clustered(service));
+        let (directory, bus) = (alone(Service::Directory), alone(Service::Bus));
+        Present { records: None, directory, ledger: Some(self.primary.node), bus }
     }
 
     /// Looks whether anything has ended that nobody has ended.
     pub fn look_around(&mut self, folder: &Folder) {
         let nodes: Vec<NodeId> = self.processes.keys().copied().collect();
         nodes.into_iter().for_each(|node| self.look_at(Target::Role(node), folder));
-        let services: Vec<Service> = self.members.services().collect();
-        services.into_iter().for_each(|one| self.look_at(Target::Service(one), folder));
+        let servers: Vec<NodeId> = self.members.servers().map(|server| server.node).collect();
+        servers.into_iter().for_each(|node| self.look_at(Target::Member(node), folder));
         self.complaints.extend(self.links.broken());
     }
 
@@ -199,7 +213,10 @@ impl<'a> World<'a> {
                     self.ended_by_itself(node, complaint, folder);
                 }
             }
-            Target::Service(service) => self.complaints.extend(self.services.ended(service, folder)),
+            Target::Service(_) | Target::Member(_) => {
+                let node = self.members.node(target);
+                self.complaints.extend(node.and_then(|node| self.services.ended(node, folder)));
+            }
         }
     }
 
@@ -218,38 +235,52 @@ impl<'a> World<'a> {
         workers.map(|(node, region)| WorkerState { node, region, able: self.able(node, unwell) }).collect()
     }
 
-    /// Whether a role runs, can be relied on, and reaches both services.
+    /// Whether a server runs: it was not killed, and is not stopped.
+    fn runs(&self, server: NodeId) -> bool {
+        self.services.is_up(server) && !self.paused.contains(&server)
+    }
+
+    /// The members of the directory that run, if they are a majority.
+    fn directory_members(&self) -> Vec<NodeId> {
+        let all: Vec<NodeId> = self.members.of_service(Service::Directory).collect();
+        let up: Vec<NodeId> = all.iter().copied().filter(|&node| self.runs(node)).collect();
+        if up.len() * 2 > all.len() { up } else { Vec::new() }
+    }
+
+    /// Whether a role runs, can be relied on, and reaches both services: of the directory every member that serves, for it may be
+    /// at any of them.
     fn able(&self, node: NodeId, unwell: &BTreeSet<NodeId>) -> bool {
-        let reaches = |service| {
-            let up = self.services.is_up(service) && !self.paused.contains(&service);
-            up && self.members.stand_in(service).is_some_and(|there| self.links.linked(node, there))
-        };
+        let linked = |there: &NodeId| self.links.linked(node, *there);
+        let directory = self.directory_members();
+        let reached = !directory.is_empty() && directory.iter().all(linked);
         let runs = self.processes.get(&node).is_some_and(Process::runs);
-        runs && !unwell.contains(&node) && reaches(Service::Directory) && reaches(Service::Ledger)
+        let ledger = self.primary.node;
+        runs && !unwell.contains(&node) && reached && self.runs(ledger) && linked(&ledger)
     }
 
     /// Whether the services can be used, while a fault impairs these.
     #[must_use]
     pub fn usable(&self, unwell: &BTreeSet<NodeId>, impaired: Impaired) -> Usable {
-        let up = |service| self.services.is_up(service) && !self.paused.contains(&service);
         let orchestrators = self.nodes.those(|kind| matches!(kind, Kind::Orchestrator(_)));
         Usable {
-            directory: up(Service::Directory) && !impaired.directory,
-            ledger: up(Service::Ledger) && !impaired.ledger,
+            directory: !self.directory_members().is_empty() && !impaired.directory,
+            ledger: self.runs(self.primary.node) && !impaired.ledger,
             orchestrator: orchestrators.into_iter().any(|node| self.able(node, unwell)),
         }
     }
 
-    /// The ledger's URL, past all links.
+    /// The URL of the ledger's servers that may be its primary, past all links.
     #[must_use]
     pub fn ledger_url(&self) -> String {
-        ledger::url(&self.services)
+        let left = self.members.of_service(Service::Ledger).filter(|node| !self.primary.deposed.contains(node));
+        ledger::url(left.map(|node| self.services.address(node)))
     }
 
-    /// Where NATS listens, past all links.
+    /// Where NATS listens, past all links: those of its servers that run.
     #[must_use]
-    pub fn bus(&self) -> SocketAddr {
-        self.services.address(Service::Bus)
+    pub fn bus(&self) -> Vec<SocketAddr> {
+        let up = self.members.of_service(Service::Bus).filter(|&node| self.runs(node));
+        up.map(|node| self.services.address(node)).collect()
     }
 
     /// How often each probe was reached, by all processes that live.
@@ -305,7 +336,7 @@ impl<'a> World<'a> {
     /// # Errors
     /// What the command says.
     pub fn stop_services(&mut self, folder: &Folder) -> Result<(), Failed> {
-        self.complaints.extend(self.members.services().filter_map(|one| self.services.ended(one, folder)));
+        self.complaints.extend(self.members.servers().filter_map(|one| self.services.ended(one.node, folder)));
         self.complaints.extend(self.services.crashes(folder));
         self.services.stop(folder)
     }
