@@ -51,6 +51,11 @@ impl ServiceGenerator for Calls {
                 line(format!("            Self::{}(message) => ::prost::Message::encode_to_vec(message),", name(m)));
             }
             line("        }\n    }".into());
+            line("    /// How many bytes its encoding has.\n    #[must_use]\n    pub fn encoded_len(&self) -> usize {\n        match self {".into());
+            for m in &service.methods {
+                line(format!("            Self::{}(message) => ::prost::Message::encoded_len(message),", name(m)));
+            }
+            line("        }\n    }".into());
             line(format!(
                 "    /// Decodes the {what} of the method at `path`; `None` where there is no such method.\n    #[must_use]\n    \
                  pub fn decode(path: &str, bytes: &[u8]) -> Option<Result<Self, ::prost::DecodeError>> {{\n        match path {{"

@@ -45,6 +45,8 @@ pub struct Counters {
     pub replies_dropped: u64,
     /// Submissions on connections that had ended.
     pub sent_to_nobody: u64,
+    /// Datagrams and messages that are larger than the door carries.
+    pub unsendable: u64,
     /// Messages between servers that were encoded and decoded on their way, and came out equal.
     pub round_trips: u64,
 }

@@ -7,7 +7,7 @@
 use super::{
     Config, Endpoint,
     publishes::Publishes,
-    stream::{self, Problem},
+    stream::{self, Limits, Problem},
 };
 use crate::{Inbox, entropy, ready::Readiness};
 use async_nats::{
@@ -88,6 +88,7 @@ impl Link {
     /// A link, and what keeps it until `closing` says so.
     pub fn new(
         config: Config,
+        limits: Limits,
         inbox: Inbox,
         ready: Readiness,
         mut closing: watch::Receiver<bool>,
@@ -96,7 +97,7 @@ impl Link {
         let (suspects, suspected) = mpsc::channel(1);
         let addresses: Vec<String> = config.endpoints.iter().map(Endpoint::to_string).collect();
         ready.degraded(NEED, format!("not yet connected to NATS at {}", addresses.join(", ")));
-        let keeper = Keeper { config, inbox, ready, lines: lines_sender.clone(), suspected, number: 0 };
+        let keeper = Keeper { config, limits, inbox, ready, lines: lines_sender.clone(), suspected, number: 0 };
         let task = async move {
             tokio::select! {
                 biased;
@@ -143,6 +144,7 @@ impl Link {
 /// Keeps the connection.
 struct Keeper {
     config: Config,
+    limits: Limits,
     inbox: Inbox,
     ready: Readiness,
     lines: watch::Sender<Option<Arc<Line>>>,
@@ -205,7 +207,7 @@ impl Keeper {
             let looked = tokio::select! {
                 biased;
                 () = line.gone() => return (format!("NATS at {endpoint} has ended the connection"), served),
-                looked = timeout(PROBE, stream::ensure(&line.context)) => looked,
+                looked = timeout(PROBE, stream::ensure(&line.context, self.limits)) => looked,
             };
             let problem = match looked {
                 Ok(Ok(())) => None,

@@ -22,7 +22,7 @@ mod tests;
 mod verdict;
 
 pub use config::{Config, Endpoint};
-pub use stream::NAME as STREAM;
+pub use stream::{Limits, NAME as STREAM};
 
 use crate::{Inbox, clock, ready::Readiness};
 use bytes::Bytes;
@@ -95,8 +95,14 @@ impl Bus {
     /// stream is there and ours, and again whenever it is not.
     #[must_use]
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
+        Self::with_limits(config, Limits::default(), inbox, ready)
+    }
+
+    /// The same for a world whose stream keeps and recognises more or less than the door says.
+    #[must_use]
+    pub fn with_limits(config: Config, limits: Limits, inbox: Inbox, ready: Readiness) -> Self {
         let (closing, closed) = watch::channel(false);
-        let (link, keep) = Link::new(config, inbox.clone(), ready, closed);
+        let (link, keep) = Link::new(config, limits, inbox.clone(), ready, closed);
         let keeper = Some(Handle::current().spawn(keep));
         Self::with(inbox, link, closing, keeper)
     }

@@ -17,8 +17,24 @@ const HEADER_BYTES: usize = 1_024;
 /// Members of the stream where there is a cluster; a server that stands alone is its only member.
 const REPLICAS: usize = 3;
 
+/// How much the stream keeps, and for how long it recognises an id. Every adapter of a world has the same; the default is what the
+/// door says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// One more, and the oldest goes.
+    pub messages: u64,
+    /// An id that is published again within this is stored once.
+    pub deduplication: time::Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { messages: limits::BUS_MESSAGES, deduplication: limits::BUS_DEDUPLICATION }
+    }
+}
+
 /// What a stream of ours is.
-fn wanted(clustered: bool) -> Config {
+fn wanted(Limits { messages, deduplication }: Limits, clustered: bool) -> Config {
     Config {
         name: NAME.to_owned(),
         description: Some("Facts of Worldline: what was committed, for who follows it".to_owned()),
@@ -26,11 +42,11 @@ fn wanted(clustered: bool) -> Config {
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::Old,
         storage: StorageType::File,
-        max_messages: limits::BUS_MESSAGES as i64,
+        max_messages: i64::try_from(messages).unwrap_or(i64::MAX),
         max_bytes: limits::BUS_BYTES as i64,
         max_age: span(limits::BUS_AGE),
         max_message_size: (limits::BUS_PAYLOAD_BYTES + HEADER_BYTES) as i32,
-        duplicate_window: span(limits::BUS_DEDUPLICATION),
+        duplicate_window: span(deduplication),
         num_replicas: if clustered { REPLICAS } else { 1 },
         ..Config::default()
     }
@@ -52,14 +68,14 @@ pub(super) enum Problem {
 }
 
 /// Looks at the stream, and makes it where there is none.
-pub(super) async fn ensure(context: &Context) -> Result<(), Problem> {
+pub(super) async fn ensure(context: &Context, limits: Limits) -> Result<(), Problem> {
     let found = match context.get_stream(NAME).await {
         Ok(stream) => stream.cached_info().config.clone(),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(told) if told.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 // Two may make it at once: the second finds what the first has made.
                 let clustered = context.client().server_info().cluster.is_some();
-                let made = context.create_stream(wanted(clustered)).await;
+                let made = context.create_stream(wanted(limits, clustered)).await;
                 made.map_err(|error| unavailable(&format!("the stream {NAME} cannot be made: {error}")))?;
                 tracing::info!(stream = NAME, "made the bus's stream");
                 return Ok(());
@@ -75,7 +91,7 @@ pub(super) async fn ensure(context: &Context) -> Result<(), Problem> {
             _ => return Err(unavailable(&format!("the stream {NAME} cannot be asked for: {error}"))),
         },
     };
-    let differences = differences(&found);
+    let differences = differences(limits, &found);
     if differences.is_empty() {
         return Ok(());
     }
@@ -90,8 +106,8 @@ fn unavailable(problem: &str) -> Problem {
 }
 
 /// What a stream has that ours must have otherwise. How many members it has is its operator's to change.
-fn differences(found: &Config) -> Vec<String> {
-    let wanted = wanted(false);
+fn differences(limits: Limits, found: &Config) -> Vec<String> {
+    let wanted = wanted(limits, false);
     let mut all = vec![];
     let mut compare = |name: &str, found: &dyn fmt::Debug, wanted: &dyn fmt::Debug| {
         let (found, wanted) = (format!("{found:?}"), format!("{wanted:?}"));
@@ -120,9 +136,10 @@ mod tests {
 
     #[test]
     fn every_difference_is_named_with_what_is_wanted() {
-        assert_eq!(differences(&wanted(true)), [""; 0]);
-        let other = Config { max_age: Duration::from_secs(60), discard: DiscardPolicy::New, ..wanted(false) };
-        let told = differences(&other).join("; ");
+        let limits = Limits::default();
+        assert_eq!(differences(limits, &wanted(limits, true)), [""; 0]);
+        let other = Config { max_age: Duration::from_secs(60), discard: DiscardPolicy::New, ..wanted(limits, false) };
+        let told = differences(limits, &other).join("; ");
         assert!(told.contains("max_age is 60s where 259200s is wanted"), "{told}");
         assert!(told.contains("discard is New where Old is wanted"), "{told}");
     }

@@ -154,6 +154,6 @@ fn leases() {
 
 #[test]
 fn under_faults() {
-    let extent = Extent { cases: 10, steps: 12, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 16, steps: 12, longest_wait: Duration::ZERO };
     laws::under_faults(&mut Real::new(), extent).expect(laws::UNDER_FAULTS);
 }

@@ -14,6 +14,9 @@ use worldline_system::{
 /// How late an answer may come on a busy machine.
 pub const GRACE: Duration = Duration::from_secs(10);
 
+/// How long an answer that came in time may be on its way to a thread that was held up.
+const HELD_UP: Duration = Duration::from_millis(50);
+
 /// The callers' side.
 pub struct Hosted {
     pub runtime: Runtime,
@@ -45,6 +48,7 @@ impl Hosted {
     pub fn next_event(&mut self, by: Instant, op: impl Fn(&Event) -> About) -> Option<(usize, Event)> {
         loop {
             let due = self.pending.iter().min_by_key(|(_, (deadline, _))| *deadline).map(|(&op, &(due, _))| (op, due));
+            let due = due.map(|(op, due)| (op, due + HELD_UP));
             let until = due.map_or(by, |(_, due)| due.min(by));
             let event = match self.inbox.next_event(clock::until(until)) {
                 Some(event) => event,

@@ -7,9 +7,10 @@ use crate::{
     proxy::Proxy,
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use std::time::Duration as Span;
 use worldline_laws::{
     Extent, Fault, Service,
-    ledger::{self as laws, Ledger as Door},
+    ledger::{self as laws, Ledger as Door, LedgerService, Moment},
     service::CALLERS,
 };
 use worldline_proto::OpId;
@@ -32,24 +33,41 @@ struct Real {
     behind: Behind<Postgres>,
     /// Around the proxy.
     url: String,
+    /// Of the server itself.
+    server: String,
     callers: Vec<Ledger>,
+    /// Commits wait for a standby that there is not.
+    waits_for_standby: bool,
 }
 
 impl Real {
     fn new() -> Self {
         let (hosted, server) = (Hosted::new(), Postgres::start());
         let proxy = Proxy::new(&hosted.runtime, ([127, 0, 0, 1], server.port()).into());
-        let url = server.url("laws");
+        let (url, system) = (server.url("laws"), server.url("postgres"));
         let callers = hosted.runtime.block_on(async {
-            sql(&server.url("postgres"), "create database laws template template0").await;
+            sql(&system, "create database laws template template0").await;
             ledger::migrate(&url).await.unwrap();
             let behind = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.address.port()));
             let caller = || Ledger::new(Config::new(&behind).unwrap(), hosted.inbox.clone(), Readiness::default());
             (0..CALLERS).map(|_| caller()).collect()
         });
-        Self { hosted, behind: Behind::new(server, proxy), url, callers }
+        let behind = Behind::new(server, proxy);
+        Self { hosted, behind, url, server: system, callers, waits_for_standby: false }
+    }
+
+    /// Changes what the server is set to, and lets it know.
+    fn setting(&self, statement: &str) {
+        self.hosted.runtime.block_on(async {
+            sql(&self.server, statement).await;
+            sql(&self.server, "select pg_reload_conf()").await;
+        });
     }
 }
+
+/// A commit that waits for a standby, for none can be this one.
+const NOBODY: &str = "alter system set synchronous_standby_names = 'nobody'";
+const ALONE: &str = "alter system reset synchronous_standby_names";
 
 async fn sql(url: &str, statements: &str) {
     let mut connection = PgConnection::connect(url).await.expect("the server is there");
@@ -67,6 +85,7 @@ impl Service<Door> for Real {
     fn begin(&mut self) {
         // A case that failed may have left its fault behind.
         self.fault(Fault::Heal);
+        self.read_only(false);
         let seeds: Vec<Seed> = laws::world()
             .into_iter()
             .map(|born| Seed {
@@ -120,7 +139,53 @@ impl Service<Door> for Real {
     }
 
     fn fault(&mut self, fault: Fault) -> bool {
+        if fault == Fault::Heal && std::mem::take(&mut self.waits_for_standby) {
+            // The connections break first: whose commit waits does not look.
+            self.behind.befall(Fault::Cut);
+            self.setting(ALONE);
+        }
         self.behind.befall(fault)
+    }
+}
+
+impl LedgerService for Real {
+    fn read_only(&mut self, on: bool) -> bool {
+        self.setting(if on {
+            "alter system set default_transaction_read_only = on"
+        } else {
+            "alter system reset default_transaction_read_only"
+        });
+        true
+    }
+
+    fn break_connections(&mut self, moment: Moment) -> bool {
+        match moment {
+            Moment::Before => self.behind.befall(Fault::LoseRequests),
+            Moment::After => self.behind.befall(Fault::LoseAnswers),
+            Moment::During => {
+                self.waits_for_standby = true;
+                self.setting(NOBODY);
+                self.hosted.wait(Span::from_secs(60), commits_wait(&self.server));
+                true
+            }
+        }
+    }
+}
+
+/// Returns once a commit waits for a standby: the server's processes take a new setting one after the other.
+async fn commits_wait(url: &str) {
+    let mut watcher = PgConnection::connect(url).await.expect("the server is there");
+    loop {
+        let there = url.to_owned();
+        let probe = async move { sql(&there, "select pg_logical_emit_message(true, 'laws', 'probe')").await };
+        let probe = tokio::spawn(probe);
+        while !probe.is_finished() {
+            let waiting = "select 1 from pg_stat_activity where wait_event = 'SyncRep'";
+            if watcher.fetch_optional(waiting).await.unwrap().is_some() {
+                // It stays until the setting is taken back.
+                return;
+            }
+        }
     }
 }
 
@@ -132,6 +197,6 @@ fn sound() {
 
 #[test]
 fn under_faults() {
-    let extent = Extent { cases: 10, steps: 8, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 20, steps: 8, longest_wait: Duration::ZERO };
     laws::under_faults(&mut Real::new(), extent).expect(laws::UNDER_FAULTS);
 }

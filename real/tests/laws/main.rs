@@ -4,6 +4,7 @@
 
 mod bus;
 mod cache;
+mod clock;
 mod directory;
 #[path = "../../src/directory/tests/etcd.rs"]
 #[allow(dead_code, reason = "the adapter's own tests use the rest")]
@@ -20,5 +21,6 @@ mod node;
 mod postgres;
 mod process;
 mod proxy;
+mod relay;
 #[path = "../../src/cache/tests/valkey.rs"]
 mod valkey;

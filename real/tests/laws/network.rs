@@ -1,8 +1,7 @@
 //! The network's laws on QUIC and gRPC over loopback.
 
-use crate::{node::World, proxy::Proxy};
+use crate::{node::World, proxy::Proxy, relay::relay};
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
     net::SocketAddr,
     sync::{
         Arc,
@@ -11,10 +10,10 @@ use std::{
     },
     time::Duration as Span,
 };
-use tokio::{net::UdpSocket, runtime::Runtime, sync::watch};
+use tokio::{runtime::Runtime, sync::watch};
 use worldline_laws::{
     Extent, Fault,
-    network::{self, CLIENTS, GATEWAY, NetworkService, WORKER},
+    network::{self, CLIENTS, GATEWAY, NetworkService, WORKER, Weather},
 };
 use worldline_proto::{Incarnation, NodeId, OpId};
 use worldline_real::{
@@ -37,7 +36,7 @@ struct Real {
     heard: mpsc::Receiver<(usize, doors::Event)>,
     /// Tells the threads that listen to inboxes that nobody listens to them.
     over: Arc<AtomicBool>,
-    cut: watch::Sender<bool>,
+    weather: watch::Sender<Weather>,
     proxy: Option<Proxy>,
     asked: u64,
 }
@@ -45,8 +44,8 @@ struct Real {
 impl Real {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (heard, over, cut) = (mpsc::channel().1, Arc::default(), watch::channel(false).0);
-        Self { runtime, world: World::new(), nodes: vec![], heard, over, cut, proxy: None, asked: 0 }
+        let (heard, over, weather) = (mpsc::channel().1, Arc::default(), watch::channel(Weather::Fair).0);
+        Self { runtime, world: World::new(), nodes: vec![], heard, over, weather, proxy: None, asked: 0 }
     }
 
     fn close(&mut self) {
@@ -68,42 +67,10 @@ fn number(node: usize) -> u32 {
     if CLIENTS.contains(&node) { 100 + node as u32 } else { 1 + node as u32 }
 }
 
-/// Carries packets between callers and one address, until it is told to swallow them.
-async fn relay(to: SocketAddr, cut: watch::Receiver<bool>) -> SocketAddr {
-    let outer = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-    let address = outer.local_addr().unwrap();
-    tokio::spawn(async move {
-        let mut ways: BTreeMap<SocketAddr, Arc<UdpSocket>> = BTreeMap::new();
-        let mut packet = vec![0; 2_048];
-        while let Ok((len, from)) = outer.recv_from(&mut packet).await {
-            if let Entry::Vacant(vacant) = ways.entry(from) {
-                let inner = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-                inner.connect(to).await.unwrap();
-                let (outer, back, cut) = (outer.clone(), inner.clone(), cut.clone());
-                tokio::spawn(async move {
-                    let mut packet = vec![0; 2_048];
-                    while let Ok(len) = back.recv(&mut packet).await {
-                        let swallow = *cut.borrow();
-                        if !swallow {
-                            drop(outer.send_to(&packet[..len], from).await);
-                        }
-                    }
-                });
-                vacant.insert(inner);
-            }
-            let swallow = *cut.borrow();
-            if !swallow {
-                drop(ways[&from].send(&packet[..len]).await);
-            }
-        }
-    });
-    address
-}
-
 impl NetworkService for Real {
     fn begin(&mut self) {
         self.close();
-        self.cut.send_replace(false);
+        self.weather.send_replace(Weather::Fair);
         let (tell, heard) = mpsc::channel();
         (self.heard, self.over) = (heard, Arc::default());
         let bind = |node: usize, part, peers: &[(u32, SocketAddr)]| {
@@ -125,7 +92,7 @@ impl NetworkService for Real {
         let worker = bind(WORKER, Part::Server, &[]);
         let proxy = Proxy::new(&self.runtime, worker.address());
         let gateway = bind(GATEWAY, Part::Gateway, &[(number(WORKER), proxy.address)]);
-        let relayed = self.runtime.block_on(relay(gateway.address(), self.cut.subscribe()));
+        let relayed = self.runtime.block_on(relay(gateway.address(), self.weather.subscribe()));
         let clients = CLIENTS.map(|client| bind(client, Part::Client, &[(number(GATEWAY), relayed)]));
         self.proxy = Some(proxy);
         let [first, second] = clients;
@@ -159,8 +126,8 @@ impl NetworkService for Real {
         Duration::from_secs(10)
     }
 
-    fn cut_clients(&mut self, on: bool) {
-        self.cut.send_replace(on);
+    fn weather(&mut self, weather: Weather) {
+        self.weather.send_replace(weather);
     }
 
     fn fault(&mut self, fault: Fault) -> bool {
@@ -177,6 +144,27 @@ fn connections() {
 #[test]
 fn idle() {
     network::idle(&mut Real::new());
+}
+
+#[test]
+fn idle_one_way() {
+    network::idle_one_way(&mut Real::new(), Weather::CutToGateway);
+}
+
+#[test]
+fn idle_the_other_way() {
+    network::idle_one_way(&mut Real::new(), Weather::CutToClients);
+}
+
+#[test]
+fn backlog() {
+    network::backlog(&mut Real::new());
+}
+
+#[test]
+fn under_weather() {
+    let extent = Extent { cases: 8, steps: 9, longest_wait: Duration::ZERO };
+    network::under_weather(&mut Real::new(), extent).expect(network::UNDER_WEATHER);
 }
 
 #[test]

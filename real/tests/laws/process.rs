@@ -61,7 +61,7 @@ impl<S: Process> Behind<S> {
                 self.server.go_on();
                 self.proxy.befall(fault);
             }
-            Fault::Cut | Fault::LoseAnswers | Fault::LoseRequests => return self.proxy.befall(fault),
+            _ => return self.proxy.befall(fault),
         }
         true
     }

@@ -1,6 +1,6 @@
-//! A TCP proxy between callers and a service that can be cut, or lose what goes one way.
+//! A TCP proxy between callers and a service that can be cut, slowed or half-closed, or lose what goes one way.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -9,8 +9,12 @@ use tokio::{
     },
     runtime::Runtime,
     sync::watch,
+    time::sleep,
 };
 use worldline_laws::Fault;
+
+/// How much longer what is sent over a slow link takes, each way.
+const SLOW: Duration = Duration::from_millis(80);
 
 /// What it does with what it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,10 @@ enum Way {
     Deaf,
     /// What the callers say is lost.
     Mute,
+    /// Everything takes [`SLOW`] longer.
+    Slow,
+    /// The callers are told that nothing more will come, and what they say arrives.
+    HalfClosed,
 }
 
 /// The proxy; it lives as long as the runtime. Whenever a fault ends, so do the connections that it has befallen.
@@ -50,6 +58,8 @@ impl Proxy {
             Fault::Cut => Way::Cut,
             Fault::LoseAnswers => Way::Deaf,
             Fault::LoseRequests => Way::Mute,
+            Fault::Slow => Way::Slow,
+            Fault::HalfClose => Way::HalfClosed,
             Fault::Heal => Way::Through,
             Fault::Kill | Fault::Stop => return false,
         };
@@ -77,24 +87,50 @@ async fn carry(here: TcpStream, to: SocketAddr, mut way: watch::Receiver<Way>) {
             match *way.borrow_and_update() {
                 Way::Cut => return,
                 Way::Through if befallen => return,
-                Way::Through => {}
-                Way::Deaf | Way::Mute => befallen = true,
+                Way::Through | Way::Slow => {}
+                Way::Deaf | Way::Mute | Way::HalfClosed => befallen = true,
             }
+        }
+    };
+    let back = async {
+        let half_closed = one_way(from_service, to_caller, answers, Way::Deaf).await;
+        if half_closed {
+            // What the service says is heard by nobody; it is not told.
+            std::future::pending::<()>().await;
         }
     };
     tokio::select! {
         () = ended => {}
-        () = one_way(from_caller, to_service, asks, Way::Mute) => {}
-        () = one_way(from_service, to_caller, answers, Way::Deaf) => {}
+        _ = one_way(from_caller, to_service, asks, Way::Mute) => {}
+        () = back => {}
     }
 }
 
-async fn one_way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: watch::Receiver<Way>, loses: Way) {
+/// Carries one direction until it ends. `true` where it ends because the link was half-closed.
+async fn one_way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::Receiver<Way>, loses: Way) -> bool {
     let mut bytes = vec![0; 64 * 1024];
-    while let Ok(count) = from.read(&mut bytes).await {
-        let lost = *way.borrow() == loses;
-        if count == 0 || !lost && to.write_all(&bytes[..count]).await.is_err() {
-            return;
+    loop {
+        let answers = loses == Way::Deaf;
+        let half_closed = async {
+            // The sender lives as long as the proxy.
+            drop(way.wait_for(|way| *way == Way::HalfClosed && answers).await);
+        };
+        let count = tokio::select! {
+            biased;
+            () = half_closed => {
+                drop(to.shutdown().await);
+                // Reads on, so that the service is not held up.
+                while from.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+                return true;
+            }
+            read = from.read(&mut bytes) => read.unwrap_or(0),
+        };
+        let now = *way.borrow();
+        if now == Way::Slow {
+            sleep(SLOW).await;
+        }
+        if count == 0 || now != loses && to.write_all(&bytes[..count]).await.is_err() {
+            return false;
         }
     }
 }

@@ -162,8 +162,9 @@ impl Core {
         };
         end.packets += 1;
         let (peer, to, link, key, n) = (end.peer, end.peer_end, end.link, end.key, end.packets);
-        if !matches!(payload, Payload::Inline(_)) {
-            self.carry(node, &mut payload, limits::DATAGRAM_BYTES);
+        if !matches!(payload, Payload::Inline(_)) && !self.carry(node, &mut payload, limits::DATAGRAM_BYTES) {
+            self.counters.unsendable += 1;
+            return;
         }
         let passage = self.passage(node, peer, link, Purpose::Packet, key, n.into());
         if let Some(ns) = passage.double_ns {

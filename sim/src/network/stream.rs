@@ -45,17 +45,16 @@ struct Received {
 }
 
 impl Core {
-    /// Makes a payload what arrives. Panics where it is larger than the door promises to carry: a bug of the role.
-    pub(crate) fn carry(&mut self, node: NodeId, payload: &mut Payload, bytes_max: usize) {
+    /// Makes a payload what arrives. `false` where it is larger than the door carries.
+    pub(crate) fn carry(&mut self, node: NodeId, payload: &mut Payload, bytes_max: usize) -> bool {
         match payload {
-            Payload::Inline(_) => {}
-            Payload::Shared(bytes) => {
-                assert!(bytes.len() <= bytes_max, "{node} sends {} bytes where {bytes_max} are allowed", bytes.len());
-            }
+            Payload::Inline(_) => true,
+            Payload::Shared(bytes) => bytes.len() <= bytes_max,
             Payload::Peer(message) => {
                 if let Some(decoded) = self.round_tripped(node, message) {
                     *message = decoded;
                 }
+                true
             }
         }
     }
@@ -83,21 +82,31 @@ impl Core {
     /// Sends a message in order.
     pub(crate) fn send(&mut self, node: NodeId, connection: ConnectionId, class: StreamClass, mut payload: Payload) {
         let at = EndRef::of(connection);
-        self.carry(node, &mut payload, limits::FRAME_BYTES);
+        let carried = self.carry(node, &mut payload, limits::FRAME_BYTES);
         let end = self.nodes[node.0 as usize].end_mut(at.index, at.number);
         let Some(end) = end.filter(|end| end.state == EndState::Open) else {
             self.counters.sent_to_nobody += 1;
             return;
         };
+        if !carried {
+            self.counters.unsendable += 1;
+            self.cut_short(node, at, CloseReason::ProtocolError);
+            return;
+        }
         let sent = &mut end.streams.get_or_insert_default().sent[class as usize];
         if (sent.next - sent.acknowledged) as usize >= limits::STREAM_BACKLOG {
-            self.send_frame(node, at, 0, Body::Close(CloseReason::Overflow));
-            self.lose(node, at, CloseReason::Overflow);
+            self.cut_short(node, at, CloseReason::Overflow);
             return;
         }
         let sequence = sent.next;
         sent.next += 1;
         self.send_stream_packet(node, at, class, 0, sequence, payload);
+    }
+
+    /// What was to be sent cannot be, and nothing after it may be: both sides are told.
+    fn cut_short(&mut self, node: NodeId, at: EndRef, reason: CloseReason) {
+        self.send_frame(node, at, 0, Body::Close(reason));
+        self.lose(node, at, reason);
     }
 
     fn send_stream_packet(

@@ -3,7 +3,7 @@
 use crate::stage::Stage;
 use worldline_laws::{
     Extent, Fault as Befalls, Service,
-    ledger::{self, Ledger},
+    ledger::{self, Ledger, LedgerService, Moment},
 };
 use worldline_proto::OpId;
 use worldline_sim::{Fault, ledger as model};
@@ -66,6 +66,23 @@ impl Service<Ledger> for Simulated {
     fn fault(&mut self, fault: Befalls) -> bool {
         let lose = model::Fault::LoseAnswers { from: None, permille: 1_000, count: 1_000 };
         self.stage.befall(fault, Some(Fault::Ledger(lose)))
+    }
+}
+
+impl LedgerService for Simulated {
+    fn read_only(&mut self, on: bool) -> bool {
+        self.stage.world.inject(Fault::Ledger(model::Fault::ReadOnly { on }));
+        true
+    }
+
+    fn break_connections(&mut self, moment: Moment) -> bool {
+        let when = match moment {
+            Moment::Before => model::When::Before,
+            Moment::During => model::When::During,
+            Moment::After => model::When::After,
+        };
+        self.stage.world.inject(Fault::Ledger(model::Fault::LoseConnections { permille: 1_000, when }));
+        true
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod bus;
 mod cache;
+mod clock;
 mod directory;
 mod ledger;
 mod network;

@@ -3,7 +3,7 @@
 use crate::stage::Stage;
 use worldline_laws::{
     Extent, Fault as Befalls,
-    network::{self, CLIENTS, GATEWAY, NetworkService, WORKER},
+    network::{self, CLIENTS, GATEWAY, NetworkService, WORKER, Weather},
 };
 use worldline_proto::{NodeId, OpId};
 use worldline_sim::Fault;
@@ -60,10 +60,25 @@ impl NetworkService for Simulated {
         Duration::ZERO
     }
 
-    fn cut_clients(&mut self, on: bool) {
-        let (from, to) = (CLIENTS.map(|client| self.node(client)).to_vec(), vec![self.node(GATEWAY)]);
-        let fault = Fault::Cut { id: OF_CLIENTS, from, to, both: true };
-        self.stage.world.inject(if on { fault } else { Fault::Uncut { id: OF_CLIENTS } });
+    fn weather(&mut self, weather: Weather) {
+        self.stage.world.inject(Fault::Uncut { id: OF_CLIENTS });
+        let (clients, gateway) = (CLIENTS.map(|client| self.node(client)).to_vec(), vec![self.node(GATEWAY)]);
+        let (there, back) = ((clients.clone(), gateway.clone()), (gateway, clients));
+        let cut = |(from, to), both| Fault::Cut { id: OF_CLIENTS, from, to, both };
+        let degrade = |(from, to), loss_permille, duplicate_permille, delay, jitter| {
+            let (delay, jitter) = (Duration::from_millis(delay), Duration::from_millis(jitter));
+            Fault::Degrade { id: OF_CLIENTS, from, to, both: true, loss_permille, duplicate_permille, delay, jitter }
+        };
+        self.stage.world.inject(match weather {
+            Weather::Fair => return,
+            Weather::Cut => cut(there, true),
+            Weather::CutToGateway => cut(there, false),
+            Weather::CutToClients => cut(back, false),
+            Weather::Slow => degrade(there, 0, 0, 100, 0),
+            Weather::Lossy => degrade(there, 300, 0, 0, 0),
+            Weather::Doubling => degrade(there, 0, 500, 0, 20),
+            Weather::Reordering => degrade(there, 0, 0, 0, 30),
+        });
     }
 
     fn fault(&mut self, fault: Befalls) -> bool {
@@ -71,7 +86,21 @@ impl NetworkService for Simulated {
         let (from, to, both) = match fault {
             Befalls::Cut => (gateway, worker, true),
             Befalls::LoseRequests => (gateway, worker, false),
-            Befalls::LoseAnswers => (worker, gateway, false),
+            Befalls::LoseAnswers | Befalls::HalfClose => (worker, gateway, false),
+            Befalls::Slow => {
+                let delay = Duration::from_millis(100);
+                self.stage.world.inject(Fault::Degrade {
+                    id: OF_WORKER,
+                    from: gateway,
+                    to: worker,
+                    both: true,
+                    loss_permille: 0,
+                    duplicate_permille: 0,
+                    delay,
+                    jitter: delay,
+                });
+                return true;
+            }
             Befalls::Heal => {
                 // What was sent over a channel that something has befallen ends with it.
                 let until = self.stage.world.now() + limits::IDLE_TIMEOUT + limits::KEEP_ALIVE;
@@ -95,6 +124,25 @@ fn connections() {
 #[test]
 fn idle() {
     network::idle(&mut Simulated::new());
+}
+
+#[test]
+fn idle_one_way() {
+    network::idle_one_way(&mut Simulated::new(), Weather::CutToGateway);
+    network::idle_one_way(&mut Simulated::new(), Weather::CutToClients);
+}
+
+#[test]
+fn backlog() {
+    network::backlog(&mut Simulated::new());
+}
+
+#[test]
+fn under_weather() {
+    let extent = Extent { cases: 96, steps: 12, longest_wait: Duration::ZERO };
+    let seen = network::under_weather(&mut Simulated::new(), extent);
+    seen.expect(network::UNDER_WEATHER);
+    seen.expect(&["a datagram doubled"]);
 }
 
 #[test]

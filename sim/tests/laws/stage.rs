@@ -3,7 +3,10 @@
 use worldline_laws::{Fault as Befalls, service::CALLERS};
 use worldline_proto::{NodeId, OpId};
 use worldline_sim::{City, Config, Fault, NodeSpec, Place, Solo, World};
-use worldline_system::{Role, Turn, doors, time::Instant};
+use worldline_system::{
+    Role, Turn, doors,
+    time::{Duration, Instant},
+};
 
 /// The number of the cut between callers and members.
 const CUT: u32 = 1;
@@ -91,6 +94,23 @@ impl Stage {
             Befalls::Cut => drop(self.world.inject(Fault::Cut { id: CUT, from: callers, to: members, both: true })),
             Befalls::LoseRequests => {
                 self.world.inject(Fault::Cut { id: CUT, from: callers, to: members, both: false });
+            }
+            Befalls::HalfClose => {
+                self.world.inject(Fault::Cut { id: CUT, from: members, to: callers, both: false });
+            }
+            Befalls::Slow => {
+                let (delay, jitter) = (Duration::from_millis(60), Duration::from_millis(60));
+                let (loss_permille, duplicate_permille) = (0, 0);
+                self.world.inject(Fault::Degrade {
+                    id: CUT,
+                    from: callers,
+                    to: members,
+                    both: true,
+                    loss_permille,
+                    duplicate_permille,
+                    delay,
+                    jitter,
+                });
             }
             Befalls::LoseAnswers => match lose {
                 Some(fault) => drop(self.world.inject(fault)),

@@ -13,6 +13,7 @@
 
 pub mod bus;
 pub mod cache;
+pub mod clock;
 pub mod directory;
 pub mod judge;
 pub mod ledger;
@@ -22,4 +23,4 @@ pub mod service;
 
 pub use judge::{Ending, Judge, Model};
 pub use play::{Extent, Seen, check};
-pub use service::{Bench, Door, Fault, Heard, Service, Told};
+pub use service::{Bench, Door, Fault, Heard, Mishap, Service, Told};

@@ -1,6 +1,6 @@
 //! What drives a service under a law, and the bench that asks through it and keeps what is told.
 
-use proptest::test_runner::TestCaseError;
+use proptest::{prelude::*, test_runner::TestCaseError};
 use std::{collections::BTreeMap, fmt::Debug};
 use worldline_proto::OpId;
 use worldline_system::time::{Duration, Instant};
@@ -45,8 +45,54 @@ pub enum Fault {
     LoseAnswers,
     /// What is asked does not arrive, and nobody is told.
     LoseRequests,
+    /// Everything takes longer on its way, there and back.
+    Slow,
+    /// The service's side of each link is closed: what is asked arrives, and callers are told that nothing will come back.
+    HalfClose,
     /// All of these end.
     Heal,
+}
+
+impl Fault {
+    /// Every one that can befall a link or a process.
+    pub const ALL: [Self; 7] =
+        [Self::Kill, Self::Stop, Self::Cut, Self::LoseAnswers, Self::LoseRequests, Self::Slow, Self::HalfClose];
+
+    /// What has been seen when it has befallen.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "killed",
+            Self::Stop => "stopped",
+            Self::Cut => "cut",
+            Self::LoseAnswers => "answers lost",
+            Self::LoseRequests => "requests lost",
+            Self::Slow => "slowed",
+            Self::HalfClose => "half-closed",
+            Self::Heal => "healed",
+        }
+    }
+}
+
+impl Fault {
+    /// Those that befall whoever leads a cluster.
+    pub const OF_LEADERS: [Self; 2] = [Self::Kill, Self::Stop];
+}
+
+/// A fault, and when it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mishap {
+    /// What befalls the service.
+    pub fault: Fault,
+    /// It comes when what is asked in it is under way already, and not before.
+    pub under_way: bool,
+}
+
+impl Mishap {
+    /// Any of these, at either moment.
+    pub(crate) fn any(faults: &'static [Fault]) -> impl Strategy<Value = Self> {
+        (prop::sample::select(faults), any::<bool>()).prop_map(|(fault, under_way)| Self { fault, under_way })
+    }
 }
 
 /// A service with [`CALLERS`] callers.
@@ -148,14 +194,43 @@ impl<'a, D: Door, S: Service<D> + ?Sized> Bench<'a, D, S> {
         patience: Duration,
         asked: impl IntoIterator<Item = (usize, D::Submission)>,
     ) -> Result<Vec<Told<D>>, TestCaseError> {
-        let ops: Vec<(usize, OpId)> =
-            asked.into_iter().map(|(caller, submission)| (caller, self.submit(caller, patience, submission))).collect();
+        let ops = self.submit_all(patience, asked);
+        self.await_all(patience, &ops)
+    }
+
+    fn submit_all(
+        &mut self,
+        patience: Duration,
+        asked: impl IntoIterator<Item = (usize, D::Submission)>,
+    ) -> Vec<(usize, OpId)> {
+        let submit = |(caller, submission)| (caller, self.submit(caller, patience, submission));
+        asked.into_iter().map(submit).collect()
+    }
+
+    fn await_all(&mut self, patience: Duration, ops: &[(usize, OpId)]) -> Result<Vec<Told<D>>, TestCaseError> {
         while ops.iter().any(|op| self.waiting.contains_key(op)) {
             self.listen(self.service.now() + patience)?;
         }
         let mut told = std::mem::take(&mut self.told);
         told.sort_by_key(|told| ops.iter().position(|&op| op == (told.caller, told.op)));
         Ok(told)
+    }
+
+    /// The same in a fault that comes before it is asked, or when it is under way. Whether the fault could be brought about: where
+    /// it cannot, what was asked is answered all the same.
+    ///
+    /// # Errors
+    /// As [`Bench::round`].
+    pub fn round_in(
+        &mut self,
+        mishap: Mishap,
+        patience: Duration,
+        asked: impl IntoIterator<Item = (usize, D::Submission)>,
+    ) -> Result<(bool, Vec<Told<D>>), TestCaseError> {
+        let before = !mishap.under_way && self.service.fault(mishap.fault);
+        let ops = self.submit_all(patience, asked);
+        let befell = before || mishap.under_way && self.service.fault(mishap.fault);
+        Ok((befell, self.await_all(patience, &ops)?))
     }
 
     /// Asks one thing and waits for its answer.

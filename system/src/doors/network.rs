@@ -141,14 +141,15 @@ pub enum Submission {
         /// To whom.
         to: NodeId,
     },
-    /// Send without guarantee, at most [`crate::limits::DATAGRAM_BYTES`].
+    /// Send without guarantee, at most [`crate::limits::DATAGRAM_BYTES`]; a longer one is dropped.
     Datagram {
         /// On which connection.
         connection: ConnectionId,
         /// What.
         payload: Payload,
     },
-    /// Send in order, at most [`crate::limits::FRAME_BYTES`].
+    /// Send in order, at most [`crate::limits::FRAME_BYTES`]. A longer one ends the connection with
+    /// [`CloseReason::ProtocolError`] on both sides, for nothing behind it could be delivered in order.
     Send {
         /// On which connection.
         connection: ConnectionId,
@@ -157,14 +158,16 @@ pub enum Submission {
         /// What.
         payload: Payload,
     },
-    /// Close at once; the peer is told if it can be reached. No [`Event::Closed`] follows on this side.
+    /// Close at once; the peer is told if it can be reached. No [`Event::Closed`] follows on this side; what was under way to it
+    /// may still come.
     Close {
         /// Which connection.
         connection: ConnectionId,
         /// What the peer is told.
         reason: CloseReason,
     },
-    /// A unary call of at most [`crate::limits::CALL_BYTES`]. Answered once by [`Event::Answered`].
+    /// A unary call of at most [`crate::limits::CALL_BYTES`]; a longer one is `Refused(Malformed)`. Answered once by
+    /// [`Event::Answered`].
     Call(Box<Call>),
     /// The answer to an [`Event::Called`]. A second answer to one call is dropped.
     Reply {

@@ -2,15 +2,19 @@
 
 use super::{Link, NAMES, Stage, number};
 use crate::log::Log;
+use std::time::Duration as Span;
 use worldline_laws::{
     Extent, Fault,
-    network::{self, CLIENTS, GATEWAY, NetworkService, WORKER},
+    network::{self, CLIENTS, GATEWAY, NetworkService, WORKER, Weather},
 };
 use worldline_proto::{NodeId, OpId};
 use worldline_system::{
     doors::network::{Event, Submission},
     time::{Duration, Instant},
 };
+
+/// How long each way takes on a slow link.
+const SLOW: Span = Span::from_millis(80);
 
 struct Simulated {
     seed: u64,
@@ -53,12 +57,16 @@ impl NetworkService for Simulated {
         Duration::from_millis(self.link.latency_ms.1 + 20)
     }
 
-    fn cut_clients(&mut self, on: bool) {
-        for client in CLIENTS {
-            if on {
-                self.stage.sim.partition(NAMES[client], NAMES[GATEWAY]);
-            } else {
-                self.stage.sim.repair(NAMES[client], NAMES[GATEWAY]);
+    fn weather(&mut self, weather: Weather) {
+        let gateway = NAMES[GATEWAY];
+        for client in CLIENTS.map(|client| NAMES[client]) {
+            self.stage.sim.repair(client, gateway);
+            match weather {
+                Weather::Cut => self.stage.sim.partition(client, gateway),
+                Weather::CutToGateway => self.stage.sim.partition_oneway(client, gateway),
+                Weather::CutToClients => self.stage.sim.partition_oneway(gateway, client),
+                // What is slow, lossy and out of order the link of the seed is by itself; it doubles nothing.
+                _ => {}
             }
         }
     }
@@ -68,8 +76,12 @@ impl NetworkService for Simulated {
         match fault {
             Fault::Cut => self.stage.sim.partition(gateway, worker),
             Fault::LoseRequests => self.stage.sim.partition_oneway(gateway, worker),
-            Fault::LoseAnswers => self.stage.sim.partition_oneway(worker, gateway),
-            Fault::Heal => self.stage.sim.repair(gateway, worker),
+            Fault::LoseAnswers | Fault::HalfClose => self.stage.sim.partition_oneway(worker, gateway),
+            Fault::Slow => self.stage.sim.set_link_latency(gateway, worker, SLOW),
+            Fault::Heal => {
+                self.stage.sim.repair(gateway, worker);
+                self.stage.sim.set_link_latency(gateway, worker, Span::from_millis(self.link.latency_ms.0));
+            }
             Fault::Kill | Fault::Stop => return false,
         }
         true
@@ -80,7 +92,7 @@ impl NetworkService for Simulated {
 #[must_use]
 pub fn connections(seed: u64) -> Log {
     let mut service = Simulated::new(seed, Link::of(seed));
-    network::connections(&mut service, Extent { cases: 6, steps: 24, longest_wait: Duration::ZERO })
+    network::connections(&mut service, Extent { cases: 14, steps: 24, longest_wait: Duration::ZERO })
         .expect(network::CONNECTIONS);
     service.log
 }

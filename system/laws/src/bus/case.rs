@@ -6,7 +6,7 @@ use super::{BACK, Bus, BusService, News, PATIENCE, PATIENCE_IN_FAULT, Stream};
 use crate::{
     judge::Judge,
     play::{Extent, Seen},
-    service::{Bench, CALLERS, Fault},
+    service::{Bench, CALLERS, Fault, Mishap},
 };
 use proptest::test_runner::TestCaseError;
 use worldline_proto::{NodeId, OpId};
@@ -103,7 +103,7 @@ impl<S: BusService> Case<'_, S> {
             }
             Step::AwaitForgotten => self.await_forgotten(seen),
             Step::Drain => self.drain(seen),
-            Step::Fault(fault) => self.fault_and_heal(*fault, seen),
+            Step::Fault(mishap) => self.fault_and_heal(*mishap, seen),
         }
     }
 
@@ -275,25 +275,20 @@ impl<S: BusService> Case<'_, S> {
         }
     }
 
-    fn fault_and_heal(&mut self, fault: Fault, seen: &mut Seen) -> Result<(), TestCaseError> {
-        if !self.bench.service.fault(fault) {
-            return Ok(());
-        }
-        seen.note(match fault {
-            Fault::Kill => "killed",
-            Fault::Stop => "stopped",
-            Fault::Cut => "cut",
-            Fault::LoseAnswers => "answers lost",
-            Fault::LoseRequests => "requests lost",
-            Fault::Heal => "healed",
-        });
+    fn fault_and_heal(&mut self, mishap: Mishap, seen: &mut Seen) -> Result<(), TestCaseError> {
+        let calm = (self.faulty, self.judge.faulty);
         (self.faulty, self.judge.faulty) = (true, true);
-        self.consumers.iter_mut().for_each(Consumer::disturb);
         let before = self.judge.unknown();
         self.extras += 1;
         let (what, caller) = (extra(self.crowd, self.extras), self.extras as usize % CALLERS);
-        let told = self.bench.round(PATIENCE_IN_FAULT, [(caller, what.clone())])?;
+        let (befell, told) = self.bench.round_in(mishap, PATIENCE_IN_FAULT, [(caller, what.clone())])?;
         self.judge.round(&told)?;
+        if !befell {
+            (self.faulty, self.judge.faulty) = calm;
+            return Ok(());
+        }
+        seen.note(mishap.fault.name());
+        self.consumers.iter_mut().for_each(Consumer::disturb);
         self.bench.service.fault(Fault::Heal);
         // Published again it is stored once; a reader that is not there any more is told so.
         let by = self.bench.now() + BACK;

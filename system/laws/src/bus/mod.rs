@@ -9,7 +9,7 @@ pub use model::{Stored, Stream};
 
 use crate::{
     play::{Extent, Seen, check},
-    service::{Door, Heard, Service},
+    service::{Door, Fault, Heard, Service},
 };
 use case::play;
 use std::sync::Arc;
@@ -89,7 +89,17 @@ pub fn lives<S: BusService>(service: &mut S, extent: Extent) -> Seen {
 /// **Under faults.** What is `Refused` for want of a bus is not stored; what is `Unknown` is, or is not, or will be: published again
 /// under its id it is stored once. A consumer goes on, or ends with a gap; who opens another is told everything.
 pub fn under_faults<S: BusService>(service: &mut S, extent: Extent) -> Seen {
-    let steps = proptest::collection::vec(steps::weather(), 1..extent.steps);
+    suffer(service, extent, &Fault::ALL)
+}
+
+/// **The leader is lost.** It is killed and stopped, also while a message is under way to it; another is elected, and all holds as under
+/// faults: what was published is there, once, in its place.
+pub fn leaders_lost<S: BusService>(service: &mut S, extent: Extent) -> Seen {
+    suffer(service, extent, &Fault::OF_LEADERS)
+}
+
+fn suffer<S: BusService>(service: &mut S, extent: Extent, faults: &'static [Fault]) -> Seen {
+    let steps = proptest::collection::vec(steps::weather(faults), 1..extent.steps);
     check(extent.cases, &steps, |steps, seen| play(service, &steps, extent, seen))
 }
 
@@ -108,7 +118,7 @@ pub const SOUND: &[&str] = &[
     "drained",
 ];
 
-/// What [`lives`] must come across. Where the window and the limits cannot be made small, only the first of it can.
+/// What [`lives`] must come across.
 pub const LIVES: &[&str] = &["came again by itself", "forgotten", "discarded"];
 
 /// What [`under_faults`] must come across.
@@ -118,6 +128,8 @@ pub const UNDER_FAULTS: &[&str] = &[
     "cut",
     "answers lost",
     "requests lost",
+    "slowed",
+    "half-closed",
     "Unknown that had happened",
     "Unknown that had not",
     "gap",

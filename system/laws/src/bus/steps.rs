@@ -1,7 +1,7 @@
 //! What publishers and readers do, and what befalls the bus.
 
 use super::Stream;
-use crate::service::{CALLERS, Fault};
+use crate::service::{CALLERS, Fault, Mishap};
 use proptest::prelude::*;
 use worldline_proto::{EntityId, EntityKind};
 use worldline_system::{
@@ -42,7 +42,7 @@ pub(super) enum Step {
     AwaitForgotten,
     /// Every consumer is told all there is.
     Drain,
-    Fault(Fault),
+    Fault(Mishap),
 }
 
 /// Where a consumer begins.
@@ -154,8 +154,7 @@ pub(super) fn life() -> impl Strategy<Value = Step> {
 }
 
 /// With faults.
-pub(super) fn weather() -> impl Strategy<Value = Step> {
-    let fault =
-        prop::sample::select(vec![Fault::Kill, Fault::Stop, Fault::Cut, Fault::LoseAnswers, Fault::LoseRequests]);
-    prop_oneof![3 => publish(), 2 => read(), 3 => fault.prop_map(Step::Fault)]
+pub(super) fn weather(faults: &'static [Fault]) -> impl Strategy<Value = Step> {
+    let mishap = Mishap::any(faults);
+    prop_oneof![3 => publish(), 2 => read(), 3 => mishap.prop_map(Step::Fault)]
 }

@@ -8,7 +8,7 @@ pub use model::Entries;
 use crate::{
     judge::Judge,
     play::{Extent, Seen, check},
-    service::{Bench, CALLERS, Door, Fault, Heard, Service},
+    service::{Bench, CALLERS, Door, Fault, Heard, Mishap, Service, Told},
 };
 use proptest::test_runner::TestCaseError;
 use steps::{Step, Wait, life, step, weather};
@@ -44,6 +44,11 @@ pub trait CacheService: Service<Cache> {
 
     /// The server is short of memory for a moment and takes entries away.
     fn evict(&mut self);
+
+    /// What a server that is killed leaves: nothing, where it stands alone.
+    fn after_a_kill(&self, entries: &mut Entries) {
+        entries.lose();
+    }
 }
 
 /// How long a caller waits for an answer: far longer than a sound service takes.
@@ -73,7 +78,16 @@ pub fn lives<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
 /// has not happened, what is `Unknown` has or has not or will, and everything else is as in fair weather. A server that was killed
 /// comes back empty.
 pub fn under_faults<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent.cases, &proptest::collection::vec(weather(), 1..extent.steps), |steps, seen| {
+    suffer(service, extent, &Fault::ALL)
+}
+
+/// **The first of several is lost.** It is killed and stopped, also while it is asked; another takes over, and all holds as under faults.
+pub fn leaders_lost<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
+    suffer(service, extent, &Fault::OF_LEADERS)
+}
+
+fn suffer<S: CacheService>(service: &mut S, extent: Extent, faults: &'static [Fault]) -> Seen {
+    check(extent.cases, &proptest::collection::vec(weather(faults), 1..extent.steps), |steps, seen| {
         play(service, &steps, extent, seen)
     })
 }
@@ -110,14 +124,30 @@ fn play<S: CacheService>(
                 judge.befall(|entries| entries.soil(now));
             }
             Step::Soil => {}
-            Step::Evict => {
-                let now = bench.now();
-                bench.service.evict();
-                judge.befall(|entries| entries.evict(now));
-            }
+            Step::Evict => evict(&mut bench, &mut judge, seen)?,
             Step::Fault(fault) => fault_and_heal(&mut bench, &mut judge, *fault, seen)?,
         }
     }
+    Ok(())
+}
+
+/// What the server takes away is gone, and what it leaves is whole.
+fn evict<S: CacheService>(
+    bench: &mut Bench<'_, Cache, S>,
+    judge: &mut Judge<Cache, Entries>,
+    seen: &mut Seen,
+) -> Result<(), TestCaseError> {
+    let told = bench.round(PATIENCE, (0..CALLERS as u64).map(|n| (0, steps::counted(n))))?;
+    judge.round(&told)?;
+    let stood = told.into_iter().map(|told| matches!(told.answer, Answer::Counted(Outcome::Done(1..))));
+    let stood: Vec<bool> = stood.collect();
+    let now = bench.now();
+    bench.service.evict();
+    judge.befall(|entries| entries.evict(now));
+    let told = bench.round(PATIENCE, (0..CALLERS as u64).map(|n| (0, steps::count(n))))?;
+    judge.round(&told)?;
+    let gone = |(told, stood): (&Told<Cache>, bool)| stood && told.answer == Answer::Counted(Outcome::Done(0));
+    seen.count("evicted", told.iter().zip(stood).filter(|&(told, stood)| gone((told, stood))).count());
     Ok(())
 }
 
@@ -125,31 +155,31 @@ fn play<S: CacheService>(
 fn fault_and_heal<S: CacheService>(
     bench: &mut Bench<'_, Cache, S>,
     judge: &mut Judge<Cache, Entries>,
-    fault: (Fault, u64),
+    (mishap, first): (Mishap, u64),
     seen: &mut Seen,
 ) -> Result<(), TestCaseError> {
-    let (fault, first) = fault;
-    if !bench.service.fault(fault) {
+    let told = bench.round(PATIENCE, [(0, steps::counted(first))])?;
+    judge.round(&told)?;
+    let stood = matches!(told.first().map(|told| &told.answer), Some(Answer::Counted(Outcome::Done(1..))));
+    let before = judge.unknown();
+    judge.faulty = true;
+    let who = |n| (first as usize + n) % CALLERS;
+    let (befell, told) = bench.round_in(mishap, PATIENCE_IN_FAULT, [(who(0), steps::counted(first))])?;
+    let killed = befell && mishap.fault == Fault::Kill;
+    if killed && !mishap.under_way {
+        judge.befall(|entries| bench.service.after_a_kill(entries));
+    }
+    judge.round(&told)?;
+    if killed && mishap.under_way {
+        judge.befall(|entries| bench.service.after_a_kill(entries));
+    }
+    if !befell {
+        judge.faulty = false;
         return Ok(());
     }
-    seen.note(match fault {
-        Fault::Kill => "killed",
-        Fault::Stop => "stopped",
-        Fault::Cut => "cut",
-        Fault::LoseAnswers => "answers lost",
-        Fault::LoseRequests => "requests lost",
-        Fault::Heal => "healed",
-    });
-    judge.faulty = true;
-    let before = judge.unknown();
-    if fault == Fault::Kill {
-        judge.befall(Entries::lose);
-    }
-    for n in 0..2 {
-        let who = (first as usize + n) % CALLERS;
-        let told = bench.round(PATIENCE_IN_FAULT, [(who, steps::counted(first))])?;
-        judge.round(&told)?;
-    }
+    seen.note(mishap.fault.name());
+    let told = bench.round(PATIENCE_IN_FAULT, [(who(1), steps::counted(first))])?;
+    judge.round(&told)?;
     bench.service.fault(Fault::Heal);
     settle(bench)?;
     // What was on its way has arrived by now, or never does.
@@ -157,6 +187,8 @@ fn fault_and_heal<S: CacheService>(
     judge.faulty = false;
     let told = bench.round(PATIENCE, [(0, steps::count(first))])?;
     judge.round(&told)?;
+    let gone = told.first().is_some_and(|told| told.answer == Answer::Counted(Outcome::Done(0)));
+    seen.count("lost with the process", usize::from(stood && gone && killed));
     let (happened, not) = judge.resolved(before);
     seen.count("Unknown that had happened", happened);
     seen.count("Unknown that had not", not);
@@ -210,8 +242,19 @@ pub const SOUND: &[&str] = &[
     "deleted",
     "wrong type",
     "malformed",
+    "evicted",
 ];
 
 /// What [`under_faults`] must come across.
-pub const UNDER_FAULTS: &[&str] =
-    &["killed", "stopped", "cut", "answers lost", "requests lost", "Unknown that had happened", "Unknown that had not"];
+pub const UNDER_FAULTS: &[&str] = &[
+    "lost with the process",
+    "killed",
+    "stopped",
+    "cut",
+    "answers lost",
+    "requests lost",
+    "slowed",
+    "half-closed",
+    "Unknown that had happened",
+    "Unknown that had not",
+];

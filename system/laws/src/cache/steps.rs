@@ -2,7 +2,7 @@
 
 use crate::{
     play::Seen,
-    service::{CALLERS, Fault},
+    service::{CALLERS, Fault, Mishap},
 };
 use proptest::prelude::*;
 use worldline_proto::{CharacterId, Digest, Epoch, NodeId, Version};
@@ -76,7 +76,7 @@ pub(super) enum Step {
     Soil,
     Evict,
     /// With the first counter that is used in it.
-    Fault((Fault, u64)),
+    Fault((Mishap, u64)),
 }
 
 pub(super) fn counted(n: u64) -> Submission {
@@ -186,12 +186,11 @@ pub(super) fn life() -> impl Strategy<Value = Step> {
 }
 
 /// With faults.
-pub(super) fn weather() -> impl Strategy<Value = Step> {
-    let fault =
-        prop::sample::select(vec![Fault::Kill, Fault::Stop, Fault::Cut, Fault::LoseAnswers, Fault::LoseRequests]);
+pub(super) fn weather(faults: &'static [Fault]) -> impl Strategy<Value = Step> {
+    let mishap = Mishap::any(faults);
     prop_oneof![
-        4 => round(),
-        1 => (fault, 0..CHARACTERS).prop_map(Step::Fault),
+        3 => round(),
+        2 => (mishap, 0..CHARACTERS).prop_map(Step::Fault),
     ]
 }
 

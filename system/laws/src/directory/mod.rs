@@ -8,7 +8,7 @@ pub use model::State;
 use crate::{
     judge::Judge,
     play::{Extent, Seen, check},
-    service::{Bench, CALLERS, Door, Fault, Heard, Service},
+    service::{Bench, CALLERS, Door, Fault, Heard, Mishap, Service},
 };
 use proptest::test_runner::TestCaseError;
 use steps::{Step, lease, marker, probe, put, submission};
@@ -81,7 +81,17 @@ pub fn leases<S: DirectoryService>(service: &mut S, extent: Extent) -> Seen {
 /// **Under faults.** What is `Refused` for want of a directory has not happened; what is `Unknown` has, or has not, or will. A watch
 /// goes on without leaving anything out, or says that it has a gap.
 pub fn under_faults<S: DirectoryService>(service: &mut S, extent: Extent) -> Seen {
-    let steps = proptest::collection::vec(steps::weather(), 1..extent.steps);
+    suffer(service, extent, &Fault::ALL)
+}
+
+/// **The leader is lost.** It is killed and stopped, also while it is asked; another is elected, and all holds as under faults: nothing
+/// that was answered is taken back.
+pub fn leaders_lost<S: DirectoryService>(service: &mut S, extent: Extent) -> Seen {
+    suffer(service, extent, &Fault::OF_LEADERS)
+}
+
+fn suffer<S: DirectoryService>(service: &mut S, extent: Extent, faults: &'static [Fault]) -> Seen {
+    let steps = proptest::collection::vec(steps::weather(faults), 1..extent.steps);
     check(extent.cases, &steps, |steps, seen| play(service, &steps, extent, seen))
 }
 
@@ -111,6 +121,8 @@ pub const UNDER_FAULTS: &[&str] = &[
     "cut",
     "answers lost",
     "requests lost",
+    "slowed",
+    "half-closed",
     "Unknown that had happened",
     "Unknown that had not",
     "watched",
@@ -269,26 +281,20 @@ fn compare_watches<S: DirectoryService>(
 fn fault_and_heal<S: DirectoryService>(
     bench: &mut Bench<'_, Directory, S>,
     judge: &mut Judge<Directory, State>,
-    fault: Fault,
+    mishap: Mishap,
     number: u64,
     seen: &mut Seen,
 ) -> Result<(), TestCaseError> {
-    if !bench.service.fault(fault) {
-        return Ok(());
-    }
-    seen.note(match fault {
-        Fault::Kill => "killed",
-        Fault::Stop => "stopped",
-        Fault::Cut => "cut",
-        Fault::LoseAnswers => "answers lost",
-        Fault::LoseRequests => "requests lost",
-        Fault::Heal => "healed",
-    });
     judge.faulty = true;
     judge.befall(State::disturb);
     let before = judge.unknown();
-    let told = bench.round(PATIENCE_IN_FAULT, [(number as usize % CALLERS, put(number))])?;
+    let (befell, told) = bench.round_in(mishap, PATIENCE_IN_FAULT, [(number as usize % CALLERS, put(number))])?;
     judge.round(&told)?;
+    if !befell {
+        judge.faulty = false;
+        return Ok(());
+    }
+    seen.note(mishap.fault.name());
     bench.service.fault(Fault::Heal);
     settle(bench)?;
     judge.befall(State::disturb);

@@ -1,7 +1,7 @@
 //! What callers of a directory do, and what befalls it.
 
 use super::model::State;
-use crate::service::{CALLERS, Fault};
+use crate::service::{CALLERS, Fault, Mishap};
 use proptest::prelude::*;
 use std::sync::Arc;
 use worldline_proto::{EntityId, EntityKind, Epoch, LeaseId, NodeId, Nonce, Revision};
@@ -30,7 +30,7 @@ pub(super) enum Step {
     /// A lease is not renewed any more: until it is gone.
     Await(LeaseId),
     /// A fault, an operation in it, and its end.
-    Fault(Fault),
+    Fault(Mishap),
 }
 
 /// A submission.
@@ -192,10 +192,9 @@ pub(super) fn life() -> impl Strategy<Value = Step> {
 }
 
 /// With faults.
-pub(super) fn weather() -> impl Strategy<Value = Step> {
-    let fault =
-        prop::sample::select(vec![Fault::Kill, Fault::Stop, Fault::Cut, Fault::LoseAnswers, Fault::LoseRequests]);
-    prop_oneof![5 => round(), 2 => watch(), 2 => fault.prop_map(Step::Fault)]
+pub(super) fn weather(faults: &'static [Fault]) -> impl Strategy<Value = Step> {
+    let mishap = Mishap::any(faults);
+    prop_oneof![5 => round(), 2 => watch(), 2 => mishap.prop_map(Step::Fault)]
 }
 
 /// What a deed is where the directory stands like this.

@@ -1,9 +1,11 @@
 //! What callers of a ledger do. A deed is drawn without knowing what stands: what is `Right` is looked up when it is asked, in
 //! one of the states that the ledger can be in, so that calls of one round meet each other.
 
-use super::model::{Born, Rows};
-use crate::service::CALLERS;
-use crate::service::Fault;
+use super::{
+    Moment,
+    model::{Born, Rows},
+};
+use crate::service::{CALLERS, Fault, Mishap};
 use proptest::prelude::*;
 use worldline_proto::{
     CharacterId, Digest, EntityId, EntityKind, Epoch, FactSequence, Generation, LeaseId, Nonce, OpNumber, Version,
@@ -30,7 +32,13 @@ pub(super) enum Step {
     /// What was asked in the round before is asked again, with another payload where it says so.
     Again { other: bool },
     /// A fault, some operations of one character in it, and its end.
-    Fault(Fault, u64),
+    Fault(Mishap, u64),
+    /// The connection under a commit of this character breaks.
+    Break(Moment, u64),
+    /// The server refuses writes for a while, also of this character.
+    ReadOnly(u64),
+    /// More is asked than there are connections, while none is answered.
+    Exhaust(u64),
 }
 
 /// A submission.
@@ -236,10 +244,16 @@ pub(super) fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
     (beginning(), prop::collection::vec(step, 1..count)).prop_map(|(beginning, steps)| [beginning, steps].concat())
 }
 
-pub(super) fn weather(count: usize) -> impl Strategy<Value = Vec<Step>> {
-    let fault =
-        prop::sample::select(vec![Fault::Kill, Fault::Stop, Fault::Cut, Fault::LoseAnswers, Fault::LoseRequests]);
-    let step = prop_oneof![3 => round(), 1 => (fault, 1..CHARACTERS).prop_map(|(fault, who)| Step::Fault(fault, who))];
+pub(super) fn weather(count: usize, faults: &'static [Fault]) -> impl Strategy<Value = Vec<Step>> {
+    let mishap = Mishap::any(faults);
+    let moment = prop::sample::select(vec![Moment::Before, Moment::During, Moment::After]);
+    let step = prop_oneof![
+        9 => round(),
+        6 => (mishap, 1..CHARACTERS).prop_map(|(mishap, who)| Step::Fault(mishap, who)),
+        3 => (moment, 1..CHARACTERS).prop_map(|(moment, who)| Step::Break(moment, who)),
+        1 => (1..CHARACTERS).prop_map(Step::ReadOnly),
+        1 => (1..CHARACTERS).prop_map(Step::Exhaust),
+    ];
     (beginning(), prop::collection::vec(step, 1..count)).prop_map(|(beginning, steps)| [beginning, steps].concat())
 }
 

@@ -9,11 +9,12 @@ use proptest::{prelude::*, test_runner::TestCaseError};
 use std::collections::BTreeMap;
 use worldline_proto::{
     CallId, OpId,
-    server::{AttachReply, AttachRequest, Reply, Request},
+    server::{AttachReply, AttachRequest, PerformReply, PerformRequest, PerformStatus, Reply, Request},
 };
 use worldline_system::{
     Outcome, Refusal,
     doors::network::{Call, Event, Submission},
+    limits,
     time::{Duration, Instant},
 };
 
@@ -29,6 +30,12 @@ pub const CALLS: &[&str] = &[
     "cut",
     "answers lost",
     "requests lost",
+    "slowed",
+    "half-closed",
+    "nothing",
+    "one byte",
+    "a whole call",
+    "too long a call",
 ];
 
 /// How a callee answers.
@@ -44,11 +51,22 @@ enum Answers {
     Late,
 }
 
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// Something short.
+    Attach,
+    /// Something that carries so many bytes.
+    Perform(usize),
+    /// Something of [`limits::CALL_BYTES`] and so many more.
+    Whole(usize),
+}
+
 /// A step of a case.
 #[derive(Clone, Debug)]
 enum Step {
     /// All at once.
-    Call(Vec<Answers>),
+    Call(Vec<(Answers, What)>),
     /// With no time left.
     TooLate,
     /// A fault, a call in it, and its end.
@@ -58,9 +76,15 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     use Answers::{Done, Late, Refused, Twice, Unknown};
     let answers = prop::sample::select(vec![Done, Done, Twice, Refused, Unknown, Late]);
-    let fault = prop::sample::select(vec![Fault::Cut, Fault::LoseAnswers, Fault::LoseRequests]);
+    let what = prop_oneof![
+        5 => Just(What::Attach),
+        2 => prop::sample::select(vec![What::Perform(0), What::Perform(1)]),
+        1 => prop::sample::select(vec![What::Whole(0), What::Whole(1)]),
+    ];
+    let fault = vec![Fault::Cut, Fault::LoseAnswers, Fault::LoseRequests, Fault::Slow, Fault::HalfClose];
+    let fault = prop::sample::select(fault);
     prop_oneof![
-        6 => prop::collection::vec(answers, 1..5).prop_map(Step::Call),
+        6 => prop::collection::vec((answers, what), 1..5).prop_map(Step::Call),
         1 => Just(Step::TooLate),
         3 => fault.prop_map(Step::Fault),
     ]
@@ -72,7 +96,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 
 /// **Calls.** Each is answered once, at its deadline at the latest: by what the callee said; by `Refused` where it never left, and then
-/// the callee never hears of it; by `Unknown` else, and then it has happened, or has not. A second reply is dropped.
+/// the callee never hears of it; by `Unknown` else, and then it has happened, or has not. A second reply is dropped. Calls of none to
+/// [`limits::CALL_BYTES`] bytes arrive whole; a longer one is `Refused(Malformed)`.
 pub fn calls<S: NetworkService>(service: &mut S, extent: Extent) -> Seen {
     check(extent.cases, &prop::collection::vec(step(), 1..extent.steps), |steps, seen| {
         service.begin();
@@ -87,6 +112,7 @@ pub fn calls<S: NetworkService>(service: &mut S, extent: Extent) -> Seen {
 
 struct Asked {
     number: u64,
+    what: What,
     answers: Answers,
     due: Instant,
     /// The callee has heard of it.
@@ -104,26 +130,68 @@ struct Case<'a, S> {
     refused: Vec<u64>,
 }
 
-fn request(number: u64) -> Request {
-    Request::Attach(AttachRequest { character: number, generation: 1, inputs_through: 0 })
+fn request(number: u64, what: What) -> Request {
+    let perform = |bytes: usize| {
+        let action = vec![number as u8; bytes];
+        Request::Perform(PerformRequest { character: 1, generation: 1, number, action, span: 0 })
+    };
+    match what {
+        What::Attach => Request::Attach(AttachRequest { character: number, generation: 1, inputs_through: 0 }),
+        What::Perform(bytes) => perform(bytes),
+        What::Whole(more) => {
+            let bytes = limits::CALL_BYTES + more;
+            // The length of the length is the same a few bytes below.
+            perform(bytes - (perform(bytes).encoded_len() - bytes))
+        }
+    }
 }
 
-fn reply(number: u64) -> Reply {
-    Reply::Attach(AttachReply { epoch: number, ..AttachReply::default() })
+/// The number of what arrived.
+fn number_of(request: &Request) -> Option<u64> {
+    match request {
+        Request::Attach(request) => Some(request.character),
+        Request::Perform(request) => Some(request.number),
+        Request::ApplyEffect(_) => None,
+    }
+}
+
+fn reply(number: u64, what: What) -> Reply {
+    match what {
+        What::Attach => Reply::Attach(AttachReply { epoch: number, ..AttachReply::default() }),
+        _ => Reply::Perform(PerformReply { status: PerformStatus::Stored.into(), result: None }),
+    }
 }
 
 impl<S: NetworkService> Case<'_, S> {
     fn step(&mut self, step: &Step, seen: &mut Seen) -> Result<(), TestCaseError> {
         match step {
             Step::Call(each) => {
-                for &answers in each {
-                    self.call(answers, if answers == Answers::Late { SHORT } else { PATIENCE });
+                for &(answers, what) in each {
+                    match answers {
+                        // What is large takes its time.
+                        Answers::Late => self.call(answers, What::Attach, SHORT),
+                        _ => self.call(answers, what, PATIENCE),
+                    }
                 }
                 self.settle()?;
                 for asked in std::mem::take(&mut self.asked).into_values() {
                     let Some(outcome) = asked.outcome else { continue };
+                    if let What::Whole(1..) = asked.what {
+                        if outcome != Outcome::Refused(Refusal::Malformed) || asked.called {
+                            return wrong(format!("what is too long is answered by {outcome:?}"));
+                        }
+                        self.refused.push(asked.number);
+                        seen.note("too long a call");
+                        continue;
+                    }
+                    seen.note(match asked.what {
+                        What::Perform(0) => "nothing",
+                        What::Perform(_) => "one byte",
+                        What::Whole(_) => "a whole call",
+                        What::Attach => "a short call",
+                    });
                     let expected = match asked.answers {
-                        Answers::Done | Answers::Twice => Outcome::Done(reply(asked.number)),
+                        Answers::Done | Answers::Twice => Outcome::Done(reply(asked.number, asked.what)),
                         Answers::Refused => Outcome::Refused(Refusal::NotServing),
                         Answers::Unknown | Answers::Late => Outcome::Unknown,
                     };
@@ -140,7 +208,7 @@ impl<S: NetworkService> Case<'_, S> {
                 Ok(())
             }
             Step::TooLate => {
-                self.call(Answers::Done, Duration::ZERO);
+                self.call(Answers::Done, What::Attach, Duration::ZERO);
                 self.settle()?;
                 for asked in std::mem::take(&mut self.asked).into_values() {
                     if asked.outcome != Some(Outcome::Refused(Refusal::Unreachable)) {
@@ -155,14 +223,15 @@ impl<S: NetworkService> Case<'_, S> {
         }
     }
 
-    fn call(&mut self, answers: Answers, patience: Duration) {
+    fn call(&mut self, answers: Answers, what: What, patience: Duration) {
         self.number += 1;
         let (number, to) = (self.number, self.service.node(WORKER));
         let op = self.service.submit(GATEWAY, |op, now| {
-            Submission::Call(Box::new(Call { op, deadline: now + patience, to, request: request(number) }))
+            let request = request(number, what);
+            Submission::Call(Box::new(Call { op, deadline: now + patience, to, request }))
         });
         let due = self.service.now() + patience + self.service.grace();
-        self.asked.insert(op, Asked { number, answers, due, called: false, outcome: None });
+        self.asked.insert(op, Asked { number, what, answers, due, called: false, outcome: None });
     }
 
     /// Until every call is answered.
@@ -173,7 +242,7 @@ impl<S: NetworkService> Case<'_, S> {
             }
         }
         for call in std::mem::take(&mut self.late) {
-            let outcome = Box::new(Outcome::Done(reply(0)));
+            let outcome = Box::new(Outcome::Done(reply(0, What::Attach)));
             self.service.submit(WORKER, |_, _| Submission::Reply { call, outcome });
         }
         Ok(())
@@ -188,17 +257,20 @@ impl<S: NetworkService> Case<'_, S> {
                     return wrong(format!("{op} is answered twice"));
                 }
             }
-            Some((WORKER, Event::Called { call, request: what, .. })) => {
-                let number = self.asked.values().map(|one| one.number).find(|&number| *what == request(number));
-                if self.refused.iter().any(|&number| *what == request(number)) {
-                    return wrong(format!("{what:?} was refused, and it is called for"));
+            Some((WORKER, Event::Called { call, request: arrived, .. })) => {
+                let number = number_of(&arrived);
+                if number.is_some_and(|number| self.refused.contains(&number)) {
+                    return wrong(format!("call {number:?} was refused, and the callee hears of it"));
                 }
                 // Of one that came to `Unknown` before: it happens late.
-                let Some(number) = number else { return Ok(true) };
-                let asked = self.asked.values_mut().find(|one| one.number == number).expect("it was just found");
+                let asked = self.asked.values_mut().find(|one| Some(one.number) == number);
+                let Some(asked) = asked else { return Ok(true) };
+                if *arrived != request(asked.number, asked.what) {
+                    return wrong(format!("call {number:?} does not arrive as it was made"));
+                }
                 asked.called = true;
                 let outcome = match asked.answers {
-                    Answers::Done | Answers::Twice => Outcome::Done(reply(number)),
+                    Answers::Done | Answers::Twice => Outcome::Done(reply(asked.number, asked.what)),
                     Answers::Refused => Outcome::Refused(Refusal::NotServing),
                     Answers::Unknown => Outcome::Unknown,
                     Answers::Late => {
@@ -223,13 +295,8 @@ impl<S: NetworkService> Case<'_, S> {
         if !self.service.fault(fault) {
             return Ok(());
         }
-        seen.note(match fault {
-            Fault::Cut => "cut",
-            Fault::LoseAnswers => "answers lost",
-            Fault::LoseRequests => "requests lost",
-            _ => "another fault",
-        });
-        self.call(Answers::Done, SHORT);
+        seen.note(fault.name());
+        self.call(Answers::Done, What::Attach, SHORT);
         self.settle()?;
         self.service.fault(Fault::Heal);
         // What is on its way arrives by then, or does not.
@@ -241,6 +308,7 @@ impl<S: NetworkService> Case<'_, S> {
             match asked.outcome {
                 Some(Outcome::Unknown) if asked.called => seen.note("Unknown that had happened"),
                 Some(Outcome::Unknown) => seen.note("Unknown that had not"),
+                Some(Outcome::Done(_)) if asked.called => seen.note("answered in a fault"),
                 Some(Outcome::Refused(Refusal::Unreachable)) if !asked.called => self.refused.push(asked.number),
                 other => return wrong(format!("called: {}; answered in a fault by {other:?}", asked.called)),
             }
@@ -252,7 +320,7 @@ impl<S: NetworkService> Case<'_, S> {
     fn until_served(&mut self) -> Result<(), TestCaseError> {
         let by = self.service.now() + BACK;
         loop {
-            self.call(Answers::Done, Duration::from_secs(2));
+            self.call(Answers::Done, What::Attach, Duration::from_secs(2));
             self.settle()?;
             let all = std::mem::take(&mut self.asked);
             if all.values().all(|one| matches!(one.outcome, Some(Outcome::Done(_)))) {

@@ -12,8 +12,19 @@ use worldline_system::{
 };
 
 /// What [`connections`] must come across.
-pub const CONNECTIONS: &[&str] =
-    &["received", "datagram", "nothing", "one byte", "a whole frame", "a whole datagram", "closed"];
+pub const CONNECTIONS: &[&str] = &[
+    "received",
+    "datagram",
+    "nothing",
+    "one byte",
+    "a whole frame",
+    "a whole datagram",
+    "too long a frame",
+    "too long a datagram",
+    "closed",
+    "told why",
+    "told what was wrong",
+];
 
 /// A step of a case.
 #[derive(Clone, Debug)]
@@ -32,6 +43,17 @@ enum Step {
         connection: usize,
         client: bool,
         lengths: Vec<usize>,
+    },
+    /// A message of one byte too many.
+    TooLong {
+        connection: usize,
+        client: bool,
+        class: StreamClass,
+    },
+    /// A datagram of one byte too many.
+    DatagramTooLong {
+        connection: usize,
+        client: bool,
     },
     Close {
         connection: usize,
@@ -52,6 +74,10 @@ fn step() -> impl Strategy<Value = Step> {
     let lengths = |max| prop::collection::vec(length(max), 1..6);
     prop_oneof![
         3 => prop::sample::select(CLIENTS.to_vec()).prop_map(|client| Step::Connect { client }),
+        1 => (0..4_usize, any::<bool>(), class.clone())
+            .prop_map(|(connection, client, class)| Step::TooLong { connection, client, class }),
+        1 => (0..4_usize, any::<bool>())
+            .prop_map(|(connection, client)| Step::DatagramTooLong { connection, client }),
         9 => (0..4_usize, any::<bool>(), class, lengths(limits::FRAME_BYTES))
             .prop_map(|(connection, client, class, lengths)| Step::Send { connection, client, class, lengths }),
         5 => (0..4_usize, any::<bool>(), lengths(limits::DATAGRAM_BYTES))
@@ -63,12 +89,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// **Connections.** Messages of one class of one connection arrive in the order sent, each once and whole, from none to
-/// [`limits::FRAME_BYTES`] bytes; datagrams may be lost, doubled and overtaken, and are never torn. Who closes says why, and only the
-/// other side hears of it; nothing comes of a connection after its end.
+/// [`limits::FRAME_BYTES`] bytes; datagrams may be lost, doubled and overtaken, and are never torn. A message of more ends the connection
+/// on both sides, a datagram of more is dropped. Who closes says why, and only the other side hears of it; nothing comes of a
+/// connection after its end, but to who has closed it what was under way.
 pub fn connections<S: NetworkService>(service: &mut S, extent: Extent) -> Seen {
     check(extent.cases, &prop::collection::vec(step(), 1..extent.steps), |steps, seen| {
         service.begin();
-        let mut case = Case { service, open: vec![], sent: 0 };
+        let mut case = Case::new(service);
         case.connect(CLIENTS[0])?;
         for step in &steps {
             case.step(step, seen)?;
@@ -77,63 +104,57 @@ pub fn connections<S: NetworkService>(service: &mut S, extent: Extent) -> Seen {
     })
 }
 
-/// **Idle.** A connection that hears nothing ends on both sides after the idle timeout, and not before; one that has nothing to say
-/// stays open.
-pub fn idle<S: NetworkService>(service: &mut S) {
-    let seen = &mut Seen::default();
-    let played = || -> Result<(), TestCaseError> {
-        service.begin();
-        let mut case = Case { service, open: vec![], sent: 0 };
-        case.connect(CLIENTS[0])?;
-        // Kept open by itself.
-        case.pass(limits::IDLE_TIMEOUT + Duration::from_secs(1), seen)?;
-        let cut = case.service.now();
-        case.service.cut_clients(true);
-        let early = limits::IDLE_TIMEOUT - limits::KEEP_ALIVE - Duration::from_millis(500);
-        case.pass(early, seen)?;
-        let mut left = vec![CLIENTS[0], GATEWAY];
-        let by = cut + limits::IDLE_TIMEOUT + limits::KEEP_ALIVE + case.service.grace() + Duration::from_secs(1);
-        while !left.is_empty() {
-            match case.service.next_event(by) {
-                Some((node, Event::Closed { reason: CloseReason::IdleTimeout, .. })) if left.contains(&node) => {
-                    left.retain(|&other| other != node);
-                }
-                other => return wrong(format!("{other:?} while {left:?} should notice")),
-            }
-        }
-        case.service.cut_clients(false);
-        Ok(())
-    }();
-    if let Err(why) = played {
-        panic!("{why}");
-    }
-}
-
 /// What was sent one way: the streams' messages in their order, and every datagram.
 #[derive(Debug, Default)]
-struct Way {
+pub(super) struct Way {
     streams: BTreeMap<StreamClass, VecDeque<Payload>>,
-    datagrams: Vec<Payload>,
+    pub datagrams: Vec<Sent>,
+}
+
+/// A datagram, how often it has arrived, and behind how many others it first did.
+#[derive(Debug)]
+pub(super) struct Sent {
+    payload: Payload,
+    pub arrived: u32,
+    pub behind: usize,
 }
 
 #[derive(Debug)]
-struct Open {
-    client: usize,
+pub(super) struct Open {
+    pub client: usize,
     /// As the client calls it, and as the gateway does.
-    names: [ConnectionId; 2],
+    pub names: [ConnectionId; 2],
     /// By the client, by the gateway.
-    ways: [Way; 2],
-    /// Somebody has closed it: who learns of it, and how.
-    closing: Option<(usize, CloseReason)>,
+    pub ways: [Way; 2],
+    closing: Option<Closing>,
 }
 
-struct Case<'a, S> {
-    service: &'a mut S,
-    open: Vec<Open>,
+/// A connection ends.
+#[derive(Debug)]
+struct Closing {
+    /// Who has done it.
+    by: usize,
+    reason: CloseReason,
+    /// By a message that was too long, and not because somebody wanted it to.
+    too_long: bool,
+    /// Who has yet to learn of it.
+    learn: Vec<usize>,
+}
+
+/// Connections under way.
+pub(super) struct Case<'a, S> {
+    pub service: &'a mut S,
+    pub open: Vec<Open>,
+    /// Of those that have ended: who has closed it, and what that side called it.
+    closed: Vec<(usize, ConnectionId)>,
     sent: u32,
 }
 
-impl<S: NetworkService> Case<'_, S> {
+impl<'a, S: NetworkService> Case<'a, S> {
+    pub fn new(service: &'a mut S) -> Self {
+        Self { service, open: vec![], closed: vec![], sent: 0 }
+    }
+
     fn step(&mut self, step: &Step, seen: &mut Seen) -> Result<(), TestCaseError> {
         match step {
             Step::Connect { client } => {
@@ -141,7 +162,9 @@ impl<S: NetworkService> Case<'_, S> {
                 self.connect(*client)
             }
             Step::Send { connection, client, class, lengths } => {
-                let Some((node, name, side)) = self.side(*connection, *client) else { return Ok(()) };
+                if self.open.get(*connection).is_none() {
+                    return Ok(());
+                }
                 for &len in lengths {
                     seen.note(match len {
                         0 => "nothing",
@@ -149,35 +172,68 @@ impl<S: NetworkService> Case<'_, S> {
                         limits::FRAME_BYTES => "a whole frame",
                         _ => "something",
                     });
-                    let payload = self.payload(len);
-                    let sent = self.open[*connection].ways[side].streams.entry(*class).or_default();
-                    sent.push_back(payload.clone());
-                    let class = *class;
-                    self.service.submit(node, |_, _| Submission::Send { connection: name, class, payload });
+                    self.send(*connection, *client, *class, len);
                 }
                 Ok(())
             }
             Step::Datagrams { connection, client, lengths } => {
-                let Some((node, name, side)) = self.side(*connection, *client) else { return Ok(()) };
+                if self.open.get(*connection).is_none() {
+                    return Ok(());
+                }
                 for &len in lengths {
                     seen.count("a whole datagram", usize::from(len == limits::DATAGRAM_BYTES));
-                    let payload = self.payload(len);
-                    self.open[*connection].ways[side].datagrams.push(payload.clone());
-                    self.service.submit(node, |_, _| Submission::Datagram { connection: name, payload });
+                    self.datagram(*connection, *client, len);
                 }
+                Ok(())
+            }
+            &Step::TooLong { connection, client, class } => {
+                let Some((node, name, _)) = self.side(connection, client) else { return Ok(()) };
+                self.settle(seen)?;
+                let payload = self.payload(limits::FRAME_BYTES + 1);
+                self.service.submit(node, |_, _| Submission::Send { connection: name, class, payload });
+                let open = &mut self.open[connection];
+                let learn = vec![GATEWAY, open.client];
+                open.closing = Some(Closing { by: node, reason: CloseReason::ProtocolError, too_long: true, learn });
+                seen.note("too long a frame");
+                self.settle(seen)
+            }
+            &Step::DatagramTooLong { connection, client } => {
+                let Some((node, name, _)) = self.side(connection, client) else { return Ok(()) };
+                let payload = self.payload(limits::DATAGRAM_BYTES + 1);
+                self.service.submit(node, |_, _| Submission::Datagram { connection: name, payload });
+                seen.note("too long a datagram");
                 Ok(())
             }
             Step::Close { connection, client, reason } => {
                 let Some((node, name, side)) = self.side(*connection, *client) else { return Ok(()) };
                 let reason = *reason;
                 self.service.submit(node, |_, _| Submission::Close { connection: name, reason });
+                self.closed.push((node, name));
                 let open = &mut self.open[*connection];
-                open.closing = Some((if side == 0 { GATEWAY } else { open.client }, reason));
+                let learn = vec![if side == 0 { GATEWAY } else { open.client }];
+                open.closing = Some(Closing { by: node, reason, too_long: false, learn });
                 seen.note("closed");
                 self.settle(seen)
             }
             Step::Settle => self.settle(seen),
         }
+    }
+
+    /// Sends a message of so many bytes.
+    pub fn send(&mut self, connection: usize, client: bool, class: StreamClass, len: usize) {
+        let Some((node, name, side)) = self.side(connection, client) else { return };
+        let payload = self.payload(len);
+        self.open[connection].ways[side].streams.entry(class).or_default().push_back(payload.clone());
+        self.service.submit(node, |_, _| Submission::Send { connection: name, class, payload });
+    }
+
+    /// Sends a datagram of so many bytes.
+    pub fn datagram(&mut self, connection: usize, client: bool, len: usize) {
+        let Some((node, name, side)) = self.side(connection, client) else { return };
+        let payload = self.payload(len);
+        let sent = Sent { payload: payload.clone(), arrived: 0, behind: 0 };
+        self.open[connection].ways[side].datagrams.push(sent);
+        self.service.submit(node, |_, _| Submission::Datagram { connection: name, payload });
     }
 
     /// Who sends on a connection, as what, and which way that is.
@@ -193,7 +249,7 @@ impl<S: NetworkService> Case<'_, S> {
         Payload::from(&bytes[..])
     }
 
-    fn connect(&mut self, client: usize) -> Result<(), TestCaseError> {
+    pub fn connect(&mut self, client: usize) -> Result<(), TestCaseError> {
         let to = self.service.node(GATEWAY);
         let asked = self.service.submit(client, |op, _| Submission::Connect { op, to });
         let (mut here, mut there) = (None, None);
@@ -217,7 +273,7 @@ impl<S: NetworkService> Case<'_, S> {
     }
 
     /// Takes in what arrives for so long.
-    fn pass(&mut self, span: Duration, seen: &mut Seen) -> Result<(), TestCaseError> {
+    pub fn pass(&mut self, span: Duration, seen: &mut Seen) -> Result<(), TestCaseError> {
         let until = self.service.now() + span;
         while let Some((node, event)) = self.service.next_event(until) {
             self.hear(node, event, seen)?;
@@ -226,7 +282,7 @@ impl<S: NetworkService> Case<'_, S> {
     }
 
     /// Until everything on streams has arrived, and whoever is to learn of an end has.
-    fn settle(&mut self, seen: &mut Seen) -> Result<(), TestCaseError> {
+    pub fn settle(&mut self, seen: &mut Seen) -> Result<(), TestCaseError> {
         let by = self.service.now() + BACK;
         let waits = |open: &Open| {
             open.closing.is_some() || open.ways.iter().any(|way| way.streams.values().any(|sent| !sent.is_empty()))
@@ -249,9 +305,16 @@ impl<S: NetworkService> Case<'_, S> {
         };
         let side = usize::from(node == GATEWAY);
         let found = self.open.iter().position(|open| (side == 1 || open.client == node) && open.names[side] == name);
-        let Some(at) = found else { return wrong(format!("{node} hears {event:?} of a connection that has ended")) };
+        let ended = matches!(event, Event::Closed { .. });
+        let Some(at) = found else {
+            // What was under way to who has closed it.
+            if !ended && self.closed.contains(&(node, name)) {
+                return Ok(());
+            }
+            return wrong(format!("{node} hears {event:?} of a connection that has ended"));
+        };
         let open = &mut self.open[at];
-        if open.closing.is_some_and(|(learns, _)| learns != node) {
+        if ended && open.closing.as_ref().is_some_and(|closing| !closing.learn.contains(&node)) {
             return wrong(format!("{node} has closed it and hears {event:?}"));
         }
         // What arrives at the gateway was sent by the client.
@@ -265,22 +328,33 @@ impl<S: NetworkService> Case<'_, S> {
                 seen.note("received");
             }
             Event::Datagram { payload, .. } => {
-                if !way.datagrams.contains(&payload) {
+                let before = way.datagrams.iter().filter(|sent| sent.arrived > 0).count();
+                // Of two that are alike the one that has not come yet.
+                let alike = way.datagrams.iter_mut().filter(|sent| sent.payload == payload);
+                let Some(sent) = alike.min_by_key(|sent| sent.arrived) else {
                     return wrong(format!("a datagram of {payload:?} that nobody sent"));
-                }
+                };
+                sent.behind = if sent.arrived == 0 { before } else { sent.behind };
+                sent.arrived += 1;
                 seen.note("datagram");
             }
             Event::Closed { reason, .. } => {
                 // What is sent to an end that is gone resets the connection.
-                let right = open.closing.is_some_and(|(_, said)| said == reason || reason == CloseReason::Reset);
-                if !right {
+                let right = |closing: &&mut Closing| closing.reason == reason || reason == CloseReason::Reset;
+                let Some(closing) = open.closing.as_mut().filter(right) else {
                     return wrong(format!(
                         "{node} hears of an end by {reason:?}, and it was {:?}, at {:?}",
                         open.closing,
                         self.service.now()
                     ));
+                };
+                if node != closing.by && reason == closing.reason {
+                    seen.note(if closing.too_long { "told what was wrong" } else { "told why" });
                 }
-                self.open.remove(at);
+                closing.learn.retain(|&other| other != node);
+                if closing.learn.is_empty() {
+                    self.open.remove(at);
+                }
             }
             other => return wrong(format!("{node} hears {other:?}")),
         }

@@ -2,9 +2,11 @@
 
 mod calls;
 mod connections;
+mod weather;
 
 pub use calls::{CALLS, calls};
-pub use connections::{CONNECTIONS, connections, idle};
+pub use connections::{CONNECTIONS, connections};
+pub use weather::{UNDER_WEATHER, backlog, idle, idle_one_way, under_weather};
 
 use crate::service::Fault;
 use proptest::test_runner::TestCaseError;
@@ -23,6 +25,27 @@ pub const WORKER: usize = 3;
 
 /// How long what must come may take, on a busy machine.
 const BACK: Duration = Duration::from_secs(60);
+
+/// What befalls the packets between clients and gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// Nothing.
+    Fair,
+    /// None arrives.
+    Cut,
+    /// None of the clients' arrives.
+    CutToGateway,
+    /// None of the gateway's arrives.
+    CutToClients,
+    /// Each takes longer.
+    Slow,
+    /// Some are lost.
+    Lossy,
+    /// Some arrive twice.
+    Doubling,
+    /// Some overtake others.
+    Reordering,
+}
 
 /// A network of a gateway, clients and a worker.
 pub trait NetworkService {
@@ -44,8 +67,8 @@ pub trait NetworkService {
     /// How late what is due may come.
     fn grace(&self) -> Duration;
 
-    /// Does this to the link between gateway and clients.
-    fn cut_clients(&mut self, on: bool);
+    /// What befalls the packets between gateway and clients from now on.
+    fn weather(&mut self, weather: Weather);
 
     /// Does this to the link between gateway and worker. `false` where it cannot be done.
     fn fault(&mut self, fault: Fault) -> bool;
