@@ -1,10 +1,11 @@
 //! Who the ledger's primary is, and when a standby becomes it: what a Patroni beside the servers does, as the simulator's model has
-//! it. A primary that is missing for as long as its lease lasts is ended, and of the standbys that run the one is promoted that has
-//! received most, if a majority of the members is left.
+//! it. A primary that is missing for as long as its lease lasts is ended, and of the standbys the one is promoted that has most of its
+//! log, if a majority of the members says how much it has, and says the same twice: one that has just started again may still read
+//! what it has.
 //!
 //! Deliberately absent: a primary that runs and is cut off from the others: what members say to each other passes no proxy.
 
-use super::World;
+use super::{World, ledger};
 use crate::{
     faults::{Service, detection},
     processes::Failed,
@@ -26,6 +27,8 @@ pub struct Primary {
     pub node: NodeId,
     /// Since when it has been missing.
     missing_since: Option<Instant>,
+    /// How far the standbys were at the last look, while it is missing.
+    standbys: Vec<(i64, NodeId)>,
     /// Who was it once, and does not come back.
     pub deposed: BTreeSet<NodeId>,
 }
@@ -34,7 +37,7 @@ impl Primary {
     /// The first.
     #[must_use]
     pub const fn new(node: NodeId) -> Self {
-        Self { node, missing_since: None, deposed: BTreeSet::new() }
+        Self { node, missing_since: None, standbys: Vec::new(), deposed: BTreeSet::new() }
     }
 }
 
@@ -57,11 +60,11 @@ impl World<'_> {
         let members: Vec<NodeId> = self.members.of_service(Service::Ledger).collect();
         let standbys: Vec<NodeId> =
             members.iter().copied().filter(|&node| node != primary && self.runs(node)).collect();
+        let standbys = self.received(&standbys).await;
+        let before = std::mem::replace(&mut self.primary.standbys, standbys.clone());
         // Of two the standby decides alone: without it the old primary can confirm nothing.
-        if members.len() > 2 && standbys.len() * 2 <= members.len() {
-            return Ok(None);
-        }
-        let Some(candidate) = self.furthest(&standbys).await else { return Ok(None) };
+        let majority = members.len() <= 2 || standbys.len() * 2 > members.len();
+        let Some(candidate) = furthest(&standbys).filter(|_| majority && standbys == before) else { return Ok(None) };
         // Two that take writes would both be believed.
         self.services.kill(primary);
         self.paused.remove(&primary);
@@ -74,25 +77,44 @@ impl World<'_> {
         Ok(Some(format!("{old} is missing for {missing:.1} s: PostgreSQL ({new}) is promoted within {took} ms")))
     }
 
-    /// The standby that has received most; of equals the first. `None` where none says.
-    async fn furthest(&self, standbys: &[NodeId]) -> Option<NodeId> {
-        let mut best: Option<(i64, NodeId)> = None;
+    /// How far those of these standbys are that say it.
+    async fn received(&self, standbys: &[NodeId]) -> Vec<(i64, NodeId)> {
+        let mut all = Vec::new();
         for &node in standbys {
-            let url = format!("postgres://postgres@{}/postgres", self.services.address(node));
-            let Ok(Ok(received)) = timeout(PATIENCE, received(&url)).await else { continue };
-            if best.is_none_or(|(most, _)| received > most) {
-                best = Some((received, node));
+            let url = ledger::url([self.services.address(node)]);
+            if let Ok(Ok(received)) = timeout(PATIENCE, received(&url)).await {
+                all.push((received, node));
             }
         }
-        best.map(|(_, node)| node)
+        all
     }
 }
 
-/// Up to which byte of the log a standby has received and flushed.
+/// The standby that has most; of equals the first.
+fn furthest(standbys: &[(i64, NodeId)]) -> Option<NodeId> {
+    let most = standbys.iter().map(|(received, _)| *received).max()?;
+    standbys.iter().find(|(received, _)| *received == most).map(|(_, node)| *node)
+}
+
+/// Up to which byte of the log a standby has it. One that has received nothing since it was started says what it has replayed: what
+/// it says that it has received is then where it would begin, at a segment's first byte.
 async fn received(url: &str) -> Result<i64, sqlx::Error> {
     let mut connection = sqlx::PgConnection::connect(url).await?;
-    let asked = "select (coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'::pg_lsn)::bigint";
+    let asked = "select (greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'::pg_lsn)::bigint";
     let received = sqlx::query_scalar(asked).fetch_one(&mut connection).await?;
     connection.close().await?;
     Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_standby_that_has_most_is_promoted_and_of_equals_the_first() {
+        let [one, other] = [NodeId(1), NodeId(2)];
+        assert_eq!(furthest(&[(10, one), (11, other)]), Some(other));
+        assert_eq!(furthest(&[(11, one), (11, other)]), Some(one));
+        assert_eq!(furthest(&[]), None);
+    }
 }
