@@ -1,8 +1,8 @@
 //! What the nodes of a run were told, and when: two runs of one seed must be alike in it.
 
 use std::{
-    collections::BTreeMap,
-    fmt::{Debug, Write as _},
+    collections::BTreeSet,
+    fmt::{self, Debug, Write as _},
     hash::{DefaultHasher, Hash, Hasher as _},
 };
 use worldline_system::{
@@ -14,19 +14,42 @@ use worldline_system::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
     lines: Vec<String>,
-    /// What happened, and how often.
-    seen: BTreeMap<&'static str, u64>,
+    /// What happened, each once.
+    seen: BTreeSet<String>,
+}
+
+/// What a line begins with that says what happened.
+const SEEN: &str = "seen: ";
+
+impl fmt::Display for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))?;
+        self.seen.iter().try_for_each(|what| writeln!(f, "{SEEN}{what}"))
+    }
 }
 
 impl Log {
+    /// The log that was written so.
+    #[must_use]
+    pub fn read(written: &str) -> Self {
+        let mut log = Self::default();
+        for line in written.lines() {
+            match line.strip_prefix(SEEN) {
+                Some(what) => drop(log.seen.insert(what.to_owned())),
+                None => log.lines.push(line.to_owned()),
+            }
+        }
+        log
+    }
+
     /// This happened.
     pub fn note(&mut self, what: &'static str) {
-        *self.seen.entry(what).or_default() += 1;
+        self.seen.insert(what.to_owned());
     }
 
     /// What happened, each once.
-    pub fn seen(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.seen.keys().copied()
+    pub fn seen(&self) -> impl Iterator<Item = &str> {
+        self.seen.iter().map(String::as_str)
     }
 
     /// Something was told to somebody.
@@ -76,7 +99,7 @@ impl Log {
 struct Short<'a>(&'a Payload);
 
 impl Debug for Short<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_bytes() {
             Some(bytes) => write!(f, "{} bytes {:016x}", bytes.len(), digest(bytes)),
             None => self.0.fmt(f),
@@ -105,6 +128,8 @@ mod tests {
         let words = first.difference(&second).expect("they differ");
         assert!(words.contains("2 us") && words.contains("2001 us"), "{words}");
         assert_ne!(first.digest(), second.digest());
+        first.note("something");
+        assert_eq!(Log::read(&first.to_string()), first);
         second = Log::default();
         assert!(first.difference(&second).expect("they differ").contains("(nothing more)"));
     }

@@ -21,6 +21,9 @@ use worldline_system::{
 /// 2026-06-01T00:00:00Z: when every simulation begins.
 const BEGIN_UNIX_NS: u64 = 1_780_272_000_000_000_000;
 
+/// A step of the simulation: packets arrive between steps, timers fire within them.
+pub const STEP: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// One host of the simulation.
 #[derive(Debug)]
 pub struct Simulated {

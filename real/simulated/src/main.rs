@@ -8,13 +8,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod directory;
 pub mod log;
 pub mod machine;
 pub mod network;
 
 use clap::Parser;
 use log::Log;
-use std::{collections::BTreeSet, panic, process::ExitCode};
+use std::{
+    collections::BTreeSet,
+    env,
+    process::{Child, Command, ExitCode, Stdio},
+};
 
 /// Runs the adapters in simulation.
 #[derive(Parser)]
@@ -26,6 +31,9 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Runs one seed of one suite once, and writes what was told.
+    #[arg(long, hide = true)]
+    once: bool,
     /// Only these suites; all of them otherwise.
     suites: Vec<String>,
 }
@@ -44,6 +52,10 @@ struct Suite {
 const ENOUGH: u64 = 3;
 
 const SUITES: &[Suite] = &[
+    Suite { name: "directory-sound", run: directory::laws::sound, expected: &[] },
+    Suite { name: "directory-leases", run: directory::laws::leases, expected: &[] },
+    Suite { name: "directory-faults", run: directory::laws::under_faults, expected: &[] },
+    Suite { name: "directory-holder", run: directory::holder::holder, expected: directory::holder::HOLDER },
     Suite { name: "network-connections", run: network::laws::connections, expected: &[] },
     Suite { name: "network-idle", run: network::laws::idle, expected: &[] },
     Suite { name: "network-calls", run: network::laws::calls, expected: &[] },
@@ -58,14 +70,19 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     }
     let wanted = |name: &str| arguments.suites.is_empty() || arguments.suites.iter().any(|suite| suite == name);
+    if arguments.once {
+        let suite = SUITES.iter().find(|suite| wanted(suite.name)).expect("a suite");
+        print!("{}", (suite.run)(arguments.from));
+        return ExitCode::SUCCESS;
+    }
     println!("{:<22} {:>6} {:>8}  DIGEST", "SUITE", "SEED", "EVENTS");
     let mut failed = 0;
-    for Suite { name, run, expected } in SUITES.iter().filter(|suite| wanted(suite.name)) {
+    for Suite { name, expected, .. } in SUITES.iter().filter(|suite| wanted(suite.name)) {
         let mut seen = BTreeSet::new();
         for seed in arguments.from..arguments.from + arguments.seeds {
-            match twice(*run, seed) {
+            match twice(name, seed) {
                 Ok(log) => {
-                    seen.extend(log.seen());
+                    seen.extend(log.seen().map(str::to_owned));
                     println!("{name:<22} {seed:>6} {:>8}  {:016x}", log.lines(), log.digest());
                 }
                 Err(why) => {
@@ -74,7 +91,7 @@ fn main() -> ExitCode {
                 }
             }
         }
-        let never: Vec<_> = expected.iter().filter(|what| !seen.contains(*what)).collect();
+        let never: Vec<_> = expected.iter().filter(|what| !seen.contains(**what)).collect();
         if arguments.seeds >= ENOUGH && !never.is_empty() {
             failed += 1;
             println!("{name:<22}          FAILED  never happened in any seed: {never:?}");
@@ -87,13 +104,31 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs a seed twice; both runs must tell the same.
-fn twice(run: fn(u64) -> Log, seed: u64) -> Result<Log, String> {
-    // The panic has been printed when it is caught here.
-    let once = || panic::catch_unwind(|| run(seed)).map_err(|_| "a promise is broken, see above".to_owned());
-    let (first, second) = (once()?, once()?);
+/// Runs a seed twice, each time in a process of its own: what a process counts (tokio its tasks) begins anew in each. Both must
+/// tell the same.
+fn twice(suite: &str, seed: u64) -> Result<Log, String> {
+    let (first, second) = (once(suite, seed)?, once(suite, seed)?);
+    let (first, second) = (told(first)?, told(second)?);
     match first.difference(&second) {
         None => Ok(first),
         Some(difference) => Err(format!("two runs of this seed differ:\n{difference}")),
+    }
+}
+
+fn once(suite: &str, seed: u64) -> Result<Child, String> {
+    let own = env::current_exe().map_err(|error| format!("this program cannot be found: {error}"))?;
+    let mut command = Command::new(own);
+    command.args(["--once", "--from", &seed.to_string(), suite]).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().map_err(|error| format!("no process for a run: {error}"))
+}
+
+/// What a run has told, or why it ended before.
+fn told(run: Child) -> Result<Log, String> {
+    let output = run.wait_with_output().map_err(|error| format!("a run is lost: {error}"))?;
+    if output.status.success() {
+        Ok(Log::read(&String::from_utf8_lossy(&output.stdout)))
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
     }
 }

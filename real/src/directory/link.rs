@@ -18,11 +18,12 @@ use crate::{
 use etcd_client::{Channel, Client, ConnectOptions, Error, GetOptions, KvClient, LeaseClient, WatchClient};
 use std::{
     io,
-    sync::{Arc, atomic::Ordering},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use worldline_system::{
@@ -84,7 +85,7 @@ impl Line {
 /// Where the present connection is found.
 #[derive(Clone)]
 pub(super) struct Link {
-    lines: watch::Receiver<Option<Arc<Line>>>,
+    present: Arc<Present>,
     suspects: mpsc::Sender<u64>,
 }
 
@@ -96,12 +97,13 @@ impl Link {
         ready: Readiness,
         mut closing: watch::Receiver<bool>,
     ) -> (Self, impl Future<Output = ()> + Send) {
-        let (lines_sender, lines) = watch::channel(None);
+        let present = Arc::new(Present::default());
         let (suspects, suspected) = mpsc::channel(1);
         let addresses: Vec<String> = config.endpoints.iter().map(Endpoint::to_string).collect();
         ready.missing(NEED, format!("not yet connected to etcd at {}", addresses.join(", ")));
         let entropy = machine.entropy().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
-        let keeper = Keeper { machine, config, ready, lines: lines_sender, suspected, number: 0, tries: 0, entropy };
+        let keeper =
+            Keeper { machine, config, ready, present: Kept(present.clone()), suspected, number: 0, tries: 0, entropy };
         let task = async move {
             tokio::select! {
                 biased;
@@ -109,14 +111,12 @@ impl Link {
                 () = keeper.keep() => {}
             }
         };
-        (Self { lines, suspects }, task)
+        (Self { present, suspects }, task)
     }
 
     /// A connection behind number `behind`, as soon as there is one; `None` if there is none by then.
     pub async fn line(&self, behind: u64, by: Instant) -> Option<Arc<Line>> {
-        let mut lines = self.lines.clone();
-        let newer = lines.wait_for(|line| line.as_ref().is_some_and(|line| line.number > behind));
-        timeout_at(by, newer).await.ok()?.ok()?.clone()
+        timeout_at(by, self.present.behind(behind)).await.ok()?
     }
 
     /// The member of this connection knows no leader.
@@ -126,12 +126,66 @@ impl Link {
     }
 }
 
+/// The present connection. Who waits for one goes on in the order of asking, so that what was asked first leaves first.
+#[derive(Default)]
+struct Present {
+    line: Mutex<Stage>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Stage {
+    line: Option<Arc<Line>>,
+    /// Nobody keeps it any more.
+    over: bool,
+}
+
+impl Present {
+    /// The first connection behind a number; `None` where none will come.
+    async fn behind(&self, number: u64) -> Option<Arc<Line>> {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            {
+                let stage = self.stage();
+                let newer = stage.line.clone().filter(|line| line.number > number);
+                if newer.is_some() || stage.over {
+                    return newer;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        // Nothing panics while it holds the lock.
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The keeper's end of it.
+struct Kept(Arc<Present>);
+
+impl Kept {
+    fn replace(&self, line: Option<Arc<Line>>) {
+        self.0.stage().line = line;
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.stage().over = true;
+        self.0.changed.notify_waiters();
+    }
+}
+
 /// Keeps the connection.
 struct Keeper {
     machine: Arc<dyn Machine>,
     config: Config,
     ready: Readiness,
-    lines: watch::Sender<Option<Arc<Line>>>,
+    present: Kept,
     suspected: mpsc::Receiver<u64>,
     number: u64,
     /// Connections tried so far.
@@ -167,7 +221,7 @@ impl Keeper {
                 Ok((line, ends)) => {
                     self.number = line.number;
                     let line = Arc::new(line);
-                    self.lines.send_replace(Some(line.clone()));
+                    self.present.replace(Some(line.clone()));
                     tracing::info!(member = %self.config.endpoints[at], "connected to etcd");
                     let left = self.tend(at, &line, ends).await;
                     if left.served {
@@ -178,7 +232,7 @@ impl Keeper {
                         next = left.next;
                         continue;
                     }
-                    self.lines.send_replace(None);
+                    self.present.replace(None);
                     left.problem
                 }
             };

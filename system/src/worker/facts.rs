@@ -6,13 +6,12 @@
 
 use super::{
     Submission,
-    telemetry::{Simulation, simulation_of},
+    telemetry::{Publishing, Simulation},
 };
 use crate::{
     Outcome, Turn,
     doors::{bus, ledger::FactRow, telemetry::Metric},
-    facts::{self, Broadcast},
-    limits, reached,
+    facts, limits, reached,
     time::Instant,
 };
 use alloc::{
@@ -24,7 +23,7 @@ use worldline_proto::{EntityId, FactSequence, OpId};
 /// What this worker has told, and what it still has to say of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outgoing {
-    publishing: BTreeMap<OpId, Broadcast>,
+    publishing: BTreeMap<OpId, Publishing>,
     /// Published, and not yet flagged.
     flags: VecDeque<(EntityId, FactSequence)>,
     /// When the first of the flags must go, if nothing else does.
@@ -42,13 +41,13 @@ impl Outgoing {
         }
         for fact in written.iter().take(room) {
             let op = facts::publish(fact, turn);
-            self.publishing.insert(op, Broadcast::new(fact, simulation_of(simulations, fact), turn.now()));
+            self.publishing.insert(op, Publishing::new(fact, simulations, turn.now()));
         }
     }
 
     pub fn on_published(&mut self, op: OpId, outcome: &Outcome<bus::Published>, turn: &mut Turn<'_, Submission>) {
         let Some(publishing) = self.publishing.remove(&op) else { return };
-        publishing.tell(op, outcome, turn);
+        publishing.tell(outcome, turn);
         let fact = publishing.fact;
         match outcome {
             Outcome::Done(_) if self.flags.len() < limits::FLAGS_WAITING => {

@@ -5,7 +5,10 @@ mod identities;
 pub mod laws;
 pub mod weather;
 
-use crate::{log::Log, machine::Simulated};
+use crate::{
+    log::Log,
+    machine::{STEP, Simulated},
+};
 use identities::Identities;
 use std::{
     collections::BTreeMap,
@@ -36,8 +39,6 @@ pub const NAMES: [&str; 4] = ["gateway", "client-1", "client-2", "worker"];
 const PORT: u16 = 7_000;
 /// Packets that wait on a socket of the simulation, and segments.
 const SOCKET_CAPACITY: usize = 4_096;
-/// A step of the simulation: packets arrive between steps, timers fire within them.
-pub const STEP: Span = Span::from_millis(5);
 /// No case takes so long.
 const LONGEST: Span = Span::from_secs(1_000_000);
 
