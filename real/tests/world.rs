@@ -330,7 +330,8 @@ async fn two_regions(name: &str) -> Cluster {
     run(&["migrate", "--config", &world.config, "--seed"], &[]).await.says(0, &[]);
     let mut cluster = Cluster { _etcd: guard, world, ledger, daemons: Vec::new() };
     let traces = cluster.world.folder.text("traces.jsonl");
-    let variables = [("WORLDLINE_BUS", bus.as_str()), ("WORLDLINE_TELEMETRY_FILE", traces.as_str())];
+    let variables =
+        [("WORLDLINE_BUS", bus.as_str()), ("WORLDLINE_TELEMETRY_FILE", traces.as_str()), ("WORLDLINE_LOG", "debug")];
     let mut start = |command, arguments: Vec<String>, http| {
         cluster.daemons.push((command, http, Daemon::start(&slices(&arguments), &variables)));
     };
@@ -405,7 +406,26 @@ async fn a_blow_across_regions_is_seven_spans_of_one_trace_each_under_the_right_
     assert!(seen.await.is_ok(), "{:#?}", traces(&file));
     let text = std::fs::read_to_string(&file).expect("reads");
     assert!(!text.contains("character-1\""), "nobody is told who played");
+    the_log_names_the_traces(&cluster, &file);
     cluster.stop().await;
+}
+
+/// Who assigned the boss and who serves it say so under one trace, and it is that of the migration.
+fn the_log_names_the_traces(cluster: &Cluster, file: &str) {
+    let named = |event: &str| {
+        let logs = cluster.daemons.iter().map(|(_, _, daemon)| daemon.logged()).collect::<Vec<_>>().join("\n");
+        let lines = logs.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines = lines.filter(|line| line["event"] == event && line["attributes"]["entity"] == "boss-1");
+        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no id in a line: {value}")).to_owned();
+        lines.map(|line| (text(&line["trace_id"]), text(&line["span_id"]))).collect::<BTreeSet<_>>()
+    };
+    let (assigned, serves) = (named("assigned"), named("serves"));
+    assert!(!serves.is_empty() && serves.is_subset(&assigned), "{serves:?} of {assigned:?}");
+    let traces = traces(file);
+    for (trace, span) in &serves {
+        let spans = traces.get(trace).unwrap_or_else(|| panic!("no trace {trace}"));
+        assert!(spans.iter().any(|(name, id, _)| name == "ownership_migration" && id == span), "{spans:?}");
+    }
 }
 
 /// What the player whose history this is was shown of the boss, in order: after which fact, and what was left of it.

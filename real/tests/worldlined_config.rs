@@ -83,6 +83,39 @@ async fn a_file_that_is_no_toml_keeps_its_secrets_and_hides_no_other_error() {
 }
 
 #[tokio::test]
+async fn wrong_places_for_traces_and_a_wrong_key_are_told_and_show_no_secret() {
+    let folder = Folder::new("telemetry");
+    let short = folder.write("short.key", PASSWORD);
+    let config = folder.write("worker.toml", "[telemetry]\notlp = 4318\nfile = 7\nkey = 'nowhere.key'\nkye = 'x'\n");
+    let at = |place: &str| format!("{config}:{place}");
+    let expected = "expected the address of a collector as `http://127.0.0.1:4318`, without TLS and without a user";
+    run(&["gateway", "--config", &config], &[]).await.says(
+        64,
+        &[
+            &format!("{}: found the number 4318, {expected}", at("2:8")),
+            &format!("{}: found the number 7", at("3:8")),
+            &at("4:7"),
+            "nowhere.key",
+            "64 hexadecimal digits",
+            "found the unknown key `telemetry.kye`",
+            "did you mean `key`?",
+        ],
+    );
+    let wrong = |otlp: &'static str| [("WORLDLINE_TELEMETRY_OTLP", otlp), ("WORLDLINE_TELEMETRY_KEY", short.as_str())];
+    for otlp in ["", "collector:4318", "https://collector:4318", "http://", "/v1/traces", "grpc://collector"] {
+        let ended = run(&["bot"], &wrong(otlp)).await;
+        ended.says(
+            64,
+            &["variable WORLDLINE_TELEMETRY_OTLP: found", expected, "variable WORLDLINE_TELEMETRY_KEY: found"],
+        );
+        assert!(!ended.stderr.contains(PASSWORD), "{}", ended.stderr);
+    }
+    let with_user = run(&["orchestrator"], &wrong("http://me:hunter2hunter2@collector:4318")).await;
+    with_user.says(64, &["found an address with a user (not shown)", expected]);
+    assert!(!with_user.stderr.contains(PASSWORD), "{}", with_user.stderr);
+}
+
+#[tokio::test]
 async fn a_lease_that_its_holder_could_not_keep_is_refused() {
     let world = World::new("lease", &format!("http://{NOBODY}"), &format!("postgres://me@{NOBODY}/x"), &[]).await;
     let arguments = world.process("orchestrator", 3, free_address());

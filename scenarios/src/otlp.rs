@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::{format, run};
     use std::collections::{BTreeMap, BTreeSet};
-    use worldline_system::doors::telemetry::Stage;
+    use worldline_system::doors::telemetry::{SpanId, Stage};
 
     /// One player in Singapore, whose character stands in Frankfurt, strikes the boss there.
     const ATTACK: &str = r#"
@@ -153,6 +153,30 @@ target = "boss-1"
             }
         }
         assert!(seen >= 3, "of {} traces", traces.len());
+    }
+
+    /// Its owner could not publish it: the relay tells the same span, under the blow itself.
+    #[test]
+    fn a_fact_that_the_relay_publishes_has_its_span_once_beside_the_attempts_that_failed() {
+        let scenario = crate::catalogue::find("bus-down").expect("in the catalogue").expect("reads");
+        let orchestrators = Nodes::of(&scenario).those(|kind| matches!(kind, Kind::Orchestrator(_)));
+        let mut spans = Vec::new();
+        let _run = run::seed(&scenario, 1, run::Options { spans: Some(&mut spans), ..run::Options::default() });
+        let broadcasts = || spans.iter().filter(|(_, span)| span.stage == Stage::NatsBroadcast);
+        let relayed = |node: NodeId, span: &Span| orchestrators.contains(&node) && span.failed.is_none();
+        let mut seen = 0;
+        for (_, span) in broadcasts().filter(|(node, span)| relayed(*node, span)) {
+            seen += 1;
+            let of = |stage| SpanId::of(span.trace, stage);
+            let (blow, stored) = (of(Stage::ClientAttackInput), of(Stage::NatsBroadcast));
+            assert_eq!((span.parent, span.id), (Some(blow), stored));
+            let attempts: Vec<_> = broadcasts().filter(|(_, other)| other.trace == span.trace).collect();
+            assert!(attempts.iter().any(|(_, other)| other.failed.is_some()), "its owner had tried: {attempts:?}");
+            for (_, attempt) in &attempts {
+                assert_eq!(attempt.id == stored, attempt.failed.is_none(), "{attempts:?}");
+            }
+        }
+        assert!(seen > 10, "{seen} facts were relayed while the bus was away and behind it");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use worldline_reports::RunResult;
 use worldline_scenarios::{
     catalogue,
+    format::FaultKind,
     run::{self, Options},
 };
 
@@ -163,6 +164,28 @@ fn facts_that_come_again_are_taken_in_once() {
     let (faulty, calm) = with_and_without("bus-ack-lost", 1);
     let known = |run: &RunResult| run.probes.get("replica.fact-known").copied().unwrap_or(0);
     assert!(known(&faulty) > 10 * known(&calm), "{} with the faults, {} without", known(&faulty), known(&calm));
+}
+
+/// The owner dies either way; what matters is that the caches forget.
+#[test]
+fn who_takes_over_behind_a_wiped_cache_goes_on_from_the_ledger() {
+    let scenario = catalogue::find("cache-wipe").expect("in the catalogue").expect("reads");
+    let mut remembered = scenario.clone();
+    remembered.faults.retain(|fault| matches!(fault.kind, FaultKind::Crash(_)));
+    assert_eq!((scenario.faults.len(), remembered.faults.len()), (4, 1));
+    for seed in SEEDS {
+        let [wiped, remembered] =
+            [&scenario, &remembered].map(|scenario| run::seed(scenario, seed, Options::default()));
+        let taken = |run: &RunResult| {
+            ["worker.checkpoint-in-cache", "worker.checkpoint-from-ledger"].map(|probe| run.probes[probe])
+        };
+        let ([cached, read], [cached_before, read_before]) = (taken(&wiped), taken(&remembered));
+        assert!(cached == 0 && read > 0, "seed {seed}: {cached} from the cache, {read} from the ledger");
+        assert!(
+            cached_before > 0 && read_before == 0,
+            "seed {seed}: {cached_before} from the cache, {read_before} from the ledger"
+        );
+    }
 }
 
 #[test]

@@ -3,6 +3,10 @@
 //! Invariant: the same fact has the same bytes, whoever encodes it and however often: the stream knows a repetition by its id and
 //! keeps the first.
 
+mod broadcast;
+
+pub(crate) use broadcast::Broadcast;
+
 use crate::{
     Turn,
     doors::{

@@ -332,9 +332,16 @@ pub fn collector(given: &Given, sink: &mut Sink) -> Option<Uri> {
     let fits = |uri: &Uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty());
     match uri.filter(fits) {
         Some(uri) if uri.authority().is_some_and(|authority| !authority.as_str().contains('@')) => Some(uri),
-        _ => sink.report(
-            given.problem("the address of a collector as `http://127.0.0.1:4318`, without TLS and without a user"),
-        ),
+        _ => {
+            let expected = "the address of a collector as `http://127.0.0.1:4318`, without TLS and without a user";
+            match given.text() {
+                // There may be a password in it.
+                Some(text) if text.contains('@') => {
+                    sink.report(Problem::new(&given.origin, "an address with a user (not shown)", expected))
+                }
+                _ => sink.report(given.problem(expected)),
+            }
+        }
     }
 }
 

@@ -2,8 +2,12 @@
 
 use crate::{Doors, bus::Bus, cache::Cache, directory::Directory, ledger::Ledger, network::Network};
 use std::sync::Arc;
+use worldline_proto::{CharacterId, EntityId, LeaseId};
 use worldline_system::{
-    doors::{Asked, bus, cache, directory, ledger, network},
+    doors::{
+        Asked, bus, cache, directory, ledger, network,
+        telemetry::{SpanId, Stage, TraceId},
+    },
     history::Note,
 };
 
@@ -20,6 +24,12 @@ pub struct Adapters {
     pub bus: Bus,
     /// A Redis-protocol server, if there is one.
     pub cache: Cache,
+}
+
+/// The trace of an entity's coming to an owner, and the orchestrator's span in it.
+fn migration(entity: EntityId, to: LeaseId) -> (TraceId, SpanId) {
+    let trace = TraceId::of_migration(entity, to);
+    (trace, SpanId::of(trace, Stage::OwnershipMigration))
 }
 
 impl Doors for Adapters {
@@ -57,7 +67,15 @@ impl Doors for Adapters {
                 tracing::warn!(%lease, "its lease has ended: it drops what it owned and asks for a new one");
             }
             Note::Serving { authority, .. } => {
-                tracing::debug!(entity = %authority.entity, epoch = authority.epoch.0, "serves");
+                let (trace_id, span_id) = migration(authority.entity, authority.lease);
+                let epoch = authority.epoch.0;
+                tracing::debug!(entity = %authority.entity, epoch, %trace_id, %span_id, "serves");
+            }
+            Note::AnswerSent { authority, number, .. } => {
+                if let Some(character) = CharacterId::from_entity(authority.entity) {
+                    let trace_id = TraceId::of_operation(character, *number);
+                    tracing::trace!(%character, number = number.0, %trace_id, "answers an operation");
+                }
             }
             Note::Dropped { authority } => {
                 tracing::debug!(entity = %authority.entity, epoch = authority.epoch.0, "no longer serves");
@@ -73,7 +91,10 @@ impl Doors for Adapters {
                 );
             }
             Note::RegionBack { region } => tracing::info!(region = region.0, "a region has workers again"),
-            Note::TookOver { entity, to, .. } => tracing::debug!(%entity, %to, "assigned"),
+            Note::TookOver { entity, to, .. } => {
+                let (trace_id, span_id) = migration(*entity, *to);
+                tracing::debug!(%entity, %to, %trace_id, %span_id, "assigned");
+            }
             _ => {}
         }
     }

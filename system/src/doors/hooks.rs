@@ -23,6 +23,8 @@ pub const PROBES: &[&str] = &[
     "worker.effect-forwarded",
     "worker.digest-conflict",
     "worker.record-write-unknown",
+    "worker.checkpoint-in-cache",
+    "worker.checkpoint-from-ledger",
     "worker.stale-session-refused",
     "worker.speed-refused",
     "worker.bad-second",

@@ -18,7 +18,7 @@ use crate::{
         ledger::{self, FactsPage},
         telemetry::Metric,
     },
-    facts,
+    facts::{self, Broadcast},
     knobs::Retry,
     limits, reached,
 };
@@ -44,7 +44,7 @@ enum Step {
     Idle,
     Sweeping(OpId),
     Publishing {
-        waiting: BTreeMap<OpId, (EntityId, FactSequence)>,
+        waiting: BTreeMap<OpId, Broadcast>,
         published: Vec<(EntityId, FactSequence)>,
         /// The bus has said of one that it is the fact that is wrong: so it is there.
         heard: bool,
@@ -87,17 +87,18 @@ impl Relay {
             return;
         }
         reached!(turn, "orchestrator.fact-relayed");
-        let waiting = page.facts.iter().map(|fact| (facts::publish(fact, turn), (fact.aggregate, fact.sequence)));
+        let waiting = page.facts.iter().map(|fact| (facts::publish(fact, turn), Broadcast::relayed(fact, turn.now())));
         self.step = Step::Publishing { waiting: waiting.collect(), published: Vec::new(), heard: false };
     }
 
     pub fn on_published(&mut self, op: OpId, outcome: &Outcome<bus::Published>, turn: &mut Turn<'_, Submission>) {
         let Step::Publishing { waiting, published, heard } = &mut self.step else { return };
-        let Some(fact) = waiting.remove(&op) else { return };
+        let Some(broadcast) = waiting.remove(&op) else { return };
+        broadcast.tell(op, outcome, turn);
         match outcome {
             Outcome::Done(_) => {
                 turn.count(Metric::RelayPublishedTotal, &[], 1);
-                published.push(fact);
+                published.push(broadcast.fact);
             }
             Outcome::Refused(Refusal::Malformed | Refusal::WrongSequence { .. }) => {
                 *heard = true;

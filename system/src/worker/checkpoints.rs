@@ -15,7 +15,7 @@ use crate::{
         cache::{self, Answer, Fields, Hash, HashKey, Stamp},
         ledger::{Checkpoint, Checkpointed, Durable},
     },
-    limits,
+    limits, reached,
     rules::space::Position,
     time::{Instant, UnixTime},
 };
@@ -79,12 +79,22 @@ impl Cached {
         None
     }
 
-    /// Puts the cache's checkpoint in the place of the ledger's where it is newer and of the epoch that is replaced.
-    pub(super) fn bring_up(&self, group: u64, claimed: Epoch, durable: &mut Durable) {
-        let Some(&(stamp, state)) = self.found.get(&(group, durable.entity)) else { return };
+    /// Puts the cache's checkpoint in the place of the ledger's where it is newer and of the epoch that is replaced. Counts which of
+    /// the two had the last one, the cache where both have it.
+    pub(super) fn bring_up(&self, group: u64, claimed: Epoch, durable: &mut Durable, turn: &mut Turn<'_, Submission>) {
         let kept = durable.checkpoint.map(|(epoch, version, _)| Stamp { epoch, version });
-        if Some(stamp.epoch.0) == claimed.0.checked_sub(1) && kept.is_none_or(|kept| stamp > kept) {
-            durable.checkpoint = Some((stamp.epoch, stamp.version, state));
+        let of_replaced = |(stamp, _): &&(Stamp, _)| Some(stamp.epoch.0) == claimed.0.checked_sub(1);
+        let found = self.found.get(&(group, durable.entity)).filter(of_replaced);
+        match found.filter(|(stamp, _)| kept.is_none_or(|kept| *stamp >= kept)) {
+            Some(&(stamp, state)) => {
+                reached!(turn, "worker.checkpoint-in-cache");
+                if Some(stamp) != kept {
+                    durable.checkpoint = Some((stamp.epoch, stamp.version, state));
+                }
+            }
+            None if kept.is_some() => reached!(turn, "worker.checkpoint-from-ledger"),
+            // Nobody has served it before.
+            None => {}
         }
     }
 }

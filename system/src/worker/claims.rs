@@ -411,7 +411,7 @@ impl Worker {
             let authority = Authority { entity: claiming.entity, epoch: claiming.epoch, lease };
             match claim {
                 Ok(mut durable) => {
-                    self.cached.bring_up(number, claiming.epoch, &mut durable);
+                    self.cached.bring_up(number, claiming.epoch, &mut durable, turn);
                     self.serve(authority, claiming, &durable, turn);
                 }
                 Err(Refusal::Fenced { highest }) => {

@@ -6,12 +6,13 @@
 
 use super::{
     Submission,
-    telemetry::{Publishing, Simulation},
+    telemetry::{Simulation, simulation_of},
 };
 use crate::{
     Outcome, Turn,
     doors::{bus, ledger::FactRow, telemetry::Metric},
-    facts, limits, reached,
+    facts::{self, Broadcast},
+    limits, reached,
     time::Instant,
 };
 use alloc::{
@@ -23,7 +24,7 @@ use worldline_proto::{EntityId, FactSequence, OpId};
 /// What this worker has told, and what it still has to say of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outgoing {
-    publishing: BTreeMap<OpId, Publishing>,
+    publishing: BTreeMap<OpId, Broadcast>,
     /// Published, and not yet flagged.
     flags: VecDeque<(EntityId, FactSequence)>,
     /// When the first of the flags must go, if nothing else does.
@@ -41,13 +42,13 @@ impl Outgoing {
         }
         for fact in written.iter().take(room) {
             let op = facts::publish(fact, turn);
-            self.publishing.insert(op, Publishing::new(fact, simulations, turn.now()));
+            self.publishing.insert(op, Broadcast::new(fact, simulation_of(simulations, fact), turn.now()));
         }
     }
 
     pub fn on_published(&mut self, op: OpId, outcome: &Outcome<bus::Published>, turn: &mut Turn<'_, Submission>) {
         let Some(publishing) = self.publishing.remove(&op) else { return };
-        publishing.tell(outcome, turn);
+        publishing.tell(op, outcome, turn);
         let fact = publishing.fact;
         match outcome {
             Outcome::Done(_) if self.flags.len() < limits::FLAGS_WAITING => {

@@ -1,11 +1,10 @@
 //! What a worker tells of itself, every second while it ticks. And its spans: of the effects that it forwards, and of the
-//! operations that it commits, each with its transaction and its fact.
+//! operations that it commits, each with its transaction.
 
 use super::{Submission, Worker, served::Asked};
 use crate::{
     Outcome, Turn,
     doors::{
-        bus,
         directory::RegionId,
         ledger::{Batch, Committed, FactRow, OpResult, Verdict},
         telemetry::{Attribute, Label, Metric, Span, SpanId, Stage, TraceId},
@@ -13,7 +12,7 @@ use crate::{
     time::Instant,
 };
 use alloc::{vec, vec::Vec};
-use worldline_proto::{CharacterId, EntityId, EntityKind, FactSequence, NodeId, OpId, OpNumber, server::Reply};
+use worldline_proto::{CharacterId, EntityKind, NodeId, OpId, OpNumber, server::Reply};
 
 /// What is counted begins at nothing: a rate needs that.
 pub(super) fn begin(turn: &mut Turn<'_, Submission>) {
@@ -213,41 +212,10 @@ impl Tracing {
     }
 }
 
-/// A fact on its way to the bus.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Publishing {
-    pub fact: (EntityId, FactSequence),
-    trace: TraceId,
-    parent: Option<SpanId>,
-    since: Instant,
-}
-
-impl Publishing {
-    pub fn new(fact: &FactRow, simulations: &[Simulation], since: Instant) -> Self {
-        let of = |simulation: &&Simulation| (simulation.0, simulation.1) == (fact.character, fact.number);
-        Self {
-            fact: (fact.aggregate, fact.sequence),
-            trace: TraceId::of_operation(fact.character, fact.number),
-            parent: simulations.iter().find(of).map(|(_, _, span)| *span),
-            since,
-        }
-    }
-
-    /// The bus has stored it, or has not.
-    pub fn tell(&self, outcome: &Outcome<bus::Published>, turn: &mut Turn<'_, Submission>) {
-        let &Self { fact: (aggregate, sequence), trace, parent, since } = self;
-        let (stage, end) = (Stage::NatsBroadcast, turn.now());
-        turn.span(|| Span {
-            trace,
-            id: SpanId::of(trace, stage),
-            parent,
-            stage,
-            start: since,
-            end,
-            failed: failure(outcome),
-            attributes: vec![("aggregate", Attribute::Entity(aggregate)), ("sequence", Attribute::Number(sequence.0))],
-        });
-    }
+/// The span of the operation that a fact tells of, if it was in the batch.
+pub(super) fn simulation_of(simulations: &[Simulation], fact: &FactRow) -> Option<SpanId> {
+    let of = |simulation: &&Simulation| (simulation.0, simulation.1) == (fact.character, fact.number);
+    simulations.iter().find(of).map(|(_, _, span)| *span)
 }
 
 impl Worker {

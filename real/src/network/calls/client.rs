@@ -6,7 +6,7 @@
 //! * A channel that did not come to stand, or on which nothing was ever heard, is tried again with a growing pause; calls in
 //!   that pause are refused at once.
 
-use super::{ALPN, CALL_WINDOW, CALLS_PER_CHANNEL, CHANNEL_WINDOW, codec::Raw, heard::Heard, refusal};
+use super::{ALPN, CALL_WINDOW, CALLS_PER_CHANNEL, CHANNEL_WINDOW, about::About, codec::Raw, heard::Heard, refusal};
 use crate::{
     Inbox,
     machine::{Machine, Stream},
@@ -44,7 +44,10 @@ use tonic::{
     client::Grpc,
     codegen::{Service, http},
 };
-use worldline_proto::{NodeId, server::Reply};
+use worldline_proto::{
+    NodeId,
+    server::{Reply, Request},
+};
 use worldline_system::{
     Outcome, Refusal,
     doors::network::{Call, Event},
@@ -163,7 +166,7 @@ impl Channel {
                 break;
             }
             promise.change(Event::Answered { op: call.op, outcome: Box::new(Outcome::Unknown) });
-            match timeout_at(deadline, self.send(sender, path, bytes.clone(), call.deadline)).await {
+            match timeout_at(deadline, self.send(sender, &call.request, bytes.clone(), call.deadline)).await {
                 Err(_) => return Outcome::Unknown,
                 Ok(Some(outcome)) => return outcome,
                 // It came back: the channel has ended just now.
@@ -177,10 +180,11 @@ impl Channel {
     async fn send(
         &self,
         sender: SendRequest<Body>,
-        path: &'static str,
+        asked: &Request,
         bytes: Bytes,
         deadline: worldline_system::time::Instant,
     ) -> Option<Outcome<Reply>> {
+        let path = asked.path();
         let unsent = Arc::new(AtomicBool::new(false));
         let once = Once { sender, unsent: Arc::clone(&unsent) };
         let mut grpc = Grpc::with_origin(once, self.origin.clone()).max_decoding_message_size(limits::CALL_BYTES);
@@ -190,7 +194,8 @@ impl Channel {
             Ok(response) => {
                 let reply = Reply::decode(path, response.get_ref());
                 let Some(Ok(reply)) = reply else {
-                    tracing::warn!(to = %self.to, path, "the reply does not decode");
+                    let About { trace_id, span_id } = About::new(asked);
+                    tracing::warn!(to = %self.to, path, trace_id, span_id, "the reply does not decode");
                     return Some(Outcome::Unknown);
                 };
                 return Some(Outcome::Done(reply));
@@ -200,7 +205,8 @@ impl Channel {
         };
         Some(refusal::of(status.metadata()).map_or_else(
             || {
-                tracing::debug!(to = %self.to, path, %status, "the outcome is unknown");
+                let About { trace_id, span_id } = About::new(asked);
+                tracing::debug!(to = %self.to, path, %status, trace_id, span_id, "the outcome is unknown");
                 Outcome::Unknown
             },
             Outcome::Refused,

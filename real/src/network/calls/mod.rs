@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: streaming, compression, retries (a role decides whether to ask again).
 
+mod about;
 mod client;
 mod codec;
 mod heard;

@@ -6,7 +6,6 @@
 
 use super::{Attribute, Label, Span};
 use alloc::{
-    format,
     string::{String, ToString as _},
     vec,
     vec::Vec,
@@ -130,9 +129,9 @@ impl Written {
         };
         let attributes = span.attributes.iter();
         Self {
-            trace_id: format!("{:032x}", span.trace.0),
-            span_id: format!("{:016x}", span.id.0),
-            parent_span_id: span.parent.map_or_else(String::new, |parent| format!("{:016x}", parent.0)),
+            trace_id: span.trace.to_string(),
+            span_id: span.id.to_string(),
+            parent_span_id: span.parent.map_or_else(String::new, |parent| parent.to_string()),
             name: span.stage.name(),
             kind: INTERNAL,
             start_time_unix_nano: start_unix_ns.to_string(),

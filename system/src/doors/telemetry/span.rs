@@ -22,13 +22,25 @@ pub const SLOW: Duration = Duration::from_millis(100);
 /// One in so many movements is told although it was quick.
 const MOVEMENTS: u64 = 1_000;
 
-/// Which trace. Never zero.
+/// Which trace. Never zero; written as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TraceId(pub u128);
 
-/// Which span of it. Never zero.
+/// Which span of it. Never zero; written as 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpanId(pub u64);
+
+impl core::fmt::Display for TraceId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl core::fmt::Display for SpanId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 /// A stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,7 +55,7 @@ pub enum Stage {
     WorkerCombatSimulation,
     /// The transaction that the operation was in.
     DbTransaction,
-    /// The fact on its way to the bus, until that has stored it.
+    /// The fact on its way to the bus, until that has stored it: told by its owner, or by the relay.
     NatsBroadcast,
     /// The client: from the first of answer and shared state until it has both.
     ClientReconciliation,
