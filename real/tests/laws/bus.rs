@@ -3,7 +3,7 @@
 use crate::{
     hosted::{About, GRACE, Hosted},
     nats::Nats,
-    process::Behind,
+    process::{Behind, Place as _},
     proxy::Proxy,
 };
 use async_nats::jetstream;
@@ -134,7 +134,7 @@ impl Service<Door> for Real {
     }
 
     fn fault(&mut self, fault: Fault) -> bool {
-        self.behind.befall(fault)
+        self.behind.befall(fault, &self.hosted)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     hosted::{About, GRACE, Hosted},
-    process::Behind,
+    process::{Behind, Place as _},
     proxy::Proxy,
     valkey::Valkey,
 };
@@ -120,7 +120,7 @@ impl Service<cache::Cache> for Real {
     }
 
     fn fault(&mut self, fault: Fault) -> bool {
-        self.behind.befall(fault)
+        self.behind.befall(fault, &self.hosted)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The directory's laws on etcd.
 
 use crate::{
+    cluster::{Cluster, Kind, Leading},
     etcd::Etcd,
     hosted::{About, GRACE, Hosted},
-    process::Behind,
+    process::{Behind, Place},
     proxy::Proxy,
 };
 use std::time::Duration as Span;
@@ -29,7 +30,10 @@ use worldline_system::{
 
 struct Real {
     hosted: Hosted,
-    behind: Behind<Etcd>,
+    place: Box<dyn Place>,
+    /// As the callers reach it, and around whatever stands between.
+    through: Vec<String>,
+    direct: Vec<String>,
     callers: Vec<(Directory, Readiness)>,
 }
 
@@ -38,14 +42,22 @@ impl Real {
         let (hosted, server) = (Hosted::new(), Etcd::start(&[]));
         let to = server.url().trim_start_matches("http://").parse().unwrap();
         let proxy = Proxy::new(&hosted.runtime, to);
-        Self { hosted, behind: Behind::new(server, proxy), callers: vec![] }
+        let (through, direct) = (vec![format!("http://{}", proxy.address)], vec![server.url()]);
+        Self { hosted, place: Box::new(Behind::new(server, proxy)), through, direct, callers: vec![] }
+    }
+
+    /// Three members, whose leader is lost.
+    fn clustered() -> Self {
+        let place = Leading::new(Kind::Etcd, leader);
+        let urls = place.cluster.urls(Kind::Etcd, "http");
+        Self { hosted: Hosted::new(), place: Box::new(place), through: urls.clone(), direct: urls, callers: vec![] }
     }
 
     /// A client of etcd's own, for what no role does.
     fn etcd(&self) -> etcd_client::Client {
         self.hosted.wait(Span::from_secs(60), async {
             loop {
-                if let Ok(mut client) = etcd_client::Client::connect([self.behind.server.url()], None).await
+                if let Ok(mut client) = etcd_client::Client::connect(&self.direct, None).await
                     && client.status().await.is_ok()
                 {
                     return client;
@@ -62,9 +74,26 @@ impl Real {
     }
 }
 
+/// Which member leads, once one does.
+fn leader(hosted: &Hosted, cluster: &Cluster) -> usize {
+    let urls = cluster.urls(Kind::Etcd, "http");
+    hosted.wait(Span::from_secs(60), async {
+        loop {
+            for (n, url) in urls.iter().enumerate() {
+                if let Ok(mut client) = etcd_client::Client::connect([url], None).await
+                    && let Ok(status) = client.status().await
+                    && status.header().is_some_and(|header| header.member_id() == status.leader())
+                {
+                    return n;
+                }
+            }
+        }
+    })
+}
+
 impl Drop for Real {
     fn drop(&mut self) {
-        self.behind.server.go_on();
+        self.fault(Fault::Heal);
         self.close();
     }
 }
@@ -86,7 +115,7 @@ impl Service<Door> for Real {
         self.callers = (0..CALLERS)
             .map(|_| {
                 let ready = Readiness::default();
-                let endpoints = vec![format!("http://{}", self.behind.proxy.address).parse().unwrap()];
+                let endpoints = self.through.iter().map(|url| url.parse().unwrap()).collect();
                 (Directory::new(Config { endpoints }, self.hosted.inbox.clone(), ready.clone()), ready)
             })
             .collect();
@@ -125,7 +154,7 @@ impl Service<Door> for Real {
     }
 
     fn fault(&mut self, fault: Fault) -> bool {
-        self.behind.befall(fault)
+        self.place.befall(fault, &self.hosted)
     }
 }
 
@@ -156,4 +185,10 @@ fn leases() {
 fn under_faults() {
     let extent = Extent { cases: 16, steps: 12, longest_wait: Duration::ZERO };
     laws::under_faults(&mut Real::new(), extent).expect(laws::UNDER_FAULTS);
+}
+
+#[test]
+fn on_a_cluster() {
+    let extent = Extent { cases: 3, steps: 9, longest_wait: Duration::ZERO };
+    laws::leaders_lost(&mut Real::clustered(), extent).expect(&["killed", "stopped", "watched"]);
 }

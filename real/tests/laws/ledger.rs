@@ -1,9 +1,10 @@
 //! The ledger's laws on PostgreSQL.
 
 use crate::{
+    cluster::{Cluster, Kind},
     hosted::{About, GRACE, Hosted},
     postgres::Postgres,
-    process::Behind,
+    process::{Behind, Place},
     proxy::Proxy,
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
@@ -30,7 +31,7 @@ use worldline_system::{
 
 struct Real {
     hosted: Hosted,
-    behind: Behind<Postgres>,
+    place: Box<dyn Place>,
     /// Around the proxy.
     url: String,
     /// Of the server itself.
@@ -38,22 +39,63 @@ struct Real {
     callers: Vec<Ledger>,
     /// Commits wait for a standby that there is not.
     waits_for_standby: bool,
+    clustered: bool,
+    /// Its standby has taken over: the next case needs another.
+    spent: bool,
+}
+
+/// A cluster whose primary is killed, once, and its standby promoted; or stopped.
+struct Succession {
+    cluster: Cluster,
+    succeeded: bool,
+}
+
+impl Place for Succession {
+    fn befall(&mut self, fault: Fault, _: &Hosted) -> bool {
+        match fault {
+            Fault::Kill if !self.succeeded => {
+                self.cluster.kill(Kind::Postgres, 0);
+                self.cluster.promote();
+                self.succeeded = true;
+            }
+            Fault::Stop if !self.succeeded => self.cluster.stop(Kind::Postgres, 0),
+            Fault::Heal if self.succeeded => {}
+            Fault::Heal => self.cluster.go_on(Kind::Postgres, 0),
+            _ => return false,
+        }
+        true
+    }
 }
 
 impl Real {
     fn new() -> Self {
         let (hosted, server) = (Hosted::new(), Postgres::start());
         let proxy = Proxy::new(&hosted.runtime, ([127, 0, 0, 1], server.port()).into());
-        let (url, system) = (server.url("laws"), server.url("postgres"));
+        let (direct, through) = (format!("127.0.0.1:{}", server.port()), proxy.address.to_string());
+        Self::at(hosted, Box::new(Behind::new(server, proxy)), &direct, &through)
+    }
+
+    /// A primary with a synchronous standby, which takes over once.
+    fn clustered() -> Self {
+        let cluster = Cluster::start();
+        let places = cluster.places(Kind::Postgres);
+        let place = Box::new(Succession { cluster, succeeded: false });
+        let mut real = Self::at(Hosted::new(), place, &places[0], &places.join(","));
+        real.clustered = true;
+        real
+    }
+
+    /// Around whatever stands between, and as the callers reach it.
+    fn at(hosted: Hosted, place: Box<dyn Place>, direct: &str, through: &str) -> Self {
+        let url = |place, database| format!("postgres://postgres@{place}/{database}");
+        let (server, database) = (url(direct, "postgres"), url(direct, "laws"));
         let callers = hosted.runtime.block_on(async {
-            sql(&system, "create database laws template template0").await;
-            ledger::migrate(&url).await.unwrap();
-            let behind = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.address.port()));
-            let caller = || Ledger::new(Config::new(&behind).unwrap(), hosted.inbox.clone(), Readiness::default());
-            (0..CALLERS).map(|_| caller()).collect()
+            sql(&server, "create database laws template template0").await;
+            ledger::migrate(&database).await.unwrap();
+            let config = || Config::new(&url(through, "laws")).unwrap();
+            (0..CALLERS).map(|_| Ledger::new(config(), hosted.inbox.clone(), Readiness::default())).collect()
         });
-        let behind = Behind::new(server, proxy);
-        Self { hosted, behind, url, server: system, callers, waits_for_standby: false }
+        Self { hosted, place, url: database, server, callers, waits_for_standby: false, clustered: false, spent: false }
     }
 
     /// Changes what the server is set to, and lets it know.
@@ -76,13 +118,16 @@ async fn sql(url: &str, statements: &str) {
 
 impl Drop for Real {
     fn drop(&mut self) {
-        self.behind.server.go_on();
+        self.fault(Fault::Heal);
         self.callers.iter().for_each(|ledger| self.hosted.runtime.block_on(ledger.close()));
     }
 }
 
 impl Service<Door> for Real {
     fn begin(&mut self) {
+        if self.spent {
+            *self = Self::clustered();
+        }
         // A case that failed may have left its fault behind.
         self.fault(Fault::Heal);
         self.read_only(false);
@@ -141,15 +186,19 @@ impl Service<Door> for Real {
     fn fault(&mut self, fault: Fault) -> bool {
         if fault == Fault::Heal && std::mem::take(&mut self.waits_for_standby) {
             // The connections break first: whose commit waits does not look.
-            self.behind.befall(Fault::Cut);
+            self.place.befall(Fault::Cut, &self.hosted);
             self.setting(ALONE);
         }
-        self.behind.befall(fault)
+        self.spent |= self.clustered && fault == Fault::Kill;
+        self.place.befall(fault, &self.hosted)
     }
 }
 
 impl LedgerService for Real {
     fn read_only(&mut self, on: bool) -> bool {
+        if self.clustered {
+            return false;
+        }
         self.setting(if on {
             "alter system set default_transaction_read_only = on"
         } else {
@@ -160,8 +209,9 @@ impl LedgerService for Real {
 
     fn break_connections(&mut self, moment: Moment) -> bool {
         match moment {
-            Moment::Before => self.behind.befall(Fault::LoseRequests),
-            Moment::After => self.behind.befall(Fault::LoseAnswers),
+            _ if self.clustered => false,
+            Moment::Before => self.place.befall(Fault::LoseRequests, &self.hosted),
+            Moment::After => self.place.befall(Fault::LoseAnswers, &self.hosted),
             Moment::During => {
                 self.waits_for_standby = true;
                 self.setting(NOBODY);
@@ -199,4 +249,10 @@ fn sound() {
 fn under_faults() {
     let extent = Extent { cases: 20, steps: 8, longest_wait: Duration::ZERO };
     laws::under_faults(&mut Real::new(), extent).expect(laws::UNDER_FAULTS);
+}
+
+#[test]
+fn on_a_cluster() {
+    let extent = Extent { cases: 4, steps: 8, longest_wait: Duration::ZERO };
+    laws::leaders_lost(&mut Real::clustered(), extent).expect(&["killed", "stopped", "applied"]);
 }

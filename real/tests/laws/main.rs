@@ -5,6 +5,7 @@
 mod bus;
 mod cache;
 mod clock;
+mod cluster;
 mod directory;
 #[path = "../../src/directory/tests/etcd.rs"]
 #[allow(dead_code, reason = "the adapter's own tests use the rest")]

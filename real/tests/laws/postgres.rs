@@ -9,14 +9,14 @@ pub struct Postgres {
     pid: i32,
 }
 
-fn services(arguments: &[&str]) -> String {
+pub fn services(arguments: &[&str]) -> String {
     let done = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/services")).args(arguments).output();
     let done = done.expect("ci/services runs");
     assert!(done.status.success(), "ci/services {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).expect("it writes text")
 }
 
-fn value(environment: &str, name: &str) -> String {
+pub fn value(environment: &str, name: &str) -> String {
     let line = environment.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
     line.unwrap_or_else(|| panic!("no {name} in {environment}")).to_owned()
 }
@@ -27,12 +27,6 @@ impl Postgres {
         let value = |name| value(&environment, name);
         let pid = value("WORLDLINE_TEST_POSTGRES_PID").parse().expect("a number");
         Self { url: value("WORLDLINE_TEST_POSTGRES"), folder: value("WORLDLINE_TEST_SERVICES"), pid }
-    }
-
-    /// A database of it.
-    pub fn url(&self, database: &str) -> String {
-        let server = self.url.rsplit_once('/').expect("an address with a database").0;
-        format!("{server}/{database}")
     }
 
     pub fn port(&self) -> u16 {

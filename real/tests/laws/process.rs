@@ -1,6 +1,6 @@
 //! The process of a service: how it is killed, stopped and brought back, whichever service it is.
 
-use crate::{etcd::Etcd, nats::Nats, postgres::Postgres, proxy::Proxy, valkey::Valkey};
+use crate::{etcd::Etcd, hosted::Hosted, nats::Nats, postgres::Postgres, proxy::Proxy, valkey::Valkey};
 use worldline_laws::Fault;
 
 /// What can be done to one.
@@ -34,7 +34,13 @@ macro_rules! process {
 }
 process!(Etcd, Nats, Postgres, Valkey);
 
-/// A service behind its proxy, as a fault finds it.
+/// A service as a fault finds it, wherever it runs.
+pub trait Place {
+    /// The fault happens to it, or ends. `false` where it cannot be brought about here.
+    fn befall(&mut self, fault: Fault, hosted: &Hosted) -> bool;
+}
+
+/// A service behind its proxy.
 pub struct Behind<S> {
     pub server: S,
     pub proxy: Proxy,
@@ -45,9 +51,10 @@ impl<S: Process> Behind<S> {
     pub fn new(server: S, proxy: Proxy) -> Self {
         Self { server, proxy, killed: false }
     }
+}
 
-    /// The fault happens to the process or to its links, or ends.
-    pub fn befall(&mut self, fault: Fault) -> bool {
+impl<S: Process> Place for Behind<S> {
+    fn befall(&mut self, fault: Fault, _: &Hosted) -> bool {
         match fault {
             Fault::Kill => {
                 self.server.kill();

@@ -89,17 +89,7 @@ pub fn lives<S: BusService>(service: &mut S, extent: Extent) -> Seen {
 /// **Under faults.** What is `Refused` for want of a bus is not stored; what is `Unknown` is, or is not, or will be: published again
 /// under its id it is stored once. A consumer goes on, or ends with a gap; who opens another is told everything.
 pub fn under_faults<S: BusService>(service: &mut S, extent: Extent) -> Seen {
-    suffer(service, extent, &Fault::ALL)
-}
-
-/// **The leader is lost.** It is killed and stopped, also while a message is under way to it; another is elected, and all holds as under
-/// faults: what was published is there, once, in its place.
-pub fn leaders_lost<S: BusService>(service: &mut S, extent: Extent) -> Seen {
-    suffer(service, extent, &Fault::OF_LEADERS)
-}
-
-fn suffer<S: BusService>(service: &mut S, extent: Extent, faults: &'static [Fault]) -> Seen {
-    let steps = proptest::collection::vec(steps::weather(faults), 1..extent.steps);
+    let steps = proptest::collection::vec(steps::weather(&Fault::ALL), 1..extent.steps);
     check(extent.cases, &steps, |steps, seen| play(service, &steps, extent, seen))
 }
 

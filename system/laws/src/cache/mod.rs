@@ -44,11 +44,6 @@ pub trait CacheService: Service<Cache> {
 
     /// The server is short of memory for a moment and takes entries away.
     fn evict(&mut self);
-
-    /// What a server that is killed leaves: nothing, where it stands alone.
-    fn after_a_kill(&self, entries: &mut Entries) {
-        entries.lose();
-    }
 }
 
 /// How long a caller waits for an answer: far longer than a sound service takes.
@@ -78,16 +73,7 @@ pub fn lives<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
 /// has not happened, what is `Unknown` has or has not or will, and everything else is as in fair weather. A server that was killed
 /// comes back empty.
 pub fn under_faults<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
-    suffer(service, extent, &Fault::ALL)
-}
-
-/// **The first of several is lost.** It is killed and stopped, also while it is asked; another takes over, and all holds as under faults.
-pub fn leaders_lost<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
-    suffer(service, extent, &Fault::OF_LEADERS)
-}
-
-fn suffer<S: CacheService>(service: &mut S, extent: Extent, faults: &'static [Fault]) -> Seen {
-    check(extent.cases, &proptest::collection::vec(weather(faults), 1..extent.steps), |steps, seen| {
+    check(extent.cases, &proptest::collection::vec(weather(&Fault::ALL), 1..extent.steps), |steps, seen| {
         play(service, &steps, extent, seen)
     })
 }
@@ -167,11 +153,11 @@ fn fault_and_heal<S: CacheService>(
     let (befell, told) = bench.round_in(mishap, PATIENCE_IN_FAULT, [(who(0), steps::counted(first))])?;
     let killed = befell && mishap.fault == Fault::Kill;
     if killed && !mishap.under_way {
-        judge.befall(|entries| bench.service.after_a_kill(entries));
+        judge.befall(Entries::lose);
     }
     judge.round(&told)?;
     if killed && mishap.under_way {
-        judge.befall(|entries| bench.service.after_a_kill(entries));
+        judge.befall(Entries::lose);
     }
     if !befell {
         judge.faulty = false;
