@@ -185,16 +185,16 @@ impl Keeper {
     fn tell(&self, works: Vec<(Work, usize)>, values: &[Value], next: &mut Vec<Work>) -> Option<String> {
         let mut values = values;
         let mut away = None;
+        let mut answers = Vec::with_capacity(works.len());
         for (work, commands) in works {
             let (said, rest) = values.split_at(commands.min(values.len()));
             values = rest;
             away = away.or_else(|| said.iter().find_map(turns_away).map(str::to_owned));
             let Done { answer, next: more } = work.decode(said, &self.counters);
-            if let Some((op, answer)) = answer {
-                tell(&self.inbox, op, answer);
-            }
+            answers.extend(answer.map(|(op, answer)| event(op, answer)));
             next.extend(more);
         }
+        self.inbox.answer_all(answers.into_iter());
         away.map(|code| format!("turns us away: {code}"))
     }
 }
@@ -229,8 +229,13 @@ async fn send(line: &Line, works: Vec<Work>) -> Batch {
     Batch { works, reply, by: Instant::now() + PULSE }
 }
 
+fn event(op: OpId, answer: Answer) -> (OpId, Event) {
+    (op, Event::Cache(cache::Event { op, answer: Box::new(answer) }))
+}
+
 fn tell(inbox: &Inbox, op: OpId, answer: Answer) {
-    inbox.answer(op, Event::Cache(cache::Event { op, answer: Box::new(answer) }));
+    let (op, event) = event(op, answer);
+    inbox.answer(op, event);
 }
 
 /// It has certainly not left.
