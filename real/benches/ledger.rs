@@ -3,27 +3,22 @@
 //!
 //! `eval "$(ci/services start --only postgres)"; cargo bench -p worldline-real --bench ledger`. Exit 1 below [`RATIO_MIN`].
 
+#[path = "ledger/world.rs"]
+mod world;
+
 use sqlx::{
-    AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool,
+    PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{collections::VecDeque, process::ExitCode, str::FromStr, sync::Arc, time::Duration};
-use worldline_proto::{
-    CharacterId, Digest, EntityId, EntityKind, Epoch, Generation, Incarnation, LeaseId, Nonce, OpId, OpNumber,
-};
-use worldline_real::{
-    Inbox, clock,
-    ledger::{self, Config, Ledger, Seed},
-    ready::Readiness,
-};
+use world::{DEADLINE, World, op};
+use worldline_real::clock;
 use worldline_system::{
     Outcome,
     doors::{
         Asked, Event,
-        ledger::{Answer, Authority, Batch, Effect, Operation, Submission, Verdict},
+        ledger::{Answer, Batch, Submission, Verdict},
     },
-    rules::{attack::Blow, space::Position},
-    time,
 };
 
 /// Lanes, each with one batch in flight, and the batches of a lane in a turn: at the first depth the throughput is measured,
@@ -38,7 +33,6 @@ const TURNS: usize = 10;
 const CONNECTIONS: usize = 8;
 /// The goal at depth 64.
 const RATIO_MIN: f64 = 0.8;
-const DEADLINE: time::Duration = time::Duration::from_secs(60);
 const COMMIT: &str = "select worldline.commit($1::text::jsonb)::text";
 
 fn main() -> ExitCode {
@@ -46,19 +40,17 @@ fn main() -> ExitCode {
         eprintln!("WORLDLINE_TEST_POSTGRES names no server: eval \"$(ci/services start --only postgres)\"");
         return ExitCode::from(64);
     };
-    let (scheme, rest) = server.split_once("://").expect("an address");
-    let server = format!("{scheme}://{}", rest.split('/').next().expect("a host"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let mut world = runtime.block_on(World::new(&server));
+    let mut bench = runtime.block_on(Bench::new(&server));
     let mut good = true;
     for (depth, batches) in DEPTHS {
         let (mut plain, mut ours) = (Vec::new(), Vec::new());
         for turn in 0..TURNS {
-            let lanes = world.lanes(depth, batches);
+            let lanes = bench.lanes(depth, batches);
             let texts = lanes.iter().map(|lane| lane.iter().map(text).collect()).collect();
-            plain.push(runtime.block_on(world.plain(texts)));
-            let lanes = world.lanes(depth, batches);
-            ours.push(world.adapter(lanes));
+            plain.push(runtime.block_on(bench.plain(texts)));
+            let lanes = bench.lanes(depth, batches);
+            ours.push(bench.adapter(lanes));
             if turn == 0 {
                 plain.clear();
                 ours.clear();
@@ -66,8 +58,10 @@ fn main() -> ExitCode {
         }
         good &= report(depth, plain, ours);
     }
-    runtime.block_on(world.ledger.close());
-    runtime.block_on(world.drop(&server));
+    runtime.block_on(async {
+        bench.pool.close().await;
+        bench.world.drop().await;
+    });
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -110,72 +104,26 @@ fn text(batch: &Batch) -> String {
     serde_json::to_string(batch).expect("a batch is JSON")
 }
 
-/// A database in which each lane has a hero and a boss of its own.
-struct World {
-    name: String,
+/// Both contenders.
+struct Bench {
     pool: PgPool,
-    ledger: Ledger,
-    inbox: Inbox,
-    next: Vec<u64>,
+    world: World,
 }
 
-impl World {
+impl Bench {
     async fn new(server: &str) -> Self {
-        let name = format!("bench_{}", std::process::id());
-        let mut connection = PgConnection::connect(&format!("{server}/postgres")).await.expect("the server is there");
-        connection
-            .execute(AssertSqlSafe(format!("create database {name} template template0")))
-            .await
-            .expect("a database");
-        let url = format!("{server}/{name}");
-        ledger::migrate(&url).await.expect("a schema");
-        let seed =
-            |entity| Seed { entity, position: Position::default(), pinned: None, hit_points: u32::MAX, balance: 0 };
-        let lanes = LANES;
-        let seeds: Vec<_> = (0..lanes).flat_map(|lane| [seed(hero(lane).entity()), seed(boss(lane))]).collect();
-        ledger::seed(&url, &seeds).await.expect("entities");
+        let world = World::new(server, LANES, CONNECTIONS).await;
         // As the adapter's own connections are; asking whether one is alive before each call would slow the peer down.
-        let options = PgConnectOptions::from_str(&url).expect("an address").options([("synchronous_commit", "on")]);
+        let options = PgConnectOptions::from_str(&world.url).expect("an address");
+        let options = options.options([("synchronous_commit", "on")]);
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS as u32).test_before_acquire(false);
         let pool = pool.connect_with(options).await.expect("connections");
-        let inbox = Inbox::default();
-        let mut config = Config::new(&url).expect("an address");
-        config.connections = CONNECTIONS;
-        let ledger = Ledger::new(config, inbox.clone(), Readiness::default());
-        let world = Self { name, pool, ledger, inbox, next: vec![1; lanes] };
-        for lane in 0..lanes {
-            let entities = vec![(hero(lane).entity(), Epoch(1)), (boss(lane), Epoch(1))];
-            world.ask(Submission::Claim { lease: LeaseId::from_bits(1), entities }).await;
-            world.ask(Submission::Login { character: hero(lane), nonce: Nonce(1), issued_unix_ms: 0 }).await;
-        }
-        world
-    }
-
-    async fn ask(&self, submission: Submission) {
-        let answer = self.ledger.ask(Asked { op: op(0), deadline: clock::now() + DEADLINE, submission }).await;
-        assert!(matches!(answer, Answer::Claimed(Outcome::Done(_)) | Answer::LoggedIn(Outcome::Done(_))), "{answer:?}");
+        Self { pool, world }
     }
 
     /// The batches of a turn, by lane.
     fn lanes(&mut self, depth: usize, batches: usize) -> Vec<Vec<Batch>> {
-        (0..depth).map(|lane| (0..batches).map(|_| self.batch(lane)).collect()).collect()
-    }
-
-    fn batch(&mut self, lane: usize) -> Batch {
-        let authority = |entity| Authority { entity, epoch: Epoch(1), lease: LeaseId::from_bits(1) };
-        let operations = (0..OPERATIONS).map(|_| {
-            let number = self.next[lane];
-            self.next[lane] += 1;
-            Operation {
-                character: hero(lane),
-                generation: Generation(1),
-                number: OpNumber(number),
-                digest: Digest([number as u8; 16]),
-                authority: vec![authority(hero(lane).entity()), authority(boss(lane))],
-                effect: Effect::Attack { target: boss(lane), blow: Blow { damage: 1, experience: 1, bounty: 0 } },
-            }
-        });
-        Batch { operations: operations.collect(), checkpoints: vec![], published: vec![] }
+        (0..depth).map(|lane| (0..batches).map(|_| self.world.batch(lane, OPERATIONS)).collect()).collect()
     }
 
     async fn plain(&self, lanes: Vec<Vec<String>>) -> Turn {
@@ -198,12 +146,14 @@ impl World {
         let mut each = Vec::new();
         let submit = |lane: usize, batch: &Arc<Batch>| {
             let submission = Submission::Commit(batch.clone());
-            self.ledger.submit(Asked { op: op(lane), deadline: clock::now() + DEADLINE, submission });
+            self.world.ledger.submit(Asked { op: op(lane), deadline: clock::now() + DEADLINE, submission });
         };
         lanes.iter().enumerate().for_each(|(lane, batches)| submit(lane, &batches[0]));
         let mut busy = lanes.len();
         while busy > 0 {
-            let Some(Event::Ledger(event)) = self.inbox.next_event(clock::span(DEADLINE)) else { panic!("no answer") };
+            let Some(Event::Ledger(event)) = self.world.inbox.next_event(clock::span(DEADLINE)) else {
+                panic!("no answer")
+            };
             let lane = event.op.counter as usize;
             match *event.answer {
                 Answer::Committed(Outcome::Done(committed)) => {
@@ -223,13 +173,6 @@ impl World {
         each.sort_unstable();
         Turn { each, whole: clock::span(clock::now().since(begun)) }
     }
-
-    async fn drop(self, server: &str) {
-        self.pool.close().await;
-        let mut connection = PgConnection::connect(&format!("{server}/postgres")).await.expect("the server is there");
-        let drop = format!("drop database {} with (force)", self.name);
-        connection.execute(AssertSqlSafe(drop)).await.expect("nobody holds it");
-    }
 }
 
 async fn plain_lane(pool: PgPool, lane: Vec<String>) -> Vec<Duration> {
@@ -241,16 +184,4 @@ async fn plain_lane(pool: PgPool, lane: Vec<String>) -> Vec<Duration> {
         each.push(clock::span(clock::now().since(begun)));
     }
     each
-}
-
-fn hero(lane: usize) -> CharacterId {
-    CharacterId::new(lane as u64).expect("in range")
-}
-
-fn boss(lane: usize) -> EntityId {
-    EntityId::new(EntityKind::Boss, lane as u64).expect("in range")
-}
-
-fn op(lane: usize) -> OpId {
-    OpId { incarnation: Incarnation(1), counter: lane as u64 }
 }

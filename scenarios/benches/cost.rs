@@ -38,8 +38,9 @@ impl Actor for Timed {
             Cast::Gateway(_) => "gateway",
             Cast::Worker(_) => "worker",
             Cast::Orchestrator(_) => "orchestrator",
-            // Its figures are a gateway's; nobody waits for an operator.
-            Cast::Replica(_) | Cast::Operator(_) => return self.0.deliver(event, seat),
+            Cast::Replica(_) => "replica",
+            // Nobody waits for one.
+            Cast::Operator(_) => return self.0.deliver(event, seat),
         };
         let kind = match &event {
             doors::Event::Started | doors::Event::Timer(_) | doors::Event::Stop => "timer",
@@ -87,11 +88,17 @@ fn main() {
         directory: figure(role, "directory", clock),
         ledger: figure(role, "ledger", clock),
         bus: figure(role, "bus", clock),
+        cache: figure(role, "cache", clock),
     };
-    let model = Model { gateway: figures("gateway"), worker: figures("worker"), orchestrator: figures("orchestrator") };
+    let model = Model {
+        gateway: figures("gateway"),
+        worker: figures("worker"),
+        orchestrator: figures("orchestrator"),
+        replica: figures("replica"),
+    };
     let text = format!(
         "# What an event costs a server, in nanoseconds of a core, and what each submission adds that it leaves.\n\
-         # Measured by `cargo bench -p worldline-scenarios --bench cost -- --write`; the roles' own work, without sockets.\n\n{}",
+         # Measured by `ci/calibrate`; the roles' own work, without sockets.\n\n{}",
         toml::to_string(&model).expect("figures are numbers")
     );
     print!("{text}");

@@ -1,5 +1,5 @@
 //! The cost model: what an event costs a server, as it was measured. The figures stand in `scenarios/cost-model.toml`, which
-//! `cargo bench -p worldline-scenarios --bench cost -- --write` measures anew.
+//! `ci/calibrate` measures anew.
 //!
 //! They are the roles' own work. What sockets, encryption and encoding add on a real host is not in them.
 //!
@@ -21,11 +21,14 @@ pub struct Model {
     pub worker: Figures,
     /// Of an orchestrator.
     pub orchestrator: Figures,
+    /// Of a replica.
+    #[serde(default)]
+    pub replica: Figures,
 }
 
 /// What each kind of event costs one role.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Figures {
     /// A timer.
     pub timer: Figure,
@@ -38,8 +41,9 @@ pub struct Figures {
     /// An answer of the ledger.
     pub ledger: Figure,
     /// An answer or a message of the bus.
-    #[serde(default)]
     pub bus: Figure,
+    /// An answer of the cache.
+    pub cache: Figure,
 }
 
 /// Nanoseconds of a core.
@@ -67,8 +71,7 @@ impl From<Figures> for Cost {
             directory: figures.directory.into(),
             ledger: figures.ledger.into(),
             bus: figures.bus.into(),
-            // Not measured apart: both are one answer with a small value.
-            cache: figures.directory.into(),
+            cache: figures.cache.into(),
         }
     }
 }
@@ -82,8 +85,7 @@ pub(crate) fn of(kind: Kind) -> Option<Cost> {
         Kind::Gateway(..) => Some(MODEL.gateway.into()),
         Kind::Worker(..) => Some(MODEL.worker.into()),
         Kind::Orchestrator(_) => Some(MODEL.orchestrator.into()),
-        // It does what a gateway does with as many messages.
-        Kind::Replica(_) => Some(MODEL.gateway.into()),
+        Kind::Replica(_) => Some(MODEL.replica.into()),
         Kind::Directory(_) | Kind::Ledger(_) | Kind::Bus(_) | Kind::Cache(..) => None,
         Kind::Player(..) | Kind::Double(..) | Kind::Operator(..) => None,
     }
@@ -95,8 +97,12 @@ mod tests {
 
     #[test]
     fn the_committed_model_is_measured_for_every_kind_that_happens() {
-        let worker = MODEL.worker;
-        for figure in [worker.timer, worker.message, worker.call, worker.directory, worker.ledger] {
+        let Model { gateway, worker, orchestrator, replica } = *MODEL;
+        let worker =
+            [worker.timer, worker.message, worker.call, worker.directory, worker.ledger, worker.bus, worker.cache];
+        let gateway = [gateway.timer, gateway.message, gateway.call, gateway.directory, gateway.ledger, gateway.cache];
+        let others = [orchestrator.timer, orchestrator.directory, orchestrator.ledger, replica.bus, replica.ledger];
+        for figure in worker.into_iter().chain(gateway).chain(others) {
             assert!(figure.event > 0, "{MODEL:?}");
         }
     }

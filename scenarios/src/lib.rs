@@ -18,6 +18,7 @@ pub mod nodes;
 pub mod otlp;
 mod panics;
 pub mod run;
+mod service_times;
 pub mod suite;
 pub mod timing;
 mod view;

@@ -6,6 +6,7 @@ use crate::{
     format::{Boss, Place, Scenario},
     inject::Now,
     nodes::{Kind, Node, Nodes, Player, Roles, character, players},
+    service_times,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -152,6 +153,7 @@ pub fn build_with<A: Actor>(
         };
         assert_eq!(added, id, "nodes are numbered in the order in which they are added");
     }
+    world.set_service_times(service_times::measured());
     let directory = nodes.those(|kind| matches!(kind, Kind::Directory(_)));
     world.set_directory(directory::Config { members: directory });
     let ledger = nodes.those(|kind| matches!(kind, Kind::Ledger(_)));

@@ -10,6 +10,7 @@ use crate::{
     network::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, Network, connection::End},
     node::{Node, NodeState, connection_id},
     queue::Queue,
+    service_times::ServiceTimes,
     telemetry::Telemetry,
     world::Leak,
 };
@@ -67,6 +68,7 @@ pub struct Core {
     pub(crate) hooks: HookBoard,
     pub(crate) history: Vec<Entry>,
     pub(crate) telemetry: Telemetry,
+    pub(crate) service_times: ServiceTimes,
 }
 
 impl Core {
@@ -87,6 +89,7 @@ impl Core {
             hooks: HookBoard::new(keyed),
             history: Vec::new(),
             telemetry: Telemetry::default(),
+            service_times: ServiceTimes::default(),
         }
     }
 

@@ -26,6 +26,7 @@ pub mod node;
 mod operations;
 mod queue;
 mod replication;
+pub mod service_times;
 mod telemetry;
 #[cfg(test)]
 mod testing;

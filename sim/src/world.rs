@@ -13,6 +13,7 @@ use crate::{
     ledger,
     network::connection::EndRef,
     node::{NodeChange, NodeSpec},
+    service_times::ServiceTimes,
 };
 use std::{hash::Hash, sync::Arc};
 use worldline_proto::{ConnectionId, NodeId, OpId};
@@ -165,6 +166,11 @@ impl<A: Actor> World<A> {
         let node = self.core.add_node(spec, birth.is_some());
         self.actors.push(None);
         node
+    }
+
+    /// How long the services of this world work on what they are asked.
+    pub fn set_service_times(&mut self, times: ServiceTimes) {
+        self.core.service_times = times;
     }
 
     /// Gives the world its directory. Its members must be nodes already.

@@ -123,7 +123,11 @@ impl Model {
         }
         let to = self.members[request.member].node;
         match core.hop(from, to) {
-            Some(delay) => later(core, now + delay, to, Item::Arrive(request)),
+            Some(delay) => {
+                // It counts as arrived when the server has looked at it.
+                let at = now + delay + core.service_times.bus(&request.submission);
+                later(core, at, to, Item::Arrive(request));
+            }
             None => later(core, retransmit_at(now, attempt), from, Item::Send(request, attempt.saturating_add(1))),
         }
     }

@@ -203,7 +203,8 @@ impl Model {
         let member = &mut self.members[index];
         let (node, life, last) = (member.node, member.life, member.log.last().0);
         let who = u64::from(node.0);
-        if let Some(span) = member.disk.begin(last, |n| core.draw(Purpose::Directory, who, n)) {
+        let time = |n| core.service_times.sync.of(core.draw(Purpose::Directory, who, n));
+        if let Some(span) = member.disk.begin(last, time) {
             later(core, core.now() + span, node, Item::Synced(index, life));
         }
     }

@@ -31,9 +31,12 @@ impl Model {
             let response = lost(&request);
             return self.respond(core, request.member, response, 0);
         }
-        match self.faults.delay(request.client) {
-            Some(by) => later(core, now + by, node, Item::Handle(request)),
-            None => self.serve(core, *request),
+        let held = self.faults.delay(request.client).unwrap_or_default();
+        let takes = core.service_times.directory(&request.submission) + held;
+        if takes == Duration::ZERO {
+            self.serve(core, *request);
+        } else {
+            later(core, now + takes, node, Item::Handle(request));
         }
     }
 

@@ -154,7 +154,7 @@ pub enum Item {
     Send(Box<Statement>, u8),
     /// A statement arrives at its server.
     Arrive(Box<Statement>),
-    /// A statement that a fault had held back executes.
+    /// A statement that took its time, or that a fault had held back, executes.
     Execute(Box<Statement>),
     /// A sync of the member's disk is complete, in this life of it.
     Flushed(usize, u32),

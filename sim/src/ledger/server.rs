@@ -52,13 +52,14 @@ impl Model {
             let answer = lost(&statement.submission);
             return self.reply_broken(core, &statement, answer);
         }
-        match self.faults.delay(statement.client) {
-            Some(by) if matches!(statement.submission, Submission::Commit(_)) => {
-                let node = self.members[statement.member].node;
-                later(core, core.now() + by, node, Item::Execute(statement));
-            }
-            _ => self.begin(core, statement),
+        let held =
+            self.faults.delay(statement.client).filter(|_| matches!(statement.submission, Submission::Commit(_)));
+        let takes = core.service_times.ledger(&statement.submission) + held.unwrap_or_default();
+        if takes == Duration::ZERO {
+            return self.begin(core, statement);
         }
+        let node = self.members[statement.member].node;
+        later(core, core.now() + takes, node, Item::Execute(statement));
     }
 
     /// Begins the transaction.

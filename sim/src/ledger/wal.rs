@@ -42,7 +42,8 @@ impl Model {
         }
         let member = &mut self.members[index];
         let (node, sessions) = (member.node, member.sessions);
-        if let Some(span) = member.disk.begin(member.received, |n| draw(core, Draw::Sync, node.0, n)) {
+        let time = |n| core.service_times.sync.of(draw(core, Draw::Sync, node.0, n));
+        if let Some(span) = member.disk.begin(member.received, time) {
             later(core, core.now() + span, node, Item::Flushed(index, sessions));
         }
     }
