@@ -5,7 +5,7 @@
 
 use crate::entropy::below;
 use worldline_system::{
-    doors::{bus, cache, directory, ledger},
+    doors::{bus, directory, ledger},
     time::Duration,
 };
 
@@ -104,10 +104,6 @@ impl ServiceTimes {
             bus::Submission::Publish { .. } => self.bus_publish,
             _ => Duration::ZERO,
         }
-    }
-
-    pub(crate) fn cache(&self, _: &cache::Submission) -> Duration {
-        self.cache_command
     }
 }
 

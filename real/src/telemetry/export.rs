@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: TLS to the collector (it stands beside the process, as an agent), and a second try of a batch.
 
+use super::label_text;
 use crate::{clock, ready::Readiness, server::Redaction};
 use hyper::{
     Request, Uri,
@@ -125,14 +126,7 @@ impl Exporter {
 
 impl Names for Config {
     fn label(&self, label: Label) -> String {
-        match label {
-            Label::None => String::new(),
-            Label::Word(word) => word.to_owned(),
-            Label::Region(region) => {
-                self.regions.get(usize::from(region.0)).cloned().unwrap_or_else(|| region.0.to_string())
-            }
-            Label::Node(node) => node.to_string(),
-        }
+        label_text(label, &self.regions)
     }
 
     fn entity(&self, entity: EntityId) -> String {

@@ -97,3 +97,13 @@ impl Telemetry {
         *self.0.role.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// What a label says, where the regions of the world have these names.
+fn label_text(label: Label, regions: &[String]) -> String {
+    match label {
+        Label::None => String::new(),
+        Label::Word(word) => word.to_owned(),
+        Label::Region(region) => regions.get(usize::from(region.0)).cloned().unwrap_or_else(|| region.0.to_string()),
+        Label::Node(node) => node.to_string(),
+    }
+}

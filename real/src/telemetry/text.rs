@@ -1,10 +1,11 @@
 //! What a meter holds, in the text format of Prometheus: every name as in the table.
 
+use super::label_text;
 use prometheus::{
     Encoder as _, TextEncoder,
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Sample, MetricFamily, MetricType},
 };
-use worldline_system::doors::telemetry::{self, Distribution, Kind, Label, Labels, Meter, Metric, RATIO_ONE, Value};
+use worldline_system::doors::telemetry::{self, Distribution, Kind, Labels, Meter, Metric, RATIO_ONE, Value};
 
 /// The media type of the format.
 pub const MEDIA_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -45,7 +46,7 @@ impl Own {
     fn sample(&self, metric: Metric, labels: Labels, value: &Value) -> Sample {
         let table = metric.table();
         let own = table.own.iter().filter_map(|own| Some(pair(own.name(), self.own(*own)?)));
-        let given = table.labels.iter().zip(labels).map(|(name, label)| pair(name, self.value(label)));
+        let given = table.labels.iter().zip(labels).map(|(name, label)| pair(name, label_text(label, &self.regions)));
         let mut sample = Sample::from_label(own.chain(given).collect());
         match value {
             Value::Counter(total) => {
@@ -69,17 +70,6 @@ impl Own {
         match own {
             telemetry::Own::Region => self.region.clone(),
             telemetry::Own::Gateway | telemetry::Own::Worker | telemetry::Own::Node => Some(self.name.clone()),
-        }
-    }
-
-    fn value(&self, label: Label) -> String {
-        match label {
-            Label::None => String::new(),
-            Label::Word(word) => word.to_owned(),
-            Label::Region(region) => {
-                self.regions.get(usize::from(region.0)).cloned().unwrap_or_else(|| region.0.to_string())
-            }
-            Label::Node(node) => node.to_string(),
         }
     }
 }
@@ -126,7 +116,10 @@ mod tests {
     use super::*;
     use prometheus_parse::{Scrape, Value as Read};
     use worldline_system::{
-        doors::{directory::RegionId, telemetry::labels},
+        doors::{
+            directory::RegionId,
+            telemetry::{Label, labels},
+        },
         time::Duration,
     };
 

@@ -172,5 +172,5 @@ fn lives() {
 #[test]
 fn under_faults() {
     let extent = Extent { cases: 16, steps: 16, longest_wait: Duration::ZERO };
-    laws::under_faults(&mut Real::new(Limits::default()), extent).expect(laws::UNDER_FAULTS);
+    laws::under_faults(&mut Real::new(Limits::default()), extent).expect_under_faults(laws::UNDER_FAULTS);
 }

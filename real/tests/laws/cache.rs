@@ -157,5 +157,5 @@ fn lives() {
 #[test]
 fn under_faults() {
     let extent = Extent { cases: 8, steps: 12, longest_wait: Duration::from_secs(1) };
-    cache::under_faults(&mut Real::new(), extent).expect(cache::UNDER_FAULTS);
+    cache::under_faults(&mut Real::new(), extent).expect_under_faults(cache::UNDER_FAULTS);
 }

@@ -184,7 +184,7 @@ fn leases() {
 #[test]
 fn under_faults() {
     let extent = Extent { cases: 16, steps: 12, longest_wait: Duration::ZERO };
-    laws::under_faults(&mut Real::new(), extent).expect(laws::UNDER_FAULTS);
+    laws::under_faults(&mut Real::new(), extent).expect_under_faults(laws::UNDER_FAULTS);
 }
 
 #[test]

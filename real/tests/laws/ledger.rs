@@ -248,7 +248,7 @@ fn sound() {
 #[test]
 fn under_faults() {
     let extent = Extent { cases: 20, steps: 8, longest_wait: Duration::ZERO };
-    laws::under_faults(&mut Real::new(), extent).expect(laws::UNDER_FAULTS);
+    laws::under_faults(&mut Real::new(), extent).expect_under_faults(laws::UNDER_FAULTS);
 }
 
 #[test]

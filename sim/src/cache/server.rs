@@ -25,12 +25,11 @@ impl Model {
     /// A request has come in over the network.
     pub(super) fn arrive(&mut self, core: &mut Core, request: Box<Request>) {
         let (now, held) = (core.now(), self.faults.delay(request.client));
-        let takes = core.service_times.cache(&request.submission);
         let server = &mut self.servers[request.server];
         if server.life != request.life {
             return; // The connection belongs to an earlier life; the reset is on its way, or the silence will tell.
         }
-        server.free_at = server.free_at.max(now + held) + takes;
+        server.free_at = server.free_at.max(now + held) + core.service_times.cache_command;
         if server.free_at > now {
             let (at, node) = (server.free_at, server.node);
             later(core, at, node, Item::Execute(request));

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     Fault as WorldFault,
+    service_times::{ServiceTimes, Work},
     testing::{Ask, Bench, Caller},
 };
 use std::sync::Arc;
@@ -111,6 +112,20 @@ fn accepted_at(bench: &mut Bench, number: u64) -> Option<u64> {
         }
         _ => None,
     })
+}
+
+#[test]
+fn a_commit_takes_as_long_as_the_real_one_was_measured_to_take() {
+    let answered = |each_ms| {
+        let mut bench = bench(1, vec![Caller::new(vec![(10, login(1)), (30, claim(1, 1)), (50, attacks(1, 5))])]);
+        let each = Duration::from_millis(each_ms);
+        let ledger_commit = Work { request: Duration::from_millis(2), each };
+        bench.world.set_service_times(ServiceTimes { ledger_commit, ..ServiceTimes::default() });
+        bench.run_to(200);
+        assert!(matches!(verdict(&bench, 0, 2), Outcome::Done(Verdict::Applied(_))));
+        bench.caller(0).ledger(2).unwrap().0
+    };
+    assert_eq!(answered(10) - answered(0), 50, "five operations");
 }
 
 #[test]

@@ -97,5 +97,5 @@ fn lives() {
 #[test]
 fn under_faults() {
     let extent = Extent { cases: 48, steps: 16, longest_wait: Duration::ZERO };
-    bus::under_faults(&mut Simulated::new(1, limits::BUS_MESSAGES), extent).expect(bus::UNDER_FAULTS);
+    bus::under_faults(&mut Simulated::new(1, limits::BUS_MESSAGES), extent).expect_under_faults(bus::UNDER_FAULTS);
 }

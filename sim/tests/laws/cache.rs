@@ -92,5 +92,5 @@ fn lives() {
 #[test]
 fn under_faults() {
     let extent = Extent { cases: 64, steps: 12, longest_wait: DAY };
-    cache::under_faults(&mut Simulated::new(), extent).expect(cache::UNDER_FAULTS);
+    cache::under_faults(&mut Simulated::new(), extent).expect_under_faults(cache::UNDER_FAULTS);
 }

@@ -81,5 +81,5 @@ fn leases() {
 #[test]
 fn under_faults() {
     let extent = Extent { cases: 48, steps: 12, longest_wait: Duration::ZERO };
-    directory::under_faults(&mut Simulated::new(1), extent).expect(directory::UNDER_FAULTS);
+    directory::under_faults(&mut Simulated::new(1), extent).expect_under_faults(directory::UNDER_FAULTS);
 }

@@ -95,5 +95,5 @@ fn sound() {
 #[test]
 fn under_faults() {
     let extent = Extent { cases: 64, steps: 8, longest_wait: Duration::ZERO };
-    ledger::under_faults(&mut Simulated::new(1), extent).expect(ledger::UNDER_FAULTS);
+    ledger::under_faults(&mut Simulated::new(1), extent).expect_under_faults(ledger::UNDER_FAULTS);
 }

@@ -22,6 +22,19 @@ pub struct Extent {
 #[derive(Debug, Default)]
 pub struct Seen(BTreeMap<&'static str, u64>);
 
+/// What can befall every service, and both kinds of `Unknown` that may follow.
+const UNDER_FAULTS: &[&str] = &[
+    "killed",
+    "stopped",
+    "cut",
+    "answers lost",
+    "requests lost",
+    "slowed",
+    "half-closed",
+    "Unknown that had happened",
+    "Unknown that had not",
+];
+
 impl Seen {
     /// It happened.
     pub fn note(&mut self, what: &'static str) {
@@ -39,6 +52,12 @@ impl Seen {
     #[must_use]
     pub fn times(&self, what: &str) -> u64 {
         self.0.get(what).copied().unwrap_or(0)
+    }
+
+    /// Panics where one of these never happened, or of what every suite under faults must come across.
+    pub fn expect_under_faults(&self, more: &[&str]) {
+        self.expect(UNDER_FAULTS);
+        self.expect(more);
     }
 
     /// Panics where one of these never happened.

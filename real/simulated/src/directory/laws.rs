@@ -82,6 +82,6 @@ pub fn leases(seed: u64) -> Log {
 pub fn under_faults(seed: u64) -> Log {
     let mut service = Simulated::new(seed);
     laws::under_faults(&mut service, Extent { cases: 18, steps: 12, longest_wait: Duration::ZERO })
-        .expect(laws::UNDER_FAULTS);
+        .expect_under_faults(laws::UNDER_FAULTS);
     service.log
 }

@@ -111,19 +111,8 @@ pub const SOUND: &[&str] = &[
 /// What [`lives`] must come across.
 pub const LIVES: &[&str] = &["came again by itself", "forgotten", "discarded"];
 
-/// What [`under_faults`] must come across.
-pub const UNDER_FAULTS: &[&str] = &[
-    "killed",
-    "stopped",
-    "cut",
-    "answers lost",
-    "requests lost",
-    "slowed",
-    "half-closed",
-    "Unknown that had happened",
-    "Unknown that had not",
-    "gap",
-];
+/// What [`under_faults`] must come across beside what every service does.
+pub const UNDER_FAULTS: &[&str] = &["gap"];
 
 impl Stream {
     /// The last of a subject that is kept.
