@@ -30,4 +30,4 @@ pub mod ready;
 pub mod server;
 pub mod telemetry;
 
-pub use host::{Doors, Host, Inbox};
+pub use host::{Doors, Host, Inbox, Taker};

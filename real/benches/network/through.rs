@@ -1,14 +1,21 @@
 //! Through the door: two processes on the network in one, each with a thread that plays its role.
 
 use super::{Certificates, LOST, MESSAGE_BYTES, Round, Stopwatch};
-use std::{cell::Cell, collections::BTreeMap, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 use tokio::runtime::Runtime;
 use worldline_proto::{
     ConnectionId, Incarnation, NodeId, OpId,
     server::{AttachReply, AttachRequest, Reply, Request},
 };
 use worldline_real::{
-    Inbox, clock,
+    Inbox, Taker, clock,
     network::{Config, Network, Part, tls::Identity},
     ready::Readiness,
 };
@@ -23,10 +30,10 @@ use worldline_system::{
 const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Pair {
     network: Network,
-    inbox: Inbox,
+    taker: RefCell<Taker>,
     /// A client's connection, for bytes.
     player: Network,
-    player_inbox: Inbox,
+    player_taker: RefCell<Taker>,
     connection: ConnectionId,
     operations: Cell<u64>,
 }
@@ -56,12 +63,13 @@ impl Pair {
         let (network, inbox) = bind(2, Part::Gateway, &[(1, server.address())]);
         let (player, player_inbox) = bind(3, Part::Client, &[(1, server.address())]);
         let server = Arc::new(server);
-        thread::spawn(move || echo(&server, &server_inbox));
+        thread::spawn(move || echo(&server, Taker::new(server_inbox)));
         let op = OpId { incarnation: Incarnation(1), counter: 1 };
         player.submit(Submission::Connect { op, to: NodeId(1) });
         let opened = player_inbox.next_event(PATIENCE);
         let Some(Event::Network(network::Event::Opened { connection, .. })) = opened else { panic!("{opened:?}") };
-        Self { network, inbox, player, player_inbox, connection, operations: Cell::new(0) }
+        let (taker, player_taker) = (RefCell::new(Taker::new(inbox)), RefCell::new(Taker::new(player_inbox)));
+        Self { network, taker, player, player_taker, connection, operations: Cell::new(0) }
     }
 
     fn call(&self) {
@@ -73,13 +81,14 @@ impl Pair {
     }
 
     pub fn calls(&self, depth: usize) -> Round {
+        let mut taker = self.taker.borrow_mut();
         let mut watch = Stopwatch::start();
         for _ in 0..depth {
             watch.sent();
             self.call();
         }
         while watch.waiting() {
-            match self.inbox.next_event(PATIENCE) {
+            match taker.next_event(PATIENCE) {
                 Some(Event::Network(network::Event::Answered { outcome, .. })) => {
                     assert!(matches!(*outcome, Outcome::Done(_)), "{outcome:?}");
                 }
@@ -94,6 +103,7 @@ impl Pair {
     }
 
     pub fn messages(&self, depth: usize) -> Round {
+        let mut taker = self.player_taker.borrow_mut();
         let payload = Payload::from(&[7; MESSAGE_BYTES][..]);
         let (connection, class) = (self.connection, StreamClass::Action);
         let send = || self.player.submit(Submission::Send { connection, class, payload: payload.clone() });
@@ -103,7 +113,7 @@ impl Pair {
             send();
         }
         while watch.waiting() {
-            let event = self.player_inbox.next_event(PATIENCE);
+            let event = taker.next_event(PATIENCE);
             match event {
                 Some(Event::Network(network::Event::Received { .. })) => {}
                 // One that counted as lost in an earlier round.
@@ -119,7 +129,7 @@ impl Pair {
     }
 
     pub fn datagrams(&self, depth: usize) -> Round {
-        let connection = self.connection;
+        let (mut taker, connection) = (self.player_taker.borrow_mut(), self.connection);
         let send = |watch: &mut Stopwatch| {
             let payload = Payload::from(&watch.datagram()[..]);
             self.player.submit(Submission::Datagram { connection, payload });
@@ -129,7 +139,7 @@ impl Pair {
         while more {
             (0..depth).for_each(|_| send(&mut watch));
             while watch.waiting() {
-                match self.player_inbox.next_event(LOST) {
+                match taker.next_event(LOST) {
                     Some(Event::Network(network::Event::Datagram { payload, .. })) => {
                         if !payload.as_bytes().is_some_and(|bytes| watch.is_ours(bytes)) {
                             continue;
@@ -149,9 +159,9 @@ impl Pair {
 }
 
 /// A role that says everything back.
-fn echo(network: &Network, inbox: &Inbox) {
+fn echo(network: &Network, mut taker: Taker) {
     loop {
-        let Some(Event::Network(event)) = inbox.next_event(PATIENCE) else { continue };
+        let Some(Event::Network(event)) = taker.next_event(PATIENCE) else { continue };
         let submission = match event {
             network::Event::Called { call, .. } => {
                 let reply = Reply::Attach(AttachReply { epoch: 4, applied_through: 9, ..AttachReply::default() });

@@ -6,6 +6,8 @@
 //!   peer. A stream takes at most `TURN` of them before another that waits has its turn, and none of a datagram's.
 //! * News of watches have [`limits::WATCH_CREDITS`] slots; who finds none ends the watch with a gap.
 //!
+//! Who takes them may let the adapters' writers wait for their wake-up meanwhile ([`Taker`](super::Taker)).
+//!
 //! Events come out in the order in which they went in, but for an answer that waits when its deadline has come: it comes first.
 
 use std::{
@@ -14,6 +16,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::Waker,
     time::Duration,
 };
 use tokio::sync::Semaphore;
@@ -43,6 +46,11 @@ pub(crate) enum Item {
 }
 
 impl Item {
+    /// Whether it is the answer to `op`.
+    pub(crate) fn answers(&self, op: OpId) -> bool {
+        matches!(self, Self::Answer(of, _) if *of == op)
+    }
+
     /// What the role would be told.
     pub(crate) fn into_event(self) -> Event {
         match self {
@@ -61,6 +69,14 @@ struct Shared {
     filled: Condvar,
     streams: Semaphore,
     shed: AtomicU64,
+    writers: Mutex<Writers>,
+}
+
+/// Tasks of adapters that have something to write and were not woken yet.
+#[derive(Debug, Default)]
+struct Writers {
+    held: bool,
+    waiting: Vec<Waker>,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +102,7 @@ impl Default for Inbox {
             filled: Condvar::new(),
             streams: Semaphore::new(limits::INBOX),
             shed: AtomicU64::new(0),
+            writers: Mutex::default(),
         }))
     }
 }
@@ -197,6 +214,13 @@ impl Inbox {
 
     /// Takes the next event, waiting for it at most so long.
     pub(crate) fn take(&self, patience: Duration) -> Option<Item> {
+        let mut taken = VecDeque::with_capacity(1);
+        self.take_many(patience, 1, &mut taken);
+        taken.pop_front()
+    }
+
+    /// Takes the next events, at most so many, and waits for the first at most so long.
+    pub(crate) fn take_many(&self, patience: Duration, most: usize, taken: &mut VecDeque<Item>) {
         let empty = |queue: &mut Queue| {
             // Whoever fills it next wakes all that wait.
             queue.asleep = queue.items.is_empty() && !queue.closed;
@@ -207,23 +231,59 @@ impl Inbox {
             let waited = self.0.filled.wait_timeout_while(queue, patience, empty);
             (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        let item = queue.items.pop_front()?;
-        match item {
-            Item::Unsolicited(_) => queue.unsolicited -= 1,
-            Item::News(_) => queue.news -= 1,
-            Item::Streamed(_) => {
-                drop(queue);
-                self.0.streams.add_permits(1);
+        let mut streamed = 0;
+        for _ in 0..most {
+            let Some(item) = queue.items.pop_front() else { break };
+            match item {
+                Item::Unsolicited(_) => queue.unsolicited -= 1,
+                Item::News(_) => queue.news -= 1,
+                Item::Streamed(_) => streamed += 1,
+                Item::Answer(..) | Item::Reserved(_) => {}
             }
-            Item::Answer(..) | Item::Reserved(_) => {}
+            taken.push_back(item);
         }
-        Some(item)
+        drop(queue);
+        if streamed > 0 {
+            self.0.streams.add_permits(streamed);
+        }
+    }
+
+    /// Wakes a task that has something to write: at once, or when the role's thread looks for events again.
+    pub(crate) fn wake_writer(&self, writer: Waker) {
+        let mut writers = self.writers();
+        if writers.held {
+            writers.waiting.push(writer);
+        } else {
+            drop(writers);
+            writer.wake();
+        }
+    }
+
+    /// From now on, who has something to write waits.
+    pub(crate) fn hold_writers(&self) {
+        self.writers().held = true;
+    }
+
+    /// Wakes all that were held.
+    pub(crate) fn wake_writers(&self) {
+        let mut writers = self.writers();
+        writers.held = false;
+        if !writers.waiting.is_empty() {
+            let waiting = std::mem::take(&mut writers.waiting);
+            drop(writers);
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn writers(&self) -> MutexGuard<'_, Writers> {
+        // Nothing panics while it holds the lock: what is inside is whole.
+        self.0.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The answer to `op`, if it waits: it came before its deadline was looked at.
     pub(crate) fn take_answer(&self, op: OpId) -> Option<Event> {
         let mut queue = self.queue();
-        let place = queue.items.iter().position(|item| matches!(item, Item::Answer(of, _) if *of == op))?;
+        let place = queue.items.iter().position(|item| item.answers(op))?;
         queue.items.remove(place).map(Item::into_event)
     }
 

@@ -7,6 +7,7 @@
 
 mod inbox;
 mod operations;
+mod taker;
 mod timers;
 
 use crate::{clock, history, hooks::Probes, telemetry::Telemetry};
@@ -21,6 +22,7 @@ use std::{
     },
     thread,
 };
+pub use taker::Taker;
 use timers::Timers;
 use worldline_proto::{Incarnation, NodeId, OpId};
 use worldline_system::{
@@ -151,6 +153,7 @@ impl<R: Role + Send + 'static, D: Doors + 'static> Host<R, D> {
 /// A host at work.
 struct Running<R, D> {
     host: Host<R, D>,
+    taker: Taker,
     timers: Timers,
     operations: Operations,
     outbox: Vec<Submission>,
@@ -164,7 +167,8 @@ impl<R: Role, D: Doors> Running<R, D> {
     fn new(mut host: Host<R, D>) -> Self {
         host.desk.telemetry = host.telemetry.reports();
         let (timers, operations) = (Timers::default(), Operations::default());
-        Self { host, timers, operations, outbox: Vec::new(), own: Vec::new(), events: 0, over: false }
+        let taker = Taker::new(host.inbox.clone());
+        Self { host, taker, timers, operations, outbox: Vec::new(), own: Vec::new(), events: 0, over: false }
     }
 
     fn run(mut self) -> io::Result<()> {
@@ -175,7 +179,7 @@ impl<R: Role, D: Doors> Running<R, D> {
             let now = clock::now();
             if let Some((op, since, kind)) = self.operations.expired(now) {
                 // A thread that was held up finds answers that came in time behind deadlines that have passed meanwhile.
-                let event = self.host.inbox.take_answer(op).unwrap_or_else(|| {
+                let event = self.taker.take_answer(op).unwrap_or_else(|| {
                     count(&self.host.counters.0.deadlines);
                     kind.ended(op, End::Unknown)
                 });
@@ -186,6 +190,7 @@ impl<R: Role, D: Doors> Running<R, D> {
             } else {
                 // One timer and one event in turn: neither starves the other.
                 if let Some(key) = self.timers.pop(now) {
+                    self.taker.hold_writers();
                     self.turn(now, Event::Timer(key))?;
                 }
                 self.take_one()?;
@@ -204,7 +209,7 @@ impl<R: Role, D: Doors> Running<R, D> {
         let next = [self.timers.next(), self.operations.next()].into_iter().flatten().min();
         let patience =
             if self.own.is_empty() { next.map_or(WAKE, |at| at.since(now).min(WAKE)) } else { Duration::ZERO };
-        match self.host.inbox.take(clock::span(patience)) {
+        match self.taker.take(clock::span(patience)) {
             None => Ok(()),
             Some(Item::Answer(op, event)) => {
                 if let Some((since, kind)) = self.operations.conclude(op) {

@@ -73,7 +73,9 @@ impl Entry {
         }
         let (displaced, writer) = lane.push(self.dialect, payload, bytes);
         drop(lane);
-        wake(writer);
+        if let Some(writer) = writer {
+            shared.inbox.wake_writer(writer);
+        }
         if displaced {
             shared.counters.add(Count::DatagramDisplaced);
         }
@@ -97,7 +99,8 @@ impl Entry {
         let pushed = lane.push(self.dialect, payload, bytes);
         drop(lane);
         match pushed {
-            Ok(writer) => wake(writer),
+            Ok(Some(writer)) => shared.inbox.wake_writer(writer),
+            Ok(None) => {}
             Err(Overflow) => {
                 shared.counters.add(Count::Overflow);
                 self.end(CloseReason::Overflow);
@@ -292,12 +295,10 @@ async fn write(shared: Arc<Shared>, entry: Arc<Entry>, class: StreamClass, done:
     drop(done);
 }
 
-/// Sends what waits of a connection's datagrams, until none will come. What is to be sent comes in bursts: it takes them once
-/// more has had the time to gather.
+/// Sends what waits of a connection's datagrams, until none will come.
 async fn write_datagrams(shared: Arc<Shared>, entry: Arc<Entry>) {
     let mut taken = Gathered::default();
     while poll_fn(|context| lock(&entry.datagrams).poll_waiting(context)).await.is_some() {
-        yield_now().await;
         lock(&entry.datagrams).take(&mut taken);
         while let Some(datagram) = taken.pop() {
             match entry.connection.send_datagram(datagram) {

@@ -1,9 +1,9 @@
 //! What a role has sent and a task has not written yet: a lane for each class of a connection, and one for its datagrams.
 //!
 //! * The role's thread only puts down: it never meets the locks under which quinn seals and sends packets.
-//! * A writer is woken when it has nothing to do, once, and takes what has gathered meanwhile. That of a class lets the packets
-//!   leave and looks again before it rests; that of datagrams lets others run before it takes: the more there is to send, the
-//!   more goes into a packet, and the fewer are the wake-ups.
+//! * A writer is woken when it has nothing to do, once, and not before its role has acted on what waits for it
+//!   ([`Taker`](crate::Taker)): it takes what has gathered meanwhile. That of a class lets the packets leave and looks again before
+//!   it rests. The more there is to send, the more goes into a packet, and the fewer are the wake-ups.
 //! * A class holds [`limits::STREAM_BACKLOG`] frames, and beside them its writer holds one piece of them.
 
 use super::frames::Dialect;
