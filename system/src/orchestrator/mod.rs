@@ -8,6 +8,8 @@
 //! Everything it decides is one compare-and-set: each record unchanged, the old owner's key absent, the new owner's present,
 //! its own leader key unchanged. So two leaders, a late packet or a lost answer can do nothing that one would not.
 //!
+//! Who does not lead keeps the roster at hand, so that it can lead while the ledger does not answer.
+//!
 //! The leader also relays facts that their owners have not published (`relay`).
 //!
 //! Deliberately absent: watch events. What is found by scanning cannot be missed.
@@ -100,6 +102,8 @@ pub struct Orchestrator {
     survey: Survey,
     roster: BTreeMap<EntityId, ledger::RosterEntry>,
     roster_read_at: Option<Instant>,
+    /// What reads the roster while another one leads.
+    reading_ahead: Option<OpId>,
     /// Dead leases that the history knows of already.
     found_dead: BTreeSet<LeaseId>,
     /// Since when regions have been found without a worker.
@@ -138,6 +142,7 @@ impl Orchestrator {
             survey: Survey::default(),
             roster: BTreeMap::new(),
             roster_read_at: None,
+            reading_ahead: None,
             found_dead: BTreeSet::new(),
             lost_since: BTreeMap::new(),
             regions: BTreeMap::new(),
@@ -182,11 +187,19 @@ impl Orchestrator {
         if self.leads.is_none() {
             return self.campaign(lease, turn);
         }
-        let fresh = self.roster_read_at.is_some_and(|read| turn.now().since(read) < ROSTER_PERIOD);
-        if fresh {
+        self.begin_survey(turn);
+    }
+
+    fn roster_is_fresh(&self, now: Instant) -> bool {
+        self.roster_read_at.is_some_and(|read| now.since(read) < ROSTER_PERIOD)
+    }
+
+    /// Surveys, with a roster that is fresh if the ledger answers.
+    fn begin_survey(&mut self, turn: &mut Turn<'_, Submission>) {
+        if self.roster_is_fresh(turn.now()) {
             self.survey(turn);
         } else {
-            self.read_roster(None, turn);
+            self.step = Step::Roster(ask_roster(None, turn));
         }
     }
 
@@ -214,7 +227,7 @@ impl Orchestrator {
         };
         if let Some(revision) = won {
             self.leads = Some(revision);
-            self.roster_read_at = None;
+            self.reading_ahead = None;
             self.found_dead.clear();
             self.lost_since.clear();
             turn.gauge(Metric::OrchestratorLeads, &[], 1);
@@ -223,9 +236,13 @@ impl Orchestrator {
                 reached!(turn, "orchestrator.succession");
             }
             turn.arm_in(Timer::Relay, limits::RELAY_PERIOD);
-            self.read_roster(None, turn);
+            self.begin_survey(turn);
         } else {
             self.follows = true;
+            // What takes the leader may take the ledger with it: its successor must know what there is to assign.
+            if self.reading_ahead.is_none() && !self.roster_is_fresh(turn.now()) {
+                self.reading_ahead = Some(ask_roster(None, turn));
+            }
         }
     }
 
@@ -251,15 +268,11 @@ impl Orchestrator {
     fn on_ledger(&mut self, op: OpId, answer: ledger::Answer, turn: &mut Turn<'_, Submission>) {
         match answer {
             ledger::Answer::Roster(outcome) if self.step == Step::Roster(op) => self.on_roster(outcome, turn),
+            ledger::Answer::Roster(outcome) if self.reading_ahead == Some(op) => self.on_roster_ahead(outcome, turn),
             ledger::Answer::Unpublished(outcome) => self.relay.on_swept(op, outcome, turn),
             ledger::Answer::Flagged(outcome) => self.relay.on_flagged(op, &outcome, turn),
             _ => {}
         }
-    }
-
-    fn read_roster(&mut self, after: Option<EntityId>, turn: &mut Turn<'_, Submission>) {
-        let submission = ledger::Submission::Roster { after, limit: limits::ROSTER_PAGE };
-        self.step = Step::Roster(turn.ledger(submission, limits::LEDGER_PATIENCE));
     }
 
     fn on_roster(&mut self, outcome: Outcome<ledger::Roster>, turn: &mut Turn<'_, Submission>) {
@@ -271,13 +284,29 @@ impl Orchestrator {
             }
             return;
         };
-        let last = page.entries.last().map(|entry| entry.entity);
-        self.roster.extend(page.entries.into_iter().map(|entry| (entry.entity, entry)));
-        if page.more && last.is_some() {
-            return self.read_roster(last, turn);
+        match self.take_in_roster(page, turn.now()) {
+            Some(last) => self.step = Step::Roster(ask_roster(Some(last), turn)),
+            None => self.survey(turn),
         }
-        self.roster_read_at = Some(turn.now());
-        self.survey(turn);
+    }
+
+    /// A page came while another one leads. Without one the next campaign asks again.
+    fn on_roster_ahead(&mut self, outcome: Outcome<ledger::Roster>, turn: &mut Turn<'_, Submission>) {
+        let next = match outcome {
+            Outcome::Done(page) => self.take_in_roster(page, turn.now()),
+            Outcome::Refused(_) | Outcome::Unknown => None,
+        };
+        self.reading_ahead = next.map(|last| ask_roster(Some(last), turn));
+    }
+
+    /// Behind which entity the roster goes on. `None`: it is complete.
+    fn take_in_roster(&mut self, page: ledger::Roster, now: Instant) -> Option<EntityId> {
+        let last = page.entries.last().map(|entry| entry.entity).filter(|_| page.more);
+        self.roster.extend(page.entries.into_iter().map(|entry| (entry.entity, entry)));
+        if last.is_none() {
+            self.roster_read_at = Some(now);
+        }
+        last
     }
 
     /// Reads which regions are down, and then, at the same revision, all workers and all ownership records.
@@ -441,6 +470,10 @@ impl Orchestrator {
             _ => {}
         }
     }
+}
+
+fn ask_roster(after: Option<EntityId>, turn: &mut Turn<'_, Submission>) -> OpId {
+    turn.ledger(ledger::Submission::Roster { after, limit: limits::ROSTER_PAGE }, limits::LEDGER_PATIENCE)
 }
 
 fn read(family: Family, after: Option<Key>, at: Option<Revision>, turn: &mut Turn<'_, Submission>) -> OpId {
