@@ -9,14 +9,15 @@ use crate::{
 };
 use clap::Parser;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io::Write as _,
     num::NonZero,
     ops::Range,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use worldline_reports::{Miss, RunResult, ScenarioResult, Source, SuiteResult, latest, terminal::Colour};
 use worldline_scenarios::{
     catalogue,
@@ -36,6 +37,8 @@ const UNAVAILABLE: u8 = 69;
 const INTERRUPTED: u8 = 130;
 /// Drills of each scenario.
 const REPEAT_MAX: u32 = 1_000;
+/// Drills at once: each has its own services, and up to a block of ports.
+const AT_ONCE_MAX: u8 = 8;
 /// Seeds of each scenario in the simulator, to compare with.
 const SIMULATED: u64 = 100;
 
@@ -55,6 +58,9 @@ struct Arguments {
     /// The first seed: it draws who plays how, on which line, and when within its window a fault comes
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = usage::seed)]
     seed: u64,
+    /// Drills at once, each with services, ports and a folder of its own: no more than there are cores for, or budgets are missed
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(AT_ONCE_MAX)))]
+    jobs: u8,
     /// Seeds in the simulator to compare with; 0 compares with nothing
     #[arg(long, value_name = "N", default_value_t = SIMULATED, value_parser = compared)]
     simulated: u64,
@@ -173,7 +179,7 @@ fn run(printer: &mut Printer, arguments: &Arguments) -> Result<u8, Ended> {
     // Neither proxies nor a simulation that nobody wants any more hold anything that anybody waits for.
     runtime.shutdown_background();
     let (Series { scenarios, failed, .. }, wall_ns, simulated) = drilled?;
-    let suite = SuiteResult { revision: suite::REVISION.to_owned(), scenarios, jobs: 1, wall_ns };
+    let suite = SuiteResult { revision: suite::REVISION.to_owned(), scenarios, jobs: arguments.jobs.into(), wall_ns };
     let interrupted = simulated.is_none();
     let simulated = simulated.unwrap_or_default();
     let colour = printer.output.colour;
@@ -234,7 +240,18 @@ fn interruption() -> Result<watch::Receiver<bool>, Failed> {
     Ok(receiver)
 }
 
-/// Every drill that was asked for, one after the other.
+/// One drill of a series.
+#[derive(Clone)]
+struct Turn {
+    /// Of which of the scenarios that were asked for.
+    index: usize,
+    scenario: Arc<Scenario>,
+    seed: u64,
+    /// How manieth of its scenario.
+    number: usize,
+}
+
+/// Every drill that was asked for, in order, so many at once.
 async fn drills(
     printer: &mut Printer,
     arguments: &Arguments,
@@ -242,50 +259,96 @@ async fn drills(
     programs: Programs<'_>,
     stop: &watch::Receiver<bool>,
 ) -> Result<Series, Ended> {
-    let (mut scenarios, mut ran, mut failed) = (Vec::new(), false, false);
-    for one in asked {
-        let scenario = &one.scenario;
-        let mut runs = Vec::new();
-        for n in 0..u64::from(arguments.repeat) {
-            let seed = arguments.seed.wrapping_add(n);
-            // If nobody reads what goes on, nobody misses it.
-            let watched = |what: &str| drop(writeln!(std::io::stderr(), "{} seed {seed}: {what}", scenario.name));
-            let cluster = arguments.cluster || wants_cluster(scenario);
-            let order = Order { scenario, seed, programs, keep: arguments.keep, cluster };
-            let drilled = match drill(order, stop.clone(), &watched).await {
-                Ok(drilled) => {
-                    ran = true;
-                    drilled
-                }
-                Err(Failed::Interrupted) => return Err(Failed::Interrupted.into()),
-                // The others are worth as much as before.
-                Err(why) => {
-                    failed = true;
-                    watched(&format!("could not be run: {why}"));
-                    not_run(scenario, seed, &why)
-                }
-            };
-            watched(verdict(&drilled.result, Colour(false)).as_str());
-            if let Some(folder) = &drilled.folder {
-                let path = folder.join("verdict.txt");
-                if let Err(error) = std::fs::write(&path, one_drill(scenario, &drilled, Colour(false))) {
-                    watched(&format!("cannot write {}: {error}", path.display()));
-                }
-            }
-            printer.print(&one_drill(scenario, &drilled, printer.output.colour));
-            runs.push(drilled.result);
+    let scenarios: Vec<Arc<Scenario>> = asked.iter().map(|one| Arc::new(one.scenario.clone())).collect();
+    let turns = scenarios.iter().enumerate().flat_map(|(index, scenario)| {
+        (0..arguments.repeat).map(move |number| Turn {
+            index,
+            scenario: Arc::clone(scenario),
+            seed: arguments.seed.wrapping_add(number.into()),
+            number: usize::try_from(number).unwrap_or(usize::MAX),
+        })
+    });
+    let (mut turns, mut running) = (turns.collect::<VecDeque<_>>(), JoinSet::new());
+    let mut runs: BTreeMap<(usize, usize), RunResult> = BTreeMap::new();
+    let (mut ran, mut failed, mut interrupted) = (false, false, false);
+    loop {
+        while running.len() < usize::from(arguments.jobs)
+            && let Some(turn) = turns.pop_front()
+        {
+            let (keep, cluster) = (arguments.keep, arguments.cluster || wants_cluster(&turn.scenario));
+            let (server, services) = (programs.server.to_owned(), programs.services.to_owned());
+            let (stop, runtime) = (stop.clone(), Handle::current());
+            // A thread of its own: nothing that one drill does holds up another's.
+            running.spawn_blocking(move || {
+                let programs = Programs { server: &server, services: &services };
+                let order = Order { scenario: &turn.scenario, seed: turn.seed, programs, keep, cluster };
+                let drilled = runtime.block_on(drill(order, stop, &|what| turn.say(what)));
+                (turn, drilled)
+            });
         }
-        scenarios.push(ScenarioResult {
-            name: scenario.name.clone(),
-            summary: scenario.summary.clone(),
-            file: suite::digest(&scenario.text),
-            settings: scenario.settings.iter().map(ToString::to_string).collect(),
-            budgets: scenario.budgets.iter().map(|b| (b.timing.name().to_owned(), b.within.as_nanos())).collect(),
-            runs,
-            nondeterminism: None,
-        });
+        let Some(ended) = running.join_next().await else { break };
+        // A panic is a fault of the drill itself; none is ever cancelled.
+        let (turn, drilled) = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let drilled = match drilled {
+            Ok(drilled) => {
+                ran = true;
+                drilled
+            }
+            // So are the others: each ends by itself, with nothing left running.
+            Err(Failed::Interrupted) => {
+                interrupted = true;
+                turns.clear();
+                continue;
+            }
+            // The others are worth as much as before.
+            Err(why) => {
+                failed = true;
+                turn.say(&format!("could not be run: {why}"));
+                not_run(&turn.scenario, turn.seed, &why)
+            }
+        };
+        turn.tell(printer, &drilled);
+        runs.insert((turn.index, turn.number), drilled.result);
     }
-    Ok(Series { scenarios, ran, failed })
+    if interrupted {
+        return Err(Failed::Interrupted.into());
+    }
+    let of = |(index, scenario): (usize, &Arc<Scenario>)| {
+        let runs = runs.range((index, 0)..(index + 1, 0)).map(|(_, run)| run.clone());
+        scenario_result(scenario, runs.collect())
+    };
+    Ok(Series { scenarios: scenarios.iter().enumerate().map(of).collect(), ran, failed })
+}
+
+impl Turn {
+    /// Says what goes on. If nobody reads it, nobody misses it.
+    fn say(&self, what: &str) {
+        drop(writeln!(std::io::stderr(), "{} seed {}: {what}", self.scenario.name, self.seed));
+    }
+
+    /// Says what it has come to.
+    fn tell(&self, printer: &mut Printer, drilled: &Drilled) {
+        self.say(verdict(&drilled.result, Colour(false)).as_str());
+        if let Some(folder) = &drilled.folder {
+            let path = folder.join("verdict.txt");
+            if let Err(error) = std::fs::write(&path, one_drill(&self.scenario, drilled, Colour(false))) {
+                self.say(&format!("cannot write {}: {error}", path.display()));
+            }
+        }
+        printer.print(&one_drill(&self.scenario, drilled, printer.output.colour));
+    }
+}
+
+fn scenario_result(scenario: &Scenario, runs: Vec<RunResult>) -> ScenarioResult {
+    ScenarioResult {
+        name: scenario.name.clone(),
+        summary: scenario.summary.clone(),
+        file: suite::digest(&scenario.text),
+        settings: scenario.settings.iter().map(ToString::to_string).collect(),
+        budgets: scenario.budgets.iter().map(|b| (b.timing.name().to_owned(), b.within.as_nanos())).collect(),
+        runs,
+        nondeterminism: None,
+    }
 }
 
 /// What stands for a drill that could not be run.

@@ -244,37 +244,51 @@ fn agenda(scenario: &Scenario, seed: u64) -> BTreeSet<(Duration, Action)> {
 }
 
 impl Drill<'_> {
+    /// Does what is on the agenda, and meanwhile takes in what servers come to that were asked for: nothing waits for them.
     async fn play(&mut self, watched: &dyn Fn(&str)) -> Result<(), Failed> {
-        while let Some((at, action)) = self.agenda.pop_first() {
-            sleep_until(self.began.0 + std::time::Duration::from_nanos(at.as_nanos())).await;
-            match action {
-                Action::BeginFault(index) => self.begin_fault(at, index, watched).await?,
-                Action::EndFault(index) => self.end_fault(index, watched).await?,
-                Action::WatchPrimary => {
-                    if let Some(done) = self.world.watch_primary().await? {
-                        self.note(watched, &done);
-                    }
-                    self.agenda.insert((self.since_began() + PULSE, Action::WatchPrimary));
+        while let Some(&(at, action)) = self.agenda.first() {
+            tokio::select! {
+                biased;
+                done = self.world.next_done() => done?,
+                () = sleep_until(self.began.0 + std::time::Duration::from_nanos(at.as_nanos())) => {
+                    self.agenda.pop_first();
+                    self.perform(at, action, watched).await?;
                 }
-                Action::Heal => {
-                    for (index, going_on) in std::mem::take(&mut self.going_on) {
-                        self.say_what_it_did(index, &going_on, watched);
-                    }
-                    // As in the simulator: from when it is done, not from when that has taken effect.
-                    self.tell(Told::Healed);
-                    self.world.heal().await?;
-                    self.note(watched, "everything is healed");
+            }
+            for what in std::mem::take(&mut self.world.news) {
+                self.note(watched, &what);
+            }
+        }
+        Ok(())
+    }
+
+    async fn perform(&mut self, at: Duration, action: Action, watched: &dyn Fn(&str)) -> Result<(), Failed> {
+        match action {
+            Action::BeginFault(index) => self.begin_fault(at, index, watched).await?,
+            Action::EndFault(index) => self.end_fault(index, watched).await?,
+            Action::WatchPrimary => {
+                self.world.watch_primary().await;
+                self.agenda.insert((self.since_began() + PULSE, Action::WatchPrimary));
+            }
+            Action::Heal => {
+                for (index, going_on) in std::mem::take(&mut self.going_on) {
+                    self.say_what_it_did(index, &going_on, watched);
                 }
-                Action::Sample => {
-                    self.world.look_around(self.folder);
-                    self.wall.look();
-                    self.sample();
-                    self.agenda.insert((self.since_began() + SAMPLE_EVERY, Action::Sample));
-                }
-                Action::Finish => {
-                    self.sample();
-                    self.agenda.clear();
-                }
+                // As in the simulator: from when it is done, not from when that has taken effect.
+                self.tell(Told::Healed);
+                self.world.heal();
+                self.note(watched, "everything is healed");
+            }
+            Action::Sample => {
+                self.world.look_around(self.folder);
+                self.wall.look();
+                self.sample();
+                self.agenda.insert((self.since_began() + SAMPLE_EVERY, Action::Sample));
+            }
+            Action::Finish => {
+                self.world.all_done().await?;
+                self.sample();
+                self.agenda.clear();
             }
         }
         Ok(())

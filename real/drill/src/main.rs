@@ -14,6 +14,7 @@ mod bus;
 mod cache;
 mod cli;
 mod clocks;
+mod command;
 mod directory;
 mod drill;
 mod faults;

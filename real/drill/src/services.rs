@@ -3,53 +3,66 @@
 //!
 //! Started and stopped by `ci/services`, which also starts again what was killed, on the same port and data, and promotes standbys.
 //! One that ends, or has to recover, though nobody killed it is a complaint.
+//!
+//! Invariant: nobody waits for what is started again or promoted while the world goes on. It is asked for, one thing after the other
+//! in the order of the asking, and told when it is done.
 
 use crate::{
+    command::{Instance, Running as UnderWay},
     faults::{Members, Server, Service},
     processes::{Failed, signal_all},
     stage::Folder,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::{
-    collections::BTreeMap,
-    fs,
+    collections::{BTreeMap, VecDeque},
+    fmt, fs,
     net::SocketAddr,
-    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
-    process::{Child, Command},
 };
 use worldline_proto::NodeId;
-use worldline_real::clock;
 
-/// How long the command may take to clean up when it is stopped before it has done its work.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
-/// How often it is looked at meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The most that the command prints.
-const PRINTED_BYTES_MAX: u64 = 1 << 20;
 /// What PostgreSQL's log says when one of its processes has died, and all others with it, or when it gives up.
 const CRASHED: [&str; 3] = ["was terminated by signal", "server processes terminated; reinitializing", "PANIC:"];
 
 /// The services, each process by itself, by the node whose name its links have.
-#[derive(Debug)]
 pub struct Services {
+    /// What the command does now. Dropped before the folders, which stop what it has begun.
+    under_way: Option<(Task, UnderWay)>,
+    /// What it is to do then.
+    waiting: VecDeque<Task>,
     /// The folder of etcd, PostgreSQL, NATS and the first region's Valkey, and behind it one for each other region's.
     instances: Vec<Instance>,
     running: BTreeMap<NodeId, Running>,
 }
 
-/// A folder in which some run, and the command that starts and stops what is in it. Dropped, it stops them, however far they
-/// have come.
-#[derive(Debug)]
-struct Instance {
-    command: PathBuf,
-    folder: PathBuf,
-    stopped: bool,
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let under_way = self.under_way.as_ref().map(|(task, _)| task);
+        f.debug_struct("Services")
+            .field("under_way", &under_way)
+            .field("running", &self.running)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the command is asked to do while the world goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// These run again; all of them are in one folder.
+    Start(Vec<Server>),
+    /// This standby of PostgreSQL becomes the primary.
+    Promote(NodeId),
+}
+
+impl Task {
+    /// Whether it concerns this server.
+    fn concerns(&self, node: NodeId) -> bool {
+        match self {
+            Self::Start(servers) => servers.iter().any(|server| server.node == node),
+            Self::Promote(standby) => *standby == node,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -141,7 +154,8 @@ impl Services {
     /// What the command says.
     pub async fn start(command: &Path, folder: &Folder, members: &Members) -> Result<Self, Failed> {
         let instance = |folder| Instance { command: command.to_owned(), folder, stopped: false };
-        let mut services = Self { instances: vec![instance(folder.services())], running: BTreeMap::new() };
+        let (instances, waiting) = (vec![instance(folder.services())], VecDeque::new());
+        let mut services = Self { under_way: None, waiting, instances, running: BTreeMap::new() };
         let printed = services.instances[0].run("start", &arguments(members)).await?;
         for server in members.servers() {
             let at = place(server.service);
@@ -149,7 +163,9 @@ impl Services {
                 services.found(server, &printed)?;
             } else {
                 services.instances.push(instance(folder.path().join(format!("cache-{at}"))));
-                services.start_one(server).await?;
+                let only = ["--only".to_owned(), name(server)];
+                let printed = services.instance(server.service).run("start", &only).await?;
+                services.found(server, &printed)?;
             }
         }
         Ok(services)
@@ -166,11 +182,6 @@ impl Services {
         let (address, process) = running(printed, &name).map_err(failed)?;
         self.running.insert(server.node, Running { server, name, address, process });
         Ok(())
-    }
-
-    async fn start_one(&mut self, server: Server) -> Result<(), Failed> {
-        let printed = self.instance(server.service).run("start", &["--only".to_owned(), name(server)]).await?;
-        self.found(server, &printed)
     }
 
     /// Where it listens.
@@ -238,43 +249,65 @@ impl Services {
         self.process(node).inspect(|known| signal_all(known.pid, signal)).is_some()
     }
 
-    /// Starts it if it was killed, on its old port with its old data.
-    ///
-    /// # Errors
-    /// What the command says.
-    pub async fn start_again(&mut self, node: NodeId) -> Result<(), Failed> {
-        match self.running.get(&node) {
-            Some(running) if running.process.is_none() => self.start_one(running.server).await,
-            _ => Ok(()),
-        }
+    /// Whether the command has something to do with it that is not yet done.
+    #[must_use]
+    pub fn is_asked_for(&self, node: NodeId) -> bool {
+        let under_way = self.under_way.as_ref().map(|(task, _)| task);
+        under_way.into_iter().chain(&self.waiting).any(|task| task.concerns(node))
     }
 
-    /// Starts all of these that were killed: those of one folder at once.
-    ///
-    /// # Errors
-    /// What the command says.
-    pub async fn start_all_again(&mut self, nodes: &[NodeId]) -> Result<(), Failed> {
-        let dead = nodes.iter().filter_map(|node| self.running.get(node)).filter(|running| running.process.is_none());
-        let dead: Vec<Server> = dead.map(|running| running.server).collect();
-        let (together, apart): (Vec<_>, Vec<_>) = dead.into_iter().partition(|server| place(server.service) == 0);
-        if !together.is_empty() {
-            let printed = self.instances[0].run("start", &[]).await?;
-            together.into_iter().try_for_each(|server| self.found(server, &printed))?;
-        }
-        for server in apart {
-            self.start_one(server).await?;
-        }
-        Ok(())
+    /// Whether the command has anything to do that is not yet done.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        self.under_way.is_some() || !self.waiting.is_empty()
     }
 
-    /// Makes a standby of PostgreSQL the primary. The one before is dead, and does not come back.
+    /// Asks for those of these that were killed: on their old ports with their old data, those of one folder at once.
+    pub fn start_again(&mut self, nodes: &[NodeId]) {
+        let dead = nodes.iter().filter(|&&node| !self.is_asked_for(node)).filter_map(|node| self.running.get(node));
+        let dead = dead.filter(|running| running.process.is_none()).map(|running| running.server);
+        let (together, apart): (Vec<_>, Vec<_>) = dead.partition(|server| place(server.service) == 0);
+        let all = [together].into_iter().chain(apart.into_iter().map(|server| vec![server]));
+        self.waiting.extend(all.filter(|servers| !servers.is_empty()).map(Task::Start));
+    }
+
+    /// Asks for a standby of PostgreSQL to be made the primary. The one before is dead, and does not come back.
+    pub fn promote(&mut self, node: NodeId) {
+        self.waiting.push_back(Task::Promote(node));
+    }
+
+    /// Waits until the next thing that was asked for is done; for ever if there is none. Who gives up waiting may wait again.
     ///
     /// # Errors
     /// What the command says.
-    pub async fn promote(&self, node: NodeId) -> Result<(), Failed> {
-        let Some(running) = self.running.get(&node) else { return Ok(()) };
-        let which = ["--only".to_owned(), running.name.clone()];
-        self.instance(Service::Ledger).run("promote", &which).await.map(drop)
+    pub async fn done(&mut self) -> Result<Task, Failed> {
+        if self.under_way.is_none()
+            && let Some(task) = self.waiting.pop_front()
+        {
+            let running = self.begin(&task);
+            self.under_way = Some((task, running));
+        }
+        let Some((_, running)) = &mut self.under_way else { return std::future::pending().await };
+        let printed = running.as_mut().await;
+        let (task, _) = self.under_way.take().expect("it was just waited for");
+        let printed = printed?;
+        if let Task::Start(servers) = &task {
+            servers.iter().try_for_each(|server| self.found(*server, &printed))?;
+        }
+        Ok(task)
+    }
+
+    fn begin(&self, task: &Task) -> UnderWay {
+        let called = |node| self.running.get(&node).map_or(String::new(), |running| running.name.clone());
+        let (service, what, which) = match task {
+            // One folder's all: what runs there stays as it is.
+            Task::Start(servers) => match servers[..] {
+                [server] => (server.service, "start", vec!["--only".to_owned(), name(server)]),
+                _ => (Service::Directory, "start", Vec::new()),
+            },
+            Task::Promote(node) => (Service::Ledger, "promote", vec!["--only".to_owned(), called(*node)]),
+        };
+        self.instance(service).run(what, &which)
     }
 
     fn log(&self, running: &Running) -> PathBuf {
@@ -286,6 +319,8 @@ impl Services {
     /// # Errors
     /// What the command says.
     pub fn stop(&mut self, folder: &Folder) -> Result<(), Failed> {
+        self.waiting.clear();
+        self.under_way = None;
         for running in self.running.values() {
             // One that was never started has none.
             let _ = fs::copy(self.log(running), kept(running, folder));
@@ -308,89 +343,6 @@ fn kept(running: &Running, folder: &Folder) -> PathBuf {
         Service::Cache(region) => format!("valkey-{region}.log"),
         _ => format!("{}.log", running.name),
     })
-}
-
-impl Instance {
-    /// Has the command do this in the folder; what it prints.
-    async fn run(&self, what: &str, arguments: &[String]) -> Result<String, Failed> {
-        let Self { command, folder, .. } = self;
-        let failed = |why: &str| Failed::Service(format!("{} {what}: {why}", command.display()));
-        let said = |error: std::io::Error| failed(&error.to_string());
-        let child = Command::new(command)
-            .arg(what)
-            .arg("--dir")
-            .arg(folder)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // Ctrl-C is for the drill, which stops it itself.
-            .process_group(0)
-            .spawn();
-        let mut asked = Asked(child.map_err(said)?);
-        let (out, errors) = (asked.0.stdout.take(), asked.0.stderr.take());
-        let (status, out, errors) = tokio::join!(asked.0.wait(), printed(out), printed(errors));
-        if status.map_err(said)?.success() { Ok(out) } else { Err(failed(errors.trim())) }
-    }
-
-    fn stop(&mut self) -> Result<(), Failed> {
-        self.stopped = true;
-        let Self { command, folder, .. } = self;
-        let asked = std::process::Command::new(&*command)
-            .arg("stop")
-            .arg("--dir")
-            .arg(&*folder)
-            .stdin(Stdio::null())
-            .process_group(0) // Ctrl-C is what it may be called for.
-            .output();
-        let failed = |why: &str| Err(Failed::Service(format!("{} stop: {why}", command.display())));
-        match asked {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => failed(String::from_utf8_lossy(&output.stderr).trim()),
-            Err(error) => failed(&error.to_string()),
-        }
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        if !self.stopped
-            && let Err(error) = self.stop()
-        {
-            eprintln!("{error}");
-        }
-    }
-}
-
-/// The command at work. Dropped before its end it is asked to stop, and cleans up what it has begun.
-#[derive(Debug)]
-struct Asked(Child);
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        let pid = self.0.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        let Some(pid) = pid else { return };
-        let _ = kill_process(pid, Signal::TERM);
-        let begun = clock::now();
-        while let Ok(None) = self.0.try_wait() {
-            if u128::from(clock::now().since(begun).as_nanos()) >= STOP_PATIENCE.as_nanos() {
-                let _ = self.0.start_kill();
-                return;
-            }
-            // This may be the one thread there is: nobody would wake it.
-            std::thread::park_timeout(LOOK_EVERY);
-        }
-    }
-}
-
-/// All that comes out of a pipe.
-async fn printed(pipe: Option<impl AsyncRead + Unpin>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        // What came until it broke is what was printed.
-        let _ = pipe.take(PRINTED_BYTES_MAX).read_to_end(&mut bytes).await;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The lines of PostgreSQL's log that tell of a crash.

@@ -1,5 +1,6 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,6 +63,43 @@ async fn a_service_that_ends_by_itself_is_noticed_once() {
     assert!(!services.kill(etcd), "it is dead already");
     assert!(services.kill(postgres));
     assert_eq!(services.ended(postgres, &folder), None, "who was killed is no surprise");
+    services.stop(&folder).expect("stops");
+    folder.remove().expect("removes");
+}
+
+#[tokio::test]
+async fn what_is_started_again_holds_nobody_up_and_comes_one_after_the_other() {
+    let script = "here=$(dirname \"$0\")\n[ \"$1\" = start ] || exit 0\nonly=$5\n\
+        if [ \"$only\" = etcd ] || [ \"$only\" = postgres ]; then\n  echo \"$only\" >>\"$here/asked\"\n\
+        until [ -e \"$here/go\" ]; do sleep 0.01; done\n  rm \"$here/go\"\nfi\nall=\n\
+        for name in ${only:-etcd postgres nats valkey}; do\nsleep 100 </dev/null >/dev/null 2>&1 &\n\
+        all=$all,$name=127.0.0.1:9=$!\ndone\necho \"export WORLDLINE_TEST_SERVERS=${all#,}\"";
+    let (folder, command) = scripted("services-test-again", script);
+    let members = members();
+    let mut services = Services::start(&command, &folder, &members).await.expect("it starts");
+    let of = |service| members.stand_in(service).expect("it has members");
+    let [etcd, postgres] = [Service::Directory, Service::Ledger].map(of);
+    assert!(services.kill(etcd) && services.kill(postgres));
+    services.start_again(&[etcd]);
+    services.start_again(&[etcd]);
+    services.start_again(&[postgres]);
+    let asked = || fs::read_to_string(folder.path().join("asked")).unwrap_or_default();
+    for expected in ["etcd\n", "etcd\npostgres\n"] {
+        assert!(services.is_at_work());
+        tokio::select! {
+            done = services.done() => panic!("it waits: {done:?}"),
+            () = until(|| asked() == expected) => {}
+        }
+        // Whoever looks meanwhile sees it down, and its fellow too.
+        assert!(!services.is_up(postgres) && services.is_asked_for(postgres));
+        fs::write(folder.path().join("go"), "").expect("writes");
+        services.done().await.expect("it starts");
+    }
+    assert!(services.is_up(etcd) && services.is_up(postgres) && !services.is_at_work());
+    services.start_again(&[etcd]);
+    assert!(!services.is_at_work(), "it runs");
+    services.kill(etcd);
+    services.kill(postgres);
     services.stop(&folder).expect("stops");
     folder.remove().expect("removes");
 }

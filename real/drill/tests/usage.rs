@@ -44,6 +44,7 @@ fn wrong_usage_is_said_and_ends_with_64() {
         (&["worker-crsh"], "did you mean `worker-crash`?"),
         (&["swing", "swing"], "two scenarios are called `swing`"),
         (&["swing", "--repeat", "0"], "1..=1000"),
+        (&["swing", "--jobs", "0"], "1..=8"),
         (&["swing", "--seed", "x"], "expected a whole number"),
         (&["swing", "--simulated", "many"], "expected a whole number from 1 to"),
         (&["swing", "--repaet", "3"], "'--repeat'"),
@@ -123,6 +124,37 @@ fn a_series_goes_on_behind_a_drill_that_could_not_be_run_and_without_a_reader() 
         assert!(errors.contains(&format!("swing seed {seed}: could not be run")), "{errors}");
     }
     for left in errors.lines().filter_map(|line| line.split_once("what it left behind is in ")) {
+        fs::remove_dir_all(left.1).expect("it is there");
+    }
+    fs::remove_dir_all(folder).expect("removes");
+}
+
+/// A command whose starts note how many of them are at work, and go on only when one has seen two.
+const TWO_AT_ONCE: &str = "#!/bin/sh
+here=$(dirname \"$0\")
+[ \"$1\" = start ] || exit 0
+mkdir \"$here/in.$$\"
+tries=0
+until grep -q 2 \"$here/seen\" 2>/dev/null || [ $((tries += 1)) -gt 2000 ]; do ls -d \"$here\"/in.* | wc -l >>\"$here/seen\"; sleep 0.01; done
+ls -d \"$here\"/in.* | wc -l >>\"$here/seen\"
+rmdir \"$here/in.$$\"
+echo 'no etcd here' >&2
+exit 1
+";
+
+#[test]
+fn as_many_drills_go_on_at_once_as_are_asked_for() {
+    let (folder, services) = program("at-once", TWO_AT_ONCE);
+    let arguments = ["swing", "--repeat", "4", "--jobs", "2", "--worldlined", "/bin/true", "--services"];
+    let ran = drill(&[&arguments[..], &[text(&services)]].concat());
+    assert_eq!(ran.code, 69, "{}", ran.errors);
+    let seen = fs::read_to_string(folder.join("seen")).expect("they noted it");
+    assert_eq!(seen.lines().map(str::trim).max(), Some("2"), "{seen}");
+    for seed in 1..=4 {
+        assert!(ran.errors.contains(&format!("swing seed {seed}: could not be run")), "{}", ran.errors);
+    }
+    assert!(ran.output.contains("4 drills"), "{}", ran.output);
+    for left in ran.errors.lines().filter_map(|line| line.split_once("what it left behind is in ")) {
         fs::remove_dir_all(left.1).expect("it is there");
     }
     fs::remove_dir_all(folder).expect("removes");

@@ -20,6 +20,14 @@ impl World<'_> {
     /// What cannot be started again.
     pub async fn act(&mut self, deed: &Deed, folder: &Folder) -> Result<Effect, Failed> {
         let dead = |nodes: &Nodes, target: &Target| format!("{} does not run", target.name(nodes));
+        if let Deed::Crash(target)
+        | Deed::Kill(target)
+        | Deed::Stop(target)
+        | Deed::Restart(target)
+        | Deed::Pause(target) = deed
+        {
+            self.finished(*target).await?;
+        }
         Ok(match deed {
             Deed::Crash(target) => {
                 self.members.node(*target).into_iter().for_each(|node| self.links.crashed(node));
@@ -40,11 +48,11 @@ impl World<'_> {
             }
             Deed::Restart(target) => {
                 let killed = self.kill(*target, folder).await;
-                self.start_again(*target).await?;
+                self.start_again(*target)?;
                 Effect::of(killed, || format!("{}: it is only started", dead(&self.nodes, target)))
             }
             Deed::StartIfDead(target) => {
-                self.start_again(*target).await?;
+                self.start_again(*target)?;
                 Effect::Hit
             }
             Deed::Pause(target) => {
@@ -154,21 +162,31 @@ impl World<'_> {
         }
     }
 
-    async fn start_again(&mut self, target: Target) -> Result<(), Failed> {
+    /// Waits until nothing is under way with a server: what befalls it next befalls one that runs.
+    async fn finished(&mut self, target: Target) -> Result<(), Failed> {
+        while self.members.node(target).is_some_and(|node| self.services.is_asked_for(node)) {
+            self.next_done().await?;
+        }
+        Ok(())
+    }
+
+    /// A role's process starts; a server's is asked for.
+    fn start_again(&mut self, target: Target) -> Result<(), Failed> {
+        let Some(node) = self.members.node(target) else { return Ok(()) };
         // Another was promoted for it.
-        if self.members.node(target).is_some_and(|node| self.primary.deposed.contains(&node)) {
+        if self.primary.deposed.contains(&node) {
             return Ok(());
         }
-        self.members.node(target).into_iter().for_each(|node| self.links.started(node));
+        self.links.started(node);
         match target {
-            Target::Role(node) => match self.processes.get(&node) {
+            Target::Role(_) => match self.processes.get(&node) {
                 Some(process) if !process.is_up() => self.start_one(node),
                 _ => Ok(()),
             },
-            Target::Service(_) | Target::Member(_) => match self.members.node(target) {
-                Some(node) => self.services.start_again(node).await,
-                None => Ok(()),
-            },
+            Target::Service(_) | Target::Member(_) => {
+                self.services.start_again(&[node]);
+                Ok(())
+            }
         }
     }
 
@@ -188,11 +206,8 @@ impl World<'_> {
         }
     }
 
-    /// Ends every fault. Roles that are dead stay dead, and a primary that another was promoted for; the services come back.
-    ///
-    /// # Errors
-    /// A service does not come back.
-    pub async fn heal(&mut self) -> Result<(), Failed> {
+    /// Ends every fault. Roles that are dead stay dead, and a primary that another was promoted for; the services are asked for.
+    pub fn heal(&mut self) {
         self.links.heal(self.scenario.faults.len());
         let servers = self.members.servers().map(|server| server.node);
         let servers: Vec<NodeId> = servers.filter(|node| !self.primary.deposed.contains(node)).collect();
@@ -200,11 +215,10 @@ impl World<'_> {
             self.signal(Target::Member(node), Signal::CONT);
             self.links.started(node);
         }
-        self.services.start_all_again(&servers).await?;
+        self.services.start_again(&servers);
         for process in self.processes.values_mut() {
             process.signal(Signal::CONT);
         }
-        Ok(())
     }
 }
 

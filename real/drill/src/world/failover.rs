@@ -15,7 +15,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
 use worldline_proto::NodeId;
 use worldline_real::clock;
-use worldline_system::time::Instant;
+use worldline_system::time::{Duration as Span, Instant};
 
 /// How long a standby may take to say how far it is.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,6 +29,8 @@ pub struct Primary {
     missing_since: Option<Instant>,
     /// How far the standbys were at the last look, while it is missing.
     standbys: Vec<(i64, NodeId)>,
+    /// Since when a standby is being promoted for it, and how long it had been missing by then.
+    promoting: Option<(Instant, Span)>,
     /// Who was it once, and does not come back.
     pub deposed: BTreeSet<NodeId>,
 }
@@ -37,25 +39,25 @@ impl Primary {
     /// The first.
     #[must_use]
     pub const fn new(node: NodeId) -> Self {
-        Self { node, missing_since: None, standbys: Vec::new(), deposed: BTreeSet::new() }
+        Self { node, missing_since: None, standbys: Vec::new(), promoting: None, deposed: BTreeSet::new() }
     }
 }
 
 impl World<'_> {
-    /// Looks after the ledger's primary. What was done, in words, if something was.
-    ///
-    /// # Errors
-    /// A standby cannot be promoted.
-    pub async fn watch_primary(&mut self) -> Result<Option<String>, Failed> {
+    /// Looks after the ledger's primary: one that has been missing for long enough is ended, and a standby asked for in its place.
+    pub async fn watch_primary(&mut self) {
         let primary = self.primary.node;
-        if !self.members.clustered(Service::Ledger) || self.runs(primary) {
+        if !self.members.clustered(Service::Ledger) || self.primary.promoting.is_some() {
+            return;
+        }
+        if self.runs(primary) {
             self.primary.missing_since = None;
-            return Ok(None);
+            return;
         }
         let now = clock::now();
         let missing = now.since(*self.primary.missing_since.get_or_insert(now));
         if missing < detection() {
-            return Ok(None);
+            return;
         }
         let members: Vec<NodeId> = self.members.of_service(Service::Ledger).collect();
         let standbys: Vec<NodeId> =
@@ -64,17 +66,24 @@ impl World<'_> {
         let before = std::mem::replace(&mut self.primary.standbys, standbys.clone());
         // Of two the standby decides alone: without it the old primary can confirm nothing.
         let majority = members.len() <= 2 || standbys.len() * 2 > members.len();
-        let Some(candidate) = furthest(&standbys).filter(|_| majority && standbys == before) else { return Ok(None) };
+        let Some(candidate) = furthest(&standbys).filter(|_| majority && standbys == before) else { return };
         // Two that take writes would both be believed.
         self.services.kill(primary);
         self.paused.remove(&primary);
-        self.services.promote(candidate).await?;
         self.primary.deposed.insert(primary);
-        (self.primary.node, self.primary.missing_since) = (candidate, None);
-        let took = clock::now().since(now).as_nanos() / 1_000_000;
+        self.primary.promoting = Some((now, missing));
+        self.services.promote(candidate);
+    }
+
+    /// A standby was promoted.
+    pub(super) fn promoted(&mut self, candidate: NodeId) {
+        let old = std::mem::replace(&mut self.primary.node, candidate);
+        self.primary.missing_since = None;
+        let Some((begun, missing)) = self.primary.promoting.take() else { return };
+        let took = clock::now().since(begun).as_nanos() / 1_000_000;
         let missing = missing.as_nanos() as f64 / 1e9;
-        let (old, new) = (self.nodes.name(primary), self.nodes.name(candidate));
-        Ok(Some(format!("{old} is missing for {missing:.1} s: PostgreSQL ({new}) is promoted within {took} ms")))
+        let (old, new) = (self.nodes.name(old), self.nodes.name(candidate));
+        self.news.push(format!("{old} is missing for {missing:.1} s: PostgreSQL ({new}) is promoted within {took} ms"));
     }
 
     /// How far those of these standbys are that say it.

@@ -12,7 +12,7 @@ use crate::{
     ports::Ports,
     present::Present,
     processes::{Failed, Process},
-    services::Services,
+    services::{Services, Task},
     stage::{self, Folder, Told},
 };
 use failover::Primary;
@@ -78,6 +78,8 @@ pub struct World<'a> {
     pub started: BTreeMap<NodeId, usize>,
     /// What is wrong that no checker sees.
     pub complaints: Vec<String>,
+    /// What has come of what was asked for, in words.
+    pub news: Vec<String>,
 }
 
 impl<'a> World<'a> {
@@ -121,7 +123,8 @@ impl<'a> World<'a> {
                 processes.insert(id, if ends { process.that_ends() } else { process });
             }
         }
-        let (paused, seen, started, complaints) = (BTreeSet::new(), Vec::new(), BTreeMap::new(), Vec::new());
+        let (paused, seen, started) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
+        let (complaints, news) = (Vec::new(), Vec::new());
         let mut world = Self {
             scenario,
             seed,
@@ -137,6 +140,7 @@ impl<'a> World<'a> {
             seen,
             started,
             complaints,
+            news,
         };
         let servers = world.nodes.those(|kind| !player(kind) && !matches!(kind, Kind::Operator(..)));
         world.start_all(&servers)?;
@@ -194,6 +198,33 @@ impl<'a> World<'a> {
         let alone = |service| self.members.stand_in(service).filter(|_| !self.members.clustered(service));
         let (directory, bus) = (alone(Service::Directory), alone(Service::Bus));
         Present { records: None, directory, ledger: Some(self.primary.node), bus }
+    }
+
+    /// Waits until the next server runs again, or was promoted; for ever if none was asked for. Who gives up waiting may wait again.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub async fn next_done(&mut self) -> Result<(), Failed> {
+        match self.services.done().await? {
+            Task::Start(servers) => {
+                let names = servers.iter().map(|server| Target::Member(server.node).name(&self.nodes));
+                let names: Vec<String> = names.collect();
+                self.news.push(format!("{} runs again", names.join(", ")));
+            }
+            Task::Promote(standby) => self.promoted(standby),
+        }
+        Ok(())
+    }
+
+    /// Waits until every server that was asked for runs.
+    ///
+    /// # Errors
+    /// One does not come back.
+    pub async fn all_done(&mut self) -> Result<(), Failed> {
+        while self.services.is_at_work() {
+            self.next_done().await?;
+        }
+        Ok(())
     }
 
     /// Looks whether anything has ended that nobody has ended.
