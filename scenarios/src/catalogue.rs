@@ -23,6 +23,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("orchestrator-crash-midplan", include_str!("../catalogue/orchestrator-crash-midplan.toml")),
     ("ledger-failover", include_str!("../catalogue/ledger-failover.toml")),
     ("service-leaders-killed", include_str!("../catalogue/service-leaders-killed.toml")),
+    ("service-leaders-moved", include_str!("../catalogue/service-leaders-moved.toml")),
     ("bus-down", include_str!("../catalogue/bus-down.toml")),
     ("bus-ack-lost", include_str!("../catalogue/bus-ack-lost.toml")),
     ("cache-wipe", include_str!("../catalogue/cache-wipe.toml")),

@@ -140,6 +140,15 @@ fn who_leads_a_service_is_replaced_and_its_answers_are_asked_for_again() {
 }
 
 #[test]
+fn who_leads_a_service_hands_over_and_what_was_under_way_is_asked_for_again() {
+    reached("service-leaders-moved", &["worker.commit-unknown-resubmitted"]);
+    let (faulty, calm) = with_and_without("service-leaders-moved", 1);
+    let longest = |run: &RunResult| run.timings["operation"].iter().max().copied().unwrap_or(0);
+    assert!(longest(&faulty) > 2 * longest(&calm), "{} and {}", longest(&faulty), longest(&calm));
+    assert_eq!(faulty.misses, []);
+}
+
+#[test]
 fn what_a_stalled_gateway_held_for_a_superseded_session_is_refused() {
     let runs = |faults: bool| {
         let all = SEEDS.map(|seed| with_and_without("two-gateways-one-player", seed));

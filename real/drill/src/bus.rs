@@ -3,11 +3,15 @@
 //! Invariant: what is missing or cannot be read is an error, never a shorter stream.
 
 use crate::{processes::Failed, proxy::nats::FORGOTTEN};
-use async_nats::jetstream::{
-    self,
-    consumer::{Config, DeliverPolicy, Info},
-    stream::Stream,
+use async_nats::{
+    Client,
+    jetstream::{
+        self,
+        consumer::{Config, DeliverPolicy, Info},
+        stream::Stream,
+    },
 };
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,15 +37,39 @@ async fn within<T, E: std::fmt::Display>(asked: impl Future<Output = Result<T, E
     answered.map_err(|error| error.to_string())
 }
 
-async fn stream(servers: &[SocketAddr]) -> Result<Stream, String> {
+async fn connect(servers: &[SocketAddr]) -> Result<Client, String> {
     let servers: Vec<String> = servers.iter().map(|address| format!("nats://{address}")).collect();
-    let client = within(async_nats::connect(servers)).await?;
-    within(jetstream::new(client).get_stream(STREAM)).await
+    within(async_nats::connect(servers)).await
+}
+
+async fn stream(servers: &[SocketAddr]) -> Result<Stream, String> {
+    within(jetstream::new(connect(servers).await?).get_stream(STREAM)).await
 }
 
 /// The server that leads the stream's members, by its own name. `None` where nobody says.
 pub async fn leader(servers: &[SocketAddr]) -> Option<String> {
     stream(servers).await.ok()?.cached_info().cluster.as_ref()?.leader.clone()
+}
+
+/// Has the stream's leader step down; the others elect.
+///
+/// # Errors
+/// What NATS says.
+pub async fn hand_over(servers: &[SocketAddr]) -> Result<(), String> {
+    let client = connect(servers).await?;
+    let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{STREAM}");
+    let answer = within(client.request(subject, Bytes::new())).await?;
+    stepped_down(&answer.payload)
+}
+
+/// What the answer to a step down says.
+fn stepped_down(answer: &[u8]) -> Result<(), String> {
+    let said: serde_json::Value = serde_json::from_slice(answer).map_err(|error| error.to_string())?;
+    match said["error"]["description"].as_str() {
+        Some(why) => Err(why.to_owned()),
+        None if said["success"] == true => Ok(()),
+        None => Err(format!("it answers {said}")),
+    }
 }
 
 /// Every consumer of the stream.
@@ -194,5 +222,13 @@ mod tests {
             let wrong = all(stream).expect_err("they differ");
             assert!(wrong.contains(why), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_leader_that_was_not_asked_to_step_down_in_vain_says_so() {
+        assert_eq!(stepped_down(br#"{"type":"x","success":true}"#), Ok(()));
+        let refused = br#"{"type":"x","error":{"code":503,"description":"stream is offline"},"success":false}"#;
+        assert_eq!(stepped_down(refused), Err("stream is offline".to_owned()));
+        assert!(stepped_down(b"{}").is_err() && stepped_down(b"?").is_err());
     }
 }

@@ -138,6 +138,30 @@ impl Directory {
         None
     }
 
+    /// Has the leader hand over to the member behind it that runs.
+    ///
+    /// # Errors
+    /// Nobody leads, nobody else runs, or what etcd says.
+    pub async fn hand_over(&self) -> Result<(), String> {
+        let (mut members, mut leader) = (Vec::new(), None);
+        for (_, url) in self.members.iter() {
+            let Ok(status) = asked(url, &async |mut client: Client| client.status().await).await else { continue };
+            let Some(id) = status.header().map(|header| header.member_id()) else { continue };
+            if id == status.leader() {
+                leader = Some(members.len());
+            }
+            members.push((url, id));
+        }
+        let leader = leader.ok_or("nobody leads")?;
+        let (url, _) = members[leader];
+        let behind = (leader + 1) % members.len();
+        if behind == leader {
+            return Err("nobody else runs".to_owned());
+        }
+        let (_, next) = members[behind];
+        asked(url, &async |mut client: Client| client.move_leader(next).await).await.map(drop)
+    }
+
     /// Who leads and owns now. `None` where nobody says.
     pub async fn records(&self) -> Option<Records> {
         let options = etcd_client::GetOptions::new().with_prefix();

@@ -51,8 +51,8 @@ impl fmt::Debug for Services {
 pub enum Task {
     /// These run again; all of them are in one folder.
     Start(Vec<Server>),
-    /// This standby of PostgreSQL becomes the primary.
-    Promote(NodeId),
+    /// This standby of PostgreSQL becomes the primary; for that one, if it stops in order and follows it then.
+    Promote(NodeId, Option<NodeId>),
 }
 
 impl Task {
@@ -60,7 +60,7 @@ impl Task {
     fn concerns(&self, node: NodeId) -> bool {
         match self {
             Self::Start(servers) => servers.iter().any(|server| server.node == node),
-            Self::Promote(standby) => *standby == node,
+            Self::Promote(standby, before) => *standby == node || *before == Some(node),
         }
     }
 }
@@ -273,7 +273,14 @@ impl Services {
 
     /// Asks for a standby of PostgreSQL to be made the primary. The one before is dead, and does not come back.
     pub fn promote(&mut self, node: NodeId) {
-        self.waiting.push_back(Task::Promote(node));
+        self.waiting.push_back(Task::Promote(node, None));
+    }
+
+    /// Asks for the primary of PostgreSQL to be stopped in order, and for this standby to be made the primary. Whoever asked sees
+    /// it as ended from now on; it may be started again when that is done.
+    pub fn switch_over(&mut self, primary: NodeId, standby: NodeId) {
+        self.take(primary);
+        self.waiting.push_back(Task::Promote(standby, Some(primary)));
     }
 
     /// Waits until the next thing that was asked for is done; for ever if there is none. Who gives up waiting may wait again.
@@ -305,7 +312,11 @@ impl Services {
                 [server] => (server.service, "start", vec!["--only".to_owned(), name(server)]),
                 _ => (Service::Directory, "start", Vec::new()),
             },
-            Task::Promote(node) => (Service::Ledger, "promote", vec!["--only".to_owned(), called(*node)]),
+            Task::Promote(node, before) => {
+                let orderly = before.map(|_| "--orderly".to_owned());
+                let which = ["--only".to_owned(), called(*node)];
+                (Service::Ledger, "promote", which.into_iter().chain(orderly).collect())
+            }
         };
         self.instance(service).run(what, &which)
     }

@@ -132,6 +132,8 @@ pub enum Deed {
     LoseConnections(u16, When),
     /// Commits reach the ledger later.
     DelayCommits(Option<NodeId>, Duration),
+    /// Who leads a service's members, or is their primary, hands over to another one.
+    HandOver(Service),
     /// A lease is revoked by the drill.
     Revoke(LeaseId),
     /// The directory's past is compacted away.
@@ -206,6 +208,8 @@ impl Deed {
                 format!("{} of all statements lose their connection {when:?} they execute", percent((*permille).into()))
             }
             Self::DelayCommits(from, by) => format!("the commits of {} reach the ledger {by:?} later", whose(from)),
+            Self::HandOver(Service::Ledger) => "PostgreSQL's primary stops in order, for a standby".to_owned(),
+            Self::HandOver(service) => format!("the leader of {service} hands over"),
             Self::Revoke(lease) => format!("lease {lease} is revoked"),
             Self::Compact => "etcd is compacted".to_owned(),
             Self::Command(node) => match nodes.kind(*node) {

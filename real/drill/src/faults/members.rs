@@ -7,7 +7,7 @@ use super::{Service, Target, last_longer_than_detection};
 use std::collections::{BTreeMap, BTreeSet};
 use worldline_proto::NodeId;
 use worldline_scenarios::{inject::Injection, nodes::Nodes};
-use worldline_sim::Fault;
+use worldline_sim::{Fault, bus, directory, ledger};
 use worldline_system::time::Duration;
 
 /// The least members that a bus of several can have: its stream has three.
@@ -156,9 +156,18 @@ impl Members {
         (targets.into_iter().filter_map(|target| self.node(target)).collect(), skipped)
     }
 
-    /// Whether a fault that lasts so long ends processes of members, so that the others go on without them: by an election, or
-    /// by a promotion. One process for all could not tell.
+    /// Whether a fault that lasts so long has members take over from others: it ends their processes, so that the others elect or
+    /// promote one of theirs, or has them hand over. One process for all could not tell.
     pub(super) fn others_take_over(&self, injection: &Injection, lasts: Option<Duration>) -> bool {
+        let hands_over = |fault: &Fault| match fault {
+            Fault::Directory(directory::Fault::LeaderChange) => self.clustered(Service::Directory),
+            Fault::Bus(bus::Fault::LeaderChange) => self.clustered(Service::Bus),
+            Fault::Ledger(ledger::Fault::Switchover) => self.clustered(Service::Ledger),
+            _ => false,
+        };
+        if injection.begin.iter().any(hands_over) {
+            return true;
+        }
         let ended = |fault: &Fault| match fault {
             Fault::Crash { node } | Fault::Kill { node } | Fault::Stop { node } | Fault::Pause { node } => Some(*node),
             _ => None,

@@ -82,6 +82,9 @@ impl Members {
     /// A fault that does not befall a process as a whole.
     fn other(&self, nodes: &Nodes, fault: &Fault, plan: &mut Plan) {
         let deed = match fault {
+            Fault::Directory(directory::Fault::LeaderChange) => self.hand_over(Service::Directory, plan),
+            Fault::Bus(bus::Fault::LeaderChange) => self.hand_over(Service::Bus, plan),
+            Fault::Ledger(ledger::Fault::Switchover) => self.hand_over(Service::Ledger, plan),
             Fault::Cut { id, from, to, both } => {
                 let sides = self.sides(nodes, from, to, plan);
                 sides.map(|(from, to)| Deed::Cut { id: *id, from, to, both: *both })
@@ -123,6 +126,15 @@ impl Members {
             }
         };
         plan.begin.extend(deed);
+    }
+
+    /// Who leads hands over, if there is somebody to hand over to.
+    fn hand_over(&self, service: Service, plan: &mut Plan) -> Option<Deed> {
+        if self.clustered(service) {
+            return Some(Deed::HandOver(service));
+        }
+        plan.skipped.push(format!("the one {service} has nobody to hand over to: the scenario has too few members"));
+        None
     }
 
     fn sides(
@@ -207,6 +219,7 @@ fn ending(deed: &Deed, end: &[Ending]) -> Option<Deed> {
         | Deed::StartIfDead(_)
         | Deed::Resume(_)
         | Deed::Mend(_)
+        | Deed::HandOver(_)
         | Deed::Revoke(_)
         | Deed::Compact
         | Deed::Disconnect(_)
@@ -368,7 +381,7 @@ mod tests {
                 "cache-wipe" => (&[1, 1, 1, 1], &[0, 0, 0, 0]),
                 "token-revoked" => (&[3, 1, 2, 1, 0, 1, 3, 1, 1], &[0, 0, 0, 0, 1, 0, 0, 0, 0]),
                 "token-revoked-unheard" => (&[1, 3], &[0, 0]),
-                "service-leaders-killed" => (&[1, 1, 1], &[0, 0, 0]),
+                "service-leaders-killed" | "service-leaders-moved" => (&[1, 1, 1], &[0, 0, 0]),
                 _ => (&[1], &[0]),
             };
             assert_eq!((&provoked[..], &skipped[..]), (expected, left_out), "{name}");
@@ -396,7 +409,10 @@ mod tests {
     fn a_scenario_in_which_members_take_over_from_others_is_drilled_on_a_cluster() {
         let wants = |name: &&str| wants_cluster(&catalogue::find(name).expect("in the catalogue").expect("reads"));
         let clustered: Vec<&str> = catalogue::names().filter(wants).collect();
-        assert_eq!(clustered, ["core-region-loss", "ledger-failover", "service-leaders-killed", "token-revoked"]);
+        assert_eq!(
+            clustered,
+            ["core-region-loss", "ledger-failover", "service-leaders-killed", "service-leaders-moved", "token-revoked"]
+        );
         let with = |fault: &str| with_fault(fault).1.remove(0).begin;
         let nodes = Nodes::of(&catalogue::find("swing").expect("in the catalogue").expect("reads"));
         let member = |name: &str| nodes.iter().find(|(_, node)| node.name == name).map(|(id, _)| Target::Member(id));
@@ -406,6 +422,23 @@ mod tests {
         assert_eq!(with("kind = \"crash\"\nnode = \"ledger:primary\"\nfor = \"10s\""), [Deed::Crash(ledger)]);
         let plans = plans(&catalogue::find("ledger-failover").expect("there").expect("reads")).1;
         assert!(matches!(plans[0].begin[..], [Deed::Crash(Target::Member(_))]), "{plans:?}");
+    }
+
+    #[test]
+    fn who_leads_hands_over_on_a_cluster_if_there_is_somebody_to_hand_over_to() {
+        for (fault, service) in [
+            ("ledger-switchover", Service::Ledger),
+            ("directory-leader-change", Service::Directory),
+            ("bus-leader-change", Service::Bus),
+        ] {
+            let mut scenario = swing_with(&format!("kind = \"{fault}\""));
+            assert!(wants_cluster(&scenario), "{fault}");
+            assert_eq!(plans(&scenario).1[0].begin, [Deed::HandOver(service)]);
+            (scenario.core.ledger, scenario.core.directory, scenario.core.bus) = (1, 1, 1);
+            assert!(!wants_cluster(&scenario), "{fault}");
+            let alone = plans(&scenario).1.remove(0);
+            assert!(alone.begin.is_empty() && alone.skipped[0].contains("nobody to hand over to"), "{alone:?}");
+        }
     }
 
     #[test]
@@ -441,9 +474,6 @@ mod tests {
         for (fault, why) in [
             ("kind = \"clock-step\"\nnode = \"worker:frankfurt:0\"\nby = \"3s\"", "the same clocks"),
             ("kind = \"hold-outbox\"\nnode = \"worker:frankfurt:0\"\nwhich = \"any\"", "a signal stops"),
-            ("kind = \"ledger-switchover\"", "asks no server to hand over"),
-            ("kind = \"directory-leader-change\"", "asks no member to hand over"),
-            ("kind = \"bus-leader-change\"", "asks no member to hand over"),
             ("kind = \"crash\"\nnode = \"cache:frankfurt:1\"", "not the primary that the one Valkey stands for"),
         ] {
             let (_, plans) = with_fault(fault);

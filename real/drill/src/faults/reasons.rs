@@ -22,8 +22,7 @@ pub fn why_not(fault: &Fault) -> String {
                     outside("a disk of its own", "the services write where everybody writes")
                 }
                 F::ReadOnly { .. } => outside("a read-only primary", "its sessions choose that for themselves"),
-                F::Switchover => outside("a switchover", "a drill asks no server to hand over"),
-                F::LoseAnswers { .. } | F::LoseConnections { .. } | F::DelayCommits { .. } => {
+                F::Switchover | F::LoseAnswers { .. } | F::LoseConnections { .. } | F::DelayCommits { .. } => {
                     unreachable!("these are provoked")
                 }
             }
@@ -31,10 +30,6 @@ pub fn why_not(fault: &Fault) -> String {
         Fault::Bus(fault) => {
             use bus::Fault as F;
             match fault {
-                F::LeaderChange => outside(
-                    "an election of the bus",
-                    "a drill asks no member to hand over; a crash of the leader makes them elect",
-                ),
                 F::Purge => outside("a purged stream", "the drill reads at the end what it has stored"),
                 F::Full { .. } => outside("a full stream", "who uses it refuses one with other limits than it knows"),
                 other => unreachable!("{other:?} is provoked"),
@@ -56,10 +51,6 @@ pub fn why_not(fault: &Fault) -> String {
         Fault::Directory(fault) => {
             use directory::Fault as F;
             match fault {
-                F::LeaderChange => outside(
-                    "an election",
-                    "a drill asks no member to hand over; a crash of the leader makes them elect",
-                ),
                 F::LoseAnswers { .. } => {
                     outside("a lost answer of the directory", "all answers of a caller share one stream")
                 }

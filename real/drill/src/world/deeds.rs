@@ -83,6 +83,7 @@ impl World<'_> {
                 self.links.statements().delay_commits(*from, *by);
                 Effect::Hit
             }
+            Deed::HandOver(service) => self.hand_over(*service).await,
             Deed::Revoke(lease) => match self.directory.revoke(*lease).await {
                 Ok(_) => Effect::Hit,
                 Err(why) => Effect::Nothing(format!("lease {lease} was not revoked: {why}")),

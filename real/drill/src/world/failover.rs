@@ -7,7 +7,8 @@
 
 use super::{World, ledger};
 use crate::{
-    faults::{Service, detection},
+    bus,
+    faults::{Effect, Service, detection},
     processes::Failed,
 };
 use sqlx::Connection as _;
@@ -29,10 +30,19 @@ pub struct Primary {
     missing_since: Option<Instant>,
     /// How far the standbys were at the last look, while it is missing.
     standbys: Vec<(i64, NodeId)>,
-    /// Since when a standby is being promoted for it, and how long it had been missing by then.
-    promoting: Option<(Instant, Span)>,
+    /// Since when a standby is being promoted for it, and why.
+    promoting: Option<(Instant, Why)>,
     /// Who was it once, and does not come back.
     pub deposed: BTreeSet<NodeId>,
+}
+
+/// Why another becomes the primary.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    /// It has been missing for so long.
+    Missing(Span),
+    /// It hands over.
+    Orderly,
 }
 
 impl Primary {
@@ -71,7 +81,7 @@ impl World<'_> {
         self.services.kill(primary);
         self.paused.remove(&primary);
         self.primary.deposed.insert(primary);
-        self.primary.promoting = Some((now, missing));
+        self.primary.promoting = Some((now, Why::Missing(missing)));
         self.services.promote(candidate);
     }
 
@@ -79,11 +89,43 @@ impl World<'_> {
     pub(super) fn promoted(&mut self, candidate: NodeId) {
         let old = std::mem::replace(&mut self.primary.node, candidate);
         self.primary.missing_since = None;
-        let Some((begun, missing)) = self.primary.promoting.take() else { return };
+        let Some((begun, why)) = self.primary.promoting.take() else { return };
         let took = clock::now().since(begun).as_nanos() / 1_000_000;
-        let missing = missing.as_nanos() as f64 / 1e9;
-        let (old, new) = (self.nodes.name(old), self.nodes.name(candidate));
-        self.news.push(format!("{old} is missing for {missing:.1} s: PostgreSQL ({new}) is promoted within {took} ms"));
+        let name = self.nodes.name(old);
+        let why = match why {
+            Why::Missing(span) => format!("{name} is missing for {:.1} s", span.as_nanos() as f64 / 1e9),
+            Why::Orderly => {
+                self.services.start_again(&[old]);
+                format!("{name} has stopped")
+            }
+        };
+        let new = self.nodes.name(candidate);
+        self.news.push(format!("{why}: PostgreSQL ({new}) is promoted within {took} ms"));
+    }
+
+    /// Who leads a service's members, or is their primary, hands over to another one.
+    pub(super) async fn hand_over(&mut self, service: Service) -> Effect {
+        let done = match service {
+            Service::Directory => self.directory.hand_over().await,
+            Service::Bus => bus::hand_over(&self.bus()).await,
+            Service::Ledger => self.switch_over().await,
+            Service::Cache(_) => Err("one process stands for all".to_owned()),
+        };
+        done.map_or_else(|why| Effect::Nothing(format!("{service} did not hand over: {why}")), |()| Effect::Hit)
+    }
+
+    /// The primary is asked to stop, and the standby that has most to take its place.
+    async fn switch_over(&mut self) -> Result<(), String> {
+        let primary = self.primary.node;
+        if !self.runs(primary) || self.primary.promoting.is_some() {
+            return Err("its primary does not run".to_owned());
+        }
+        let standbys = self.members.of_service(Service::Ledger).filter(|&node| node != primary && self.runs(node));
+        let standbys: Vec<NodeId> = standbys.collect();
+        let candidate = furthest(&self.received(&standbys).await).ok_or("no standby runs")?;
+        self.primary.promoting = Some((clock::now(), Why::Orderly));
+        self.services.switch_over(primary, candidate);
+        Ok(())
     }
 
     /// How far those of these standbys are that say it.

@@ -211,7 +211,7 @@ impl<'a> World<'a> {
                 let names: Vec<String> = names.collect();
                 self.news.push(format!("{} runs again", names.join(", ")));
             }
-            Task::Promote(standby) => self.promoted(standby),
+            Task::Promote(standby, _) => self.promoted(standby),
         }
         Ok(())
     }
