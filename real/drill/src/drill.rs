@@ -287,6 +287,7 @@ impl Drill<'_> {
             }
             Action::Finish => {
                 self.world.all_done().await?;
+                self.world.look_for_who_does_not_follow().await;
                 self.sample();
                 self.agenda.clear();
             }

@@ -22,6 +22,8 @@ use std::{
 };
 use worldline_proto::NodeId;
 
+mod copy;
+
 /// What PostgreSQL's log says when one of its processes has died, and all others with it, or when it gives up.
 const CRASHED: [&str; 3] = ["was terminated by signal", "server processes terminated; reinitializing", "PANIC:"];
 
@@ -53,6 +55,8 @@ pub enum Task {
     Start(Vec<Server>),
     /// This standby of PostgreSQL becomes the primary; for that one, if it stops in order and follows it then.
     Promote(NodeId, Option<NodeId>),
+    /// This server of PostgreSQL begins anew as a copy of that one, and follows it.
+    Copy(NodeId, NodeId),
 }
 
 impl Task {
@@ -61,6 +65,7 @@ impl Task {
         match self {
             Self::Start(servers) => servers.iter().any(|server| server.node == node),
             Self::Promote(standby, before) => *standby == node || *before == Some(node),
+            Self::Copy(copy, of) => *copy == node || *of == node,
         }
     }
 }
@@ -283,11 +288,17 @@ impl Services {
         self.waiting.push_back(Task::Promote(standby, Some(primary)));
     }
 
-    /// Waits until the next thing that was asked for is done; for ever if there is none. Who gives up waiting may wait again.
+    /// Asks for a server of PostgreSQL, which does not run, to become a standby with what the primary has.
+    pub fn copy(&mut self, node: NodeId, primary: NodeId) {
+        self.waiting.push_back(Task::Copy(node, primary));
+    }
+
+    /// Waits until the next thing that was asked for is done; for ever if there is none. Who gives up waiting may wait again. A copy
+    /// that came to nothing is told with it: its primary may have gone.
     ///
     /// # Errors
     /// What the command says.
-    pub async fn done(&mut self) -> Result<Task, Failed> {
+    pub async fn done(&mut self) -> Result<(Task, Option<Failed>), Failed> {
         if self.under_way.is_none()
             && let Some(task) = self.waiting.pop_front()
         {
@@ -297,11 +308,19 @@ impl Services {
         let Some((_, running)) = &mut self.under_way else { return std::future::pending().await };
         let printed = running.as_mut().await;
         let (task, _) = self.under_way.take().expect("it was just waited for");
-        let printed = printed?;
-        if let Task::Start(servers) = &task {
-            servers.iter().try_for_each(|server| self.found(*server, &printed))?;
+        match (&task, printed) {
+            (Task::Copy(..), Err(why)) => return Ok((task, Some(why))),
+            (Task::Copy(node, _), Ok(printed)) => {
+                let server = self.running.get(node).expect("every server was started").server;
+                self.found(server, &printed)?;
+            }
+            (Task::Start(servers), printed) => {
+                let printed = printed?;
+                servers.iter().try_for_each(|server| self.found(*server, &printed))?;
+            }
+            (Task::Promote(..), printed) => drop(printed?),
         }
-        Ok(task)
+        Ok((task, None))
     }
 
     fn begin(&self, task: &Task) -> UnderWay {
@@ -316,6 +335,16 @@ impl Services {
                 let orderly = before.map(|_| "--orderly".to_owned());
                 let which = ["--only".to_owned(), called(*node)];
                 (Service::Ledger, "promote", which.into_iter().chain(orderly).collect())
+            }
+            Task::Copy(node, primary) => {
+                let (instance, only) = (self.instance(Service::Ledger), ["--only".to_owned(), called(*node)]);
+                let (copies, starts) = (instance.run("copy", &only), instance.run("start", &only));
+                let label = instance.folder.join(called(*node)).join("data/backup_label");
+                let primary = self.address(*primary);
+                return Box::pin(async move {
+                    copy::told(primary, copies, &label).await?;
+                    starts.await
+                });
             }
         };
         self.instance(service).run(what, &which)

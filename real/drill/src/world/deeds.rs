@@ -62,6 +62,9 @@ impl World<'_> {
             }
             Deed::Resume(target) => {
                 self.signal(*target, Signal::CONT);
+                if self.members.node(*target).is_some_and(|node| self.primary.deposed.contains(&node)) {
+                    self.start_again(*target)?;
+                }
                 Effect::Hit
             }
             Deed::Cut { id, from, to, both } => self.links.cut(*id, from, to, *both),
@@ -174,11 +177,12 @@ impl World<'_> {
     /// A role's process starts; a server's is asked for.
     fn start_again(&mut self, target: Target) -> Result<(), Failed> {
         let Some(node) = self.members.node(target) else { return Ok(()) };
-        // Another was promoted for it.
+        self.links.started(node);
+        // Another was promoted for it: it comes back when that one runs.
         if self.primary.deposed.contains(&node) {
+            self.primary.returning.insert(node);
             return Ok(());
         }
-        self.links.started(node);
         match target {
             Target::Role(_) => match self.processes.get(&node) {
                 Some(process) if !process.is_up() => self.start_one(node),
@@ -207,15 +211,18 @@ impl World<'_> {
         }
     }
 
-    /// Ends every fault. Roles that are dead stay dead, and a primary that another was promoted for; the services are asked for.
+    /// Ends every fault. Roles that are dead stay dead; the services are asked for, a primary that another was promoted for as a copy
+    /// of that one.
     pub fn heal(&mut self) {
         self.links.heal(self.scenario.faults.len());
         let servers = self.members.servers().map(|server| server.node);
-        let servers: Vec<NodeId> = servers.filter(|node| !self.primary.deposed.contains(node)).collect();
-        for &node in &servers {
+        let (deposed, servers): (Vec<NodeId>, Vec<NodeId>) =
+            servers.partition(|node| self.primary.deposed.contains(node));
+        for &node in servers.iter().chain(&deposed) {
             self.signal(Target::Member(node), Signal::CONT);
             self.links.started(node);
         }
+        self.primary.returning.extend(deposed);
         self.services.start_again(&servers);
         for process in self.processes.values_mut() {
             process.signal(Signal::CONT);

@@ -1,7 +1,7 @@
 //! Who the ledger's primary is, and when a standby becomes it: what a Patroni beside the servers does, as the simulator's model has
 //! it. A primary that is missing for as long as its lease lasts is ended, and of the standbys the one is promoted that has most of its
 //! log, if a majority of the members says how much it has, and says the same twice: one that has just started again may still read
-//! what it has.
+//! what it has. Who was deposed may have what nobody else has: when it is started again it begins anew as a copy of the primary.
 //!
 //! Deliberately absent: a primary that runs and is cut off from the others: what members say to each other passes no proxy.
 
@@ -32,8 +32,10 @@ pub struct Primary {
     standbys: Vec<(i64, NodeId)>,
     /// Since when a standby is being promoted for it, and why.
     promoting: Option<(Instant, Why)>,
-    /// Who was it once, and does not come back.
+    /// Who was it once and may have what nobody else has: it comes back only as a copy.
     pub deposed: BTreeSet<NodeId>,
+    /// Who of these may come back.
+    pub returning: BTreeSet<NodeId>,
 }
 
 /// Why another becomes the primary.
@@ -49,7 +51,14 @@ impl Primary {
     /// The first.
     #[must_use]
     pub const fn new(node: NodeId) -> Self {
-        Self { node, missing_since: None, standbys: Vec::new(), promoting: None, deposed: BTreeSet::new() }
+        Self {
+            node,
+            missing_since: None,
+            standbys: Vec::new(),
+            promoting: None,
+            deposed: BTreeSet::new(),
+            returning: BTreeSet::new(),
+        }
     }
 }
 
@@ -60,8 +69,13 @@ impl World<'_> {
         if !self.members.clustered(Service::Ledger) || self.primary.promoting.is_some() {
             return;
         }
+        // One that is being started is not given up.
+        if !self.runs(primary) && self.services.is_asked_for(primary) {
+            return;
+        }
         if self.runs(primary) {
             self.primary.missing_since = None;
+            self.call_back();
             return;
         }
         let now = clock::now();
@@ -83,6 +97,47 @@ impl World<'_> {
         self.primary.deposed.insert(primary);
         self.primary.promoting = Some((now, Why::Missing(missing)));
         self.services.promote(candidate);
+    }
+
+    /// Asks for one that was deposed, now that there is somebody to follow.
+    fn call_back(&mut self) {
+        let mut returning = self.primary.returning.iter().copied();
+        if let Some(node) = returning.find(|&node| !self.services.is_asked_for(node)) {
+            self.services.copy(node, self.primary.node);
+        }
+    }
+
+    /// Complains of every member of the ledger that does not follow the primary by now, but of those that do not run.
+    pub async fn look_for_who_does_not_follow(&mut self) {
+        if !self.members.clustered(Service::Ledger) {
+            return;
+        }
+        let others = self.members.of_service(Service::Ledger).filter(|&node| node != self.primary.node);
+        for node in others.collect::<Vec<_>>() {
+            let follows = async {
+                let url = ledger::url([self.services.address(node)]);
+                matches!(timeout(PATIENCE, follows(&url)).await, Ok(Ok(true)))
+            };
+            let returns = self.primary.returning.contains(&node);
+            if returns || self.runs(node) && !follows.await {
+                let (name, primary) = (self.nodes.name(node), self.nodes.name(self.primary.node));
+                self.complaints.push(format!("PostgreSQL ({name}) does not follow {primary}"));
+            }
+        }
+    }
+
+    /// One that was deposed follows the primary, or could not yet.
+    pub(super) fn followed(&mut self, node: NodeId, failed: Option<Failed>) {
+        let name = self.nodes.name(node);
+        match failed {
+            None => {
+                self.news.push(format!("{name} begins anew as a copy of {}", self.nodes.name(self.primary.node)));
+                self.primary.deposed.remove(&node);
+                self.primary.returning.remove(&node);
+            }
+            // The next look tries again.
+            Some(why) => self.news.push(format!("{name} does not follow yet: {why}")),
+        }
     }
 
     /// A standby was promoted.
@@ -155,6 +210,15 @@ async fn received(url: &str) -> Result<i64, sqlx::Error> {
     let received = sqlx::query_scalar(asked).fetch_one(&mut connection).await?;
     connection.close().await?;
     Ok(received)
+}
+
+/// Whether a server receives another's log.
+async fn follows(url: &str) -> Result<bool, sqlx::Error> {
+    let mut connection = sqlx::PgConnection::connect(url).await?;
+    let asked = "select exists (select from pg_stat_wal_receiver where status = 'streaming')";
+    let follows = sqlx::query_scalar(asked).fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(follows)
 }
 
 #[cfg(test)]

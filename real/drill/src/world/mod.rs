@@ -206,12 +206,13 @@ impl<'a> World<'a> {
     /// It does not come back.
     pub async fn next_done(&mut self) -> Result<(), Failed> {
         match self.services.done().await? {
-            Task::Start(servers) => {
+            (Task::Start(servers), _) => {
                 let names = servers.iter().map(|server| Target::Member(server.node).name(&self.nodes));
                 let names: Vec<String> = names.collect();
                 self.news.push(format!("{} runs again", names.join(", ")));
             }
-            Task::Promote(standby, _) => self.promoted(standby),
+            (Task::Promote(standby, _), _) => self.promoted(standby),
+            (Task::Copy(node, _), failed) => self.followed(node, failed),
         }
         Ok(())
     }
