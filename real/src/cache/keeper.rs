@@ -10,9 +10,9 @@ use super::{
     replies::turns_away,
     requests::{Done, Work},
 };
-use crate::{Inbox, clock, entropy, ready::Readiness};
+use crate::{Inbox, clock, machine::Machine, ready::Readiness};
 use redis::{Pipeline, RedisResult, Value};
-use std::{collections::VecDeque, future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use std::{collections::VecDeque, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 use tokio::{
     sync::mpsc::Receiver,
     task::unconstrained,
@@ -54,6 +54,7 @@ struct Batch {
 }
 
 pub(super) struct Keeper {
+    pub machine: Arc<dyn Machine>,
     pub config: Config,
     pub inbox: Inbox,
     pub ready: Readiness,
@@ -65,7 +66,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Works until the adapter is closed.
     pub async fn keep(mut self) {
-        let mut entropy = entropy::fresh().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
+        let mut entropy = self.machine.entropy().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
         let (mut backoff, retry) = (Backoff::default(), Retry::default());
         let count = self.config.endpoints.len();
         if count == 0 {
@@ -77,7 +78,8 @@ impl Keeper {
         let mut at = 0;
         loop {
             let endpoint = self.config.endpoints[at].clone();
-            let Some(connected) = self.meanwhile(connect(&endpoint, BATCHES * 2)).await else { return };
+            let machine = self.machine.clone();
+            let Some(connected) = self.meanwhile(connect(&*machine, &endpoint, BATCHES * 2)).await else { return };
             let problem = match connected {
                 Err(problem) => problem,
                 Ok(line) => {
@@ -171,7 +173,7 @@ impl Keeper {
 
     /// What nobody waits for any more is not sent.
     fn drop_late(&self, works: &mut Vec<Work>) {
-        let now = clock::now();
+        let now = self.machine.now();
         works.retain(|work| {
             let late = matches!(work, Work::Ask { deadline, .. } if *deadline <= now);
             if late {

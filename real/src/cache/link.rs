@@ -3,9 +3,13 @@
 //! Whoever answers is asked for its version, its part and its scripts before anything else is sent to it.
 
 use super::{Config, Endpoint, scripts::Script};
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, aio::MultiplexedConnection};
-use std::time::Duration;
-use tokio::time::timeout;
+use crate::machine::{Machine, Stream};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError, aio::MultiplexedConnection};
+use std::{io, time::Duration};
+use tokio::{
+    task::{JoinHandle, spawn},
+    time::timeout,
+};
 
 /// How long a server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -19,38 +23,53 @@ pub(super) struct Line {
     pub connection: MultiplexedConnection,
     /// The digests of [`Script::ALL`], as the server has told them.
     pub scripts: Vec<String>,
+    _driver: Driver,
+}
+
+/// The task that moves a connection's bytes; it ends with the connection.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Connects to a server and makes sure that it can be used.
-pub(super) async fn connect(endpoint: &Endpoint, batches: usize) -> Result<Line, String> {
+pub(super) async fn connect(machine: &dyn Machine, endpoint: &Endpoint, batches: usize) -> Result<Line, String> {
     let nobody = |problem: String| format!("nobody answers at {endpoint}, where the cache should: {problem}");
-    let client = Client::open(endpoint.info.clone()).map_err(|error| nobody(error.to_string()))?;
     // Each batch that is in flight has its place at once: a batch that waited for one could be overtaken.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
         .set_pipeline_buffer_size(batches);
     let opened = async {
-        reach(endpoint).await.map_err(nobody)?;
-        let mut connection = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| not_ours(endpoint, &error))?;
+        let stream = reach(machine, endpoint).await.map_err(nobody)?;
+        let (mut connection, driver) =
+            MultiplexedConnection::new_with_config(endpoint.info.redis_settings(), stream, config)
+                .await
+                .map_err(|error| not_ours(endpoint, &error))?;
+        let driver = Driver(spawn(driver));
         let scripts = introduce(endpoint, &mut connection).await?;
-        Ok(Line { connection, scripts })
+        Ok(Line { connection, scripts, _driver: driver })
     };
     timeout(CONNECT + HANDSHAKE, opened).await.unwrap_or_else(|_| {
         Err(format!("{endpoint} accepts connections and never answers: a server of the Redis protocol should be there"))
     })
 }
 
-/// Whether anybody accepts connections there.
-async fn reach(endpoint: &Endpoint) -> Result<(), String> {
+/// Opens a connection to whoever accepts them there.
+async fn reach(machine: &dyn Machine, endpoint: &Endpoint) -> Result<Box<dyn Stream>, String> {
     let redis::ConnectionAddr::Tcp(host, port) = endpoint.info.addr() else {
         return Err("it is no address of TCP".to_owned());
     };
-    match timeout(CONNECT, tokio::net::TcpStream::connect((host.as_str(), *port))).await {
-        Ok(Ok(_)) => Ok(()),
+    let dial = async {
+        let stream = machine.connect(machine.lookup(host.clone(), *port).await?).await?;
+        stream.prompt()?;
+        Ok::<_, io::Error>(stream)
+    };
+    match timeout(CONNECT, dial).await {
+        Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no connection within {} s", CONNECT.as_secs())),
     }

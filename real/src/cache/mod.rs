@@ -21,7 +21,11 @@ mod tests;
 
 pub use config::{BadEndpoint, Config, Endpoint};
 
-use crate::{Inbox, ready::Readiness};
+use crate::{
+    Inbox,
+    machine::{self, Machine},
+    ready::Readiness,
+};
 use keeper::Keeper;
 use requests::Work;
 use std::{
@@ -101,10 +105,16 @@ impl Cache {
     /// there is a connection, and again whenever there is none.
     #[must_use]
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
+        Self::on(machine::own(), config, inbox, ready)
+    }
+
+    /// As [`Cache::new`], on this machine.
+    #[must_use]
+    pub fn on(machine: Arc<dyn Machine>, config: Config, inbox: Inbox, ready: Readiness) -> Self {
         ready.degraded(keeper::NEED, format!("not yet connected to the cache at {}", link::addresses(&config)));
         let (asks, asked) = mpsc::channel(limits::OPERATIONS_IN_FLIGHT);
         let counters = Counters::default();
-        let keeper = Keeper { config, inbox: inbox.clone(), ready, counters: counters.clone(), asked };
+        let keeper = Keeper { machine, config, inbox: inbox.clone(), ready, counters: counters.clone(), asked };
         let keeper = Handle::current().spawn(keeper.keep());
         Self(Arc::new(Shared { inbox, counters, asks: Mutex::new(Some(asks)), keeper: Mutex::new(Some(keeper)) }))
     }
