@@ -8,11 +8,24 @@ use worldline_system::doors::entropy::Entropy;
 /// What the kernel says: it has no entropy to give.
 pub fn fresh() -> std::io::Result<Entropy> {
     let mut seed = [0; 32];
+    fill(&mut seed)?;
+    Ok(Entropy::from_seed(seed))
+}
+
+#[cfg(not(madsim))]
+fn fill(seed: &mut [u8]) -> std::io::Result<()> {
     let mut filled = 0;
     while filled < seed.len() {
         filled += rustix::rand::getrandom(&mut seed[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
-    Ok(Entropy::from_seed(seed))
+    Ok(())
+}
+
+/// A run is repeated from its seed.
+#[cfg(madsim)]
+fn fill(seed: &mut [u8]) -> std::io::Result<()> {
+    madsim::rand::RngCore::fill_bytes(&mut madsim::rand::thread_rng(), seed);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -12,21 +12,32 @@
 //!
 //! Must never be here: a rule of the game, a decision that belongs to a role, a simulator.
 
+// Tasks and timers are madsim's where it is what runs them.
+#[cfg(madsim)]
+extern crate worldline_tokio as tokio;
+
+#[cfg(not(madsim))]
 pub mod bot;
+#[cfg(not(madsim))]
 pub mod bus;
 pub mod cache;
 pub mod clock;
+#[cfg(not(madsim))]
 pub mod config;
+#[cfg(not(madsim))]
 pub mod directory;
 pub mod endpoint;
 pub mod entropy;
 pub mod history;
 pub mod hooks;
 pub mod host;
+#[cfg(not(madsim))]
 pub mod ledger;
 pub mod machine;
+#[cfg(not(madsim))]
 pub mod network;
 pub mod ready;
+#[cfg(not(madsim))]
 pub mod server;
 pub mod telemetry;
 

@@ -6,6 +6,7 @@
 //! Deliberately absent: files. What is written down is written by the process itself.
 
 use crate::{clock, entropy};
+#[cfg(not(madsim))]
 use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime};
 use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
 use tokio::{
@@ -38,6 +39,7 @@ pub trait Machine: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The address cannot be had.
+    #[cfg(not(madsim))]
     fn udp(&self, address: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>>;
 
     /// Listens for TCP connections on one of its addresses; port 0 takes a free one.
@@ -99,6 +101,7 @@ impl Machine for Own {
         entropy::fresh()
     }
 
+    #[cfg(not(madsim))]
     fn udp(&self, address: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         TokioRuntime.wrap_udp_socket(std::net::UdpSocket::bind(address)?)
     }

@@ -19,7 +19,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("worldline-reports", &["worldline-proto", "worldline-system", "worldline-sim"]),
     ("worldline-scenarios", &["worldline-proto", "worldline-system", "worldline-sim", "worldline-reports"]),
     // The server links no simulator.
-    ("worldline-real", &["worldline-proto", "worldline-system"]),
+    // Under madsim it stands on another tokio.
+    ("worldline-tokio", &[]),
+    ("worldline-real", &["worldline-proto", "worldline-system", "worldline-tokio"]),
     // The faults that a drill provokes are the simulator's own values.
     (
         "worldline-drill",
@@ -37,6 +39,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "worldline-simulated",
         &["worldline-proto", "worldline-system", "worldline-laws", "worldline-sim", "worldline-real"],
     ),
+    // The host, and tasks in random order.
+    ("worldline-scheduled", &["worldline-proto", "worldline-system", "worldline-tokio", "worldline-real"]),
 ];
 
 /// What the tests of these crates link besides: the laws, and nothing that is not a test may.

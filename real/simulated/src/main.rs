@@ -1,6 +1,7 @@
 //! The adapters in simulation: production's code on simulated machines, under the laws and in any weather.
 //!
 //! * Every suite is run for many seeds, and every seed twice: what the nodes were told, and when, must be alike in both.
+//! * Suites of schedules are another program's, which is built on madsim's tasks (`scheduled/`); here they are only compared.
 //! * A machine of the simulation is a [`worldline_real::machine::Machine`], as production's own is; the adapters know of no other
 //!   difference.
 //!
@@ -12,12 +13,14 @@ pub mod directory;
 pub mod log;
 pub mod machine;
 pub mod network;
+pub mod schedules;
 
 use clap::Parser;
 use log::Log;
 use std::{
     collections::BTreeSet,
-    env,
+    env, io,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
 };
 
@@ -34,6 +37,9 @@ struct Arguments {
     /// Runs one seed of one suite once, and writes what was told.
     #[arg(long, hide = true)]
     once: bool,
+    /// The program of the suites of schedules.
+    #[arg(long)]
+    schedules: Option<PathBuf>,
     /// Only these suites; all of them otherwise.
     suites: Vec<String>,
 }
@@ -41,25 +47,36 @@ struct Arguments {
 /// A suite.
 struct Suite {
     name: &'static str,
-    /// Runs a seed.
-    run: fn(u64) -> Log,
+    run: Run,
     /// What its seeds together must come across, where there are [`ENOUGH`] of them: one that never met what it is about shows
     /// nothing.
     expected: &'static [&'static str],
 }
 
+/// Who runs a seed.
+#[derive(Clone, Copy)]
+enum Run {
+    Own(fn(u64) -> Log),
+    /// The program of the suites of schedules.
+    Schedules,
+}
+
 /// So many seeds come across everything.
 const ENOUGH: u64 = 3;
 
+use Run::{Own, Schedules};
+
 const SUITES: &[Suite] = &[
-    Suite { name: "directory-sound", run: directory::laws::sound, expected: &[] },
-    Suite { name: "directory-leases", run: directory::laws::leases, expected: &[] },
-    Suite { name: "directory-faults", run: directory::laws::under_faults, expected: &[] },
-    Suite { name: "directory-holder", run: directory::holder::holder, expected: directory::holder::HOLDER },
-    Suite { name: "network-connections", run: network::laws::connections, expected: &[] },
-    Suite { name: "network-idle", run: network::laws::idle, expected: &[] },
-    Suite { name: "network-calls", run: network::laws::calls, expected: &[] },
-    Suite { name: "network-weather", run: network::weather::weather, expected: network::weather::WEATHER },
+    Suite { name: "directory-sound", run: Own(directory::laws::sound), expected: &[] },
+    Suite { name: "directory-leases", run: Own(directory::laws::leases), expected: &[] },
+    Suite { name: "directory-faults", run: Own(directory::laws::under_faults), expected: &[] },
+    Suite { name: "directory-holder", run: Own(directory::holder::holder), expected: directory::holder::HOLDER },
+    Suite { name: "network-connections", run: Own(network::laws::connections), expected: &[] },
+    Suite { name: "network-idle", run: Own(network::laws::idle), expected: &[] },
+    Suite { name: "network-calls", run: Own(network::laws::calls), expected: &[] },
+    Suite { name: "network-weather", run: Own(network::weather::weather), expected: network::weather::WEATHER },
+    Suite { name: "host-schedules", run: Schedules, expected: schedules::HOST },
+    Suite { name: "cache-schedules", run: Schedules, expected: schedules::CACHE },
 ];
 
 fn main() -> ExitCode {
@@ -70,17 +87,23 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     }
     let wanted = |name: &str| arguments.suites.is_empty() || arguments.suites.iter().any(|suite| suite == name);
-    if arguments.once {
-        let suite = SUITES.iter().find(|suite| wanted(suite.name)).expect("a suite");
-        print!("{}", (suite.run)(arguments.from));
+    let own = arguments.suites.first().and_then(|name| SUITES.iter().find(|suite| suite.name == *name));
+    if let (true, Some(Suite { run: Own(run), .. })) = (arguments.once, own) {
+        print!("{}", run(arguments.from));
         return ExitCode::SUCCESS;
+    }
+    let schedules = arguments.schedules.as_deref();
+    if schedules.is_none() && SUITES.iter().any(|suite| wanted(suite.name) && matches!(suite.run, Schedules)) {
+        eprintln!("which program has the suites of schedules? `ci/adapters` builds it and says so with --schedules");
+        return ExitCode::from(64);
     }
     println!("{:<22} {:>6} {:>8}  DIGEST", "SUITE", "SEED", "EVENTS");
     let mut failed = 0;
-    for Suite { name, expected, .. } in SUITES.iter().filter(|suite| wanted(suite.name)) {
+    for Suite { name, run, expected } in SUITES.iter().filter(|suite| wanted(suite.name)) {
         let mut seen = BTreeSet::new();
         for seed in arguments.from..arguments.from + arguments.seeds {
-            match twice(name, seed) {
+            let command = || command(name, *run, schedules, seed);
+            match twice(command) {
                 Ok(log) => {
                     seen.extend(log.seen().map(str::to_owned));
                     println!("{name:<22} {seed:>6} {:>8}  {:016x}", log.lines(), log.digest());
@@ -106,8 +129,10 @@ fn main() -> ExitCode {
 
 /// Runs a seed twice, each time in a process of its own: what a process counts (tokio its tasks) begins anew in each. Both must
 /// tell the same.
-fn twice(suite: &str, seed: u64) -> Result<Log, String> {
-    let (first, second) = (once(suite, seed)?, once(suite, seed)?);
+fn twice(command: impl Fn() -> io::Result<Command>) -> Result<Log, String> {
+    let once = || command().and_then(|mut command| command.spawn());
+    let lost = |error: io::Error| format!("no process for a run: {error}");
+    let (first, second) = (once().map_err(lost)?, once().map_err(lost)?);
     let (first, second) = (told(first)?, told(second)?);
     match first.difference(&second) {
         None => Ok(first),
@@ -115,12 +140,19 @@ fn twice(suite: &str, seed: u64) -> Result<Log, String> {
     }
 }
 
-fn once(suite: &str, seed: u64) -> Result<Child, String> {
-    let own = env::current_exe().map_err(|error| format!("this program cannot be found: {error}"))?;
-    let mut command = Command::new(own);
-    command.args(["--once", "--from", &seed.to_string(), suite]).stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().map_err(|error| format!("no process for a run: {error}"))
+/// The process that runs a seed once.
+fn command(suite: &str, run: Run, schedules: Option<&Path>, seed: u64) -> io::Result<Command> {
+    let seed = seed.to_string();
+    let mut command = match (run, schedules) {
+        (Schedules, Some(program)) => Command::new(program),
+        _ => Command::new(env::current_exe()?),
+    };
+    match run {
+        Own(_) => command.args(["--once", "--from", &seed, suite]),
+        Schedules => command.args([suite, &seed]),
+    };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
 }
 
 /// What a run has told, or why it ended before.

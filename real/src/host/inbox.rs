@@ -9,17 +9,20 @@
 //! Who takes them may let the adapters' writers wait for their wake-up meanwhile ([`Taker`](super::Taker)).
 //!
 //! Events come out in the order in which they went in, but for an answer that waits when its deadline has come: it comes first.
+//!
+//! Who takes is one, and waits as a thread ([`Inbox::take_many`]) or as a task ([`Inbox::filled`]).
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::Waker,
+    task::{Poll, Waker},
     time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 use worldline_proto::OpId;
 use worldline_system::{doors::Event, limits};
 
@@ -87,8 +90,15 @@ struct Queue {
     /// So many of them are news of watches.
     news: usize,
     closed: bool,
-    /// A thread waits for an item and was not woken yet: waking costs a system call, and mostly nobody needs it.
-    asleep: bool,
+    /// Who waits for an item and was not woken yet: waking costs a system call, and mostly nobody needs it.
+    asleep: Option<Sleeper>,
+}
+
+/// Who waits for an item.
+#[derive(Debug)]
+enum Sleeper {
+    Thread,
+    Task(Waker),
 }
 
 /// The way to a role. Clones lead to the same one.
@@ -212,6 +222,12 @@ impl Inbox {
         self.take(patience).map(Item::into_event)
     }
 
+    /// As [`Inbox::next_event`], by a task.
+    pub async fn awaited_event(&self, patience: Duration) -> Option<Event> {
+        self.filled(patience).await;
+        self.next_event(Duration::ZERO)
+    }
+
     /// Takes the next event, waiting for it at most so long.
     pub(crate) fn take(&self, patience: Duration) -> Option<Item> {
         let mut taken = VecDeque::with_capacity(1);
@@ -223,8 +239,9 @@ impl Inbox {
     pub(crate) fn take_many(&self, patience: Duration, most: usize, taken: &mut VecDeque<Item>) {
         let empty = |queue: &mut Queue| {
             // Whoever fills it next wakes all that wait.
-            queue.asleep = queue.items.is_empty() && !queue.closed;
-            queue.asleep
+            let nothing = queue.items.is_empty() && !queue.closed;
+            queue.asleep = nothing.then_some(Sleeper::Thread);
+            nothing
         };
         let mut queue = self.queue();
         if queue.items.is_empty() && !patience.is_zero() {
@@ -249,7 +266,7 @@ impl Inbox {
     }
 
     /// Wakes a task that has something to write: at once, or when the role's thread looks for events again.
-    pub(crate) fn wake_writer(&self, writer: Waker) {
+    pub fn wake_writer(&self, writer: Waker) {
         let mut writers = self.writers();
         if writers.held {
             writers.waiting.push(writer);
@@ -278,6 +295,18 @@ impl Inbox {
     fn writers(&self) -> MutexGuard<'_, Writers> {
         // Nothing panics while it holds the lock: what is inside is whole.
         self.0.writers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when an event waits, or after so long.
+    pub(crate) async fn filled(&self, patience: Duration) {
+        let filled = poll_fn(|context| {
+            let mut queue = self.queue();
+            let nothing = queue.items.is_empty() && !queue.closed;
+            queue.asleep = nothing.then(|| Sleeper::Task(context.waker().clone()));
+            if nothing { Poll::Pending } else { Poll::Ready(()) }
+        });
+        // Who asks looks for himself.
+        let _ = timeout(patience, filled).await;
     }
 
     /// The answer to `op`, if it waits: it came before its deadline was looked at.
@@ -309,10 +338,12 @@ impl Inbox {
 
     /// Wakes who waits for an item, once.
     fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
-        let asleep = !queue.items.is_empty() && std::mem::take(&mut queue.asleep);
+        let asleep = if queue.items.is_empty() { None } else { queue.asleep.take() };
         drop(queue);
-        if asleep {
-            self.0.filled.notify_all();
+        match asleep {
+            None => {}
+            Some(Sleeper::Thread) => self.0.filled.notify_all(),
+            Some(Sleeper::Task(waker)) => waker.wake(),
         }
     }
 

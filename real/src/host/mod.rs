@@ -1,4 +1,4 @@
-//! A role on a thread of its own: one event at a time, its submissions handed to the doors, its timers and deadlines kept.
+//! A role on a thread of its own, or as a task: one event at a time, its submissions handed to the doors, its timers and deadlines kept.
 //!
 //! A turn: take an event, let the role act, append what it did to the history, and only then let anything leave. So a crash at
 //! any instruction leaves a prefix of the outbox outside and all of it in the history, as in the simulator.
@@ -24,6 +24,7 @@ use std::{
 };
 pub use taker::Taker;
 use timers::Timers;
+use tokio::task::yield_now;
 use worldline_proto::{Incarnation, NodeId, OpId};
 use worldline_system::{
     Desk, Outcome, Refusal, Role, Turn,
@@ -141,12 +142,29 @@ impl<R: Role + Send + 'static, D: Doors + 'static> Host<R, D> {
     /// The history cannot be written.
     pub fn run(self) -> io::Result<()> {
         self.telemetry.on_role_thread();
-        let inbox = self.inbox.clone();
-        let stopped = self.counters.clone();
-        let ended = Running::new(self).run();
-        inbox.close();
-        stopped.0.stopped.store(true, Ordering::Release);
-        ended
+        let mut running = Running::new(self);
+        let mut next = running.begin();
+        while let Ok(Some(patience)) = next {
+            let item = running.taker.take(patience);
+            next = running.go_on(item);
+        }
+        running.end(next)
+    }
+
+    /// Runs the role as a task, where a thread would hide from a runtime in which order things happen.
+    ///
+    /// # Errors
+    /// The history cannot be written.
+    pub async fn run_as_task(self) -> io::Result<()> {
+        let mut running = Running::new(self);
+        let mut next = running.begin();
+        while let Ok(Some(patience)) = next {
+            // What goes on beside a thread goes on between the turns of a task.
+            yield_now().await;
+            let item = running.taker.taken(patience).await;
+            next = running.go_on(item);
+        }
+        running.end(next)
     }
 }
 
@@ -171,10 +189,32 @@ impl<R: Role, D: Doors> Running<R, D> {
         Self { host, taker, timers, operations, outbox: Vec::new(), own: Vec::new(), events: 0, over: false }
     }
 
-    fn run(mut self) -> io::Result<()> {
+    /// The role's first turn, and all that is due then.
+    fn begin(&mut self) -> io::Result<Option<std::time::Duration>> {
         let now = clock::now();
         self.record(now, What::Started);
         self.turn(now, Event::Started)?;
+        self.act()
+    }
+
+    /// The turn of an event, if one came, and all that is due then.
+    fn go_on(&mut self, item: Option<Item>) -> io::Result<Option<std::time::Duration>> {
+        match item {
+            None => {}
+            Some(Item::Answer(op, event)) => match self.operations.conclude(op) {
+                Some((since, kind)) => {
+                    self.measure(kind, since, &event);
+                    self.turn(clock::now(), event)?;
+                }
+                None => count(&self.host.counters.0.late_answers),
+            },
+            Some(other) => self.turn(clock::now(), other.into_event())?,
+        }
+        self.act()
+    }
+
+    /// Takes all turns that need no event, and says how long to wait for one: `None` once the role has stopped.
+    fn act(&mut self) -> io::Result<Option<std::time::Duration>> {
         while !self.over {
             let now = clock::now();
             if let Some((op, since, kind)) = self.operations.expired(now) {
@@ -193,35 +233,32 @@ impl<R: Role, D: Doors> Running<R, D> {
                     self.taker.hold_writers();
                     self.turn(now, Event::Timer(key))?;
                 }
-                self.take_one()?;
+                return Ok((!self.over).then(|| self.patience()));
             }
         }
-        self.record(clock::now(), What::Stopped);
-        self.flush_history()
+        Ok(None)
     }
 
-    /// Waits for the next event until a timer or a deadline is due, and takes it.
-    fn take_one(&mut self) -> io::Result<()> {
-        if self.over {
-            return Ok(());
+    /// How long it is until a timer or a deadline is due.
+    fn patience(&self) -> std::time::Duration {
+        if !self.own.is_empty() {
+            return std::time::Duration::ZERO;
         }
-        let now = clock::now();
         let next = [self.timers.next(), self.operations.next()].into_iter().flatten().min();
-        let patience =
-            if self.own.is_empty() { next.map_or(WAKE, |at| at.since(now).min(WAKE)) } else { Duration::ZERO };
-        match self.taker.take(clock::span(patience)) {
-            None => Ok(()),
-            Some(Item::Answer(op, event)) => {
-                if let Some((since, kind)) = self.operations.conclude(op) {
-                    self.measure(kind, since, &event);
-                    self.turn(clock::now(), event)
-                } else {
-                    count(&self.host.counters.0.late_answers);
-                    Ok(())
-                }
-            }
-            Some(other) => self.turn(clock::now(), other.into_event()),
-        }
+        clock::span(next.map_or(WAKE, |at| at.since(clock::now()).min(WAKE)))
+    }
+
+    /// Ends what has lived until here.
+    fn end(mut self, lived: io::Result<Option<std::time::Duration>>) -> io::Result<()> {
+        let ended = lived.and_then(|_| {
+            self.record(clock::now(), What::Stopped);
+            self.flush_history()
+        });
+        let (inbox, counters) = (self.host.inbox.clone(), self.host.counters.clone());
+        drop(self);
+        inbox.close();
+        counters.0.stopped.store(true, Ordering::Release);
+        ended
     }
 
     /// One event: the role acts, the history is written, the outbox leaves.

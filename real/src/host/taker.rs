@@ -41,6 +41,15 @@ impl Taker {
         self.taken.pop_front()
     }
 
+    /// As [`Taker::take`], by a task.
+    pub(super) async fn taken(&mut self, patience: Duration) -> Option<Item> {
+        if self.taken.is_empty() {
+            self.inbox.wake_writers();
+            self.inbox.filled(patience).await;
+        }
+        self.take(Duration::ZERO)
+    }
+
     /// What comes next is another turn of the role's: what it submits leaves with what other turns have, when the thread looks
     /// for events again.
     pub(super) fn hold_writers(&self) {

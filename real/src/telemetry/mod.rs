@@ -6,21 +6,30 @@
 //!
 //! Deliberately absent: names of metrics. They stand in one table, `worldline_system::doors::telemetry`.
 
+#[cfg(not(madsim))]
 mod cache;
+#[cfg_attr(madsim, path = "export_nothing.rs")]
 mod export;
+#[cfg_attr(madsim, expect(dead_code, reason = "who looks at the kernel is not built"))]
 mod process;
+#[cfg(not(madsim))]
 mod samples;
+#[cfg(not(madsim))]
 mod text;
 
-pub use export::{Config, Exporter};
-pub use samples::{Sampler, Sources};
-pub use text::{MEDIA_TYPE, Own};
+pub use export::Exporter;
+#[cfg(not(madsim))]
+pub use {
+    export::Config,
+    samples::{Sampler, Sources},
+    text::{MEDIA_TYPE, Own},
+};
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use worldline_system::{
     doors::{
         ledger::{Answer, Ask},
-        telemetry::{Label, Labels, Meter, Metric, Reports, labels},
+        telemetry::{Label, Meter, Metric, Reports, labels},
     },
     time::Duration,
 };
@@ -84,7 +93,8 @@ impl Telemetry {
                 meter.set_counter(Metric::TelemetrySpansTotal, labels(&[Label::Word(outcome)]), count);
             }
         }
-        meter.set_counter(Metric::LogLinesLostTotal, Labels::default(), crate::server::log_lines_lost());
+        #[cfg(not(madsim))]
+        meter.set_counter(Metric::LogLinesLostTotal, labels(&[]), crate::server::log_lines_lost());
         meter
     }
 
@@ -93,11 +103,13 @@ impl Telemetry {
         self.0.meter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(not(madsim))]
     fn role(&self) -> Option<process::Thread> {
         *self.0.role.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+#[cfg(not(madsim))]
 /// What a label says, where the regions of the world have these names.
 fn label_text(label: Label, regions: &[String]) -> String {
     match label {
