@@ -19,6 +19,8 @@ pub(super) fn published(answer: &Message) -> Result<Published, Verdict> {
         return Err(End::Refused(Refusal::NoStream));
     }
     match serde_json::from_slice(&answer.payload) {
+        // Its first publish is not stored yet, or never will be: 2.10 calls that a duplicate at no place.
+        Ok(Response::Ok(PublishAck { sequence: 0, .. })) => Err(End::Refused(Refusal::Busy)),
         Ok(Response::Ok(PublishAck { sequence, duplicate, .. })) => {
             Ok(Published { sequence: StreamSequence(sequence), duplicate })
         }
@@ -51,6 +53,8 @@ fn publish(error: &jetstream::Error) -> Verdict {
         | ErrorCode::CLUSTER_NOT_AVAILABLE
         | ErrorCode::JETSTREAM_NOT_ENABLED
         | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => Refusal::NoStream,
+        // The same in words, of later versions.
+        ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => Refusal::Busy,
         _ => return End::Unknown,
     })
 }
@@ -101,7 +105,9 @@ mod tests {
         assert_eq!(error(10077, "maximum messages exceeded"), refused(Refusal::StreamFull));
         assert_eq!(error(10054, "message size exceeds maximum allowed"), refused(Refusal::Malformed));
         assert_eq!(error(10008, "JetStream system temporarily unavailable"), refused(Refusal::NoStream));
-        assert_eq!(error(10158, "duplicate message id is in process"), Err(End::Unknown));
+        assert_eq!(error(10158, "duplicate message id is in process"), refused(Refusal::Busy));
+        assert_eq!(told(r#"{"stream":"S","seq":0,"duplicate":true}"#), refused(Refusal::Busy));
+        assert_eq!(error(10001, "something else"), Err(End::Unknown));
     }
 
     #[test]
