@@ -28,6 +28,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("bus-ack-lost", include_str!("../catalogue/bus-ack-lost.toml")),
     ("cache-wipe", include_str!("../catalogue/cache-wipe.toml")),
     ("token-revoked", include_str!("../catalogue/token-revoked.toml")),
+    ("token-expiry", include_str!("../catalogue/token-expiry.toml")),
     ("token-revoked-unheard", include_str!("../catalogue/token-revoked-unheard.toml")),
 ];
 

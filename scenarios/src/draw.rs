@@ -24,6 +24,10 @@ pub enum Draw {
     Port = 9,
     /// What becomes of a request to the bus that a drill carries, and of an entry of a cache.
     Request = 10,
+    /// Whose token ends during the run.
+    ShortToken = 11,
+    /// When it ends.
+    TokenEnd = 12,
 }
 
 /// 64 drawn bits.

@@ -11,7 +11,7 @@ mod sinks;
 
 use crate::{
     checkers::{Checkers, Facts, Setup, View},
-    format::{FaultKind, Scenario},
+    format::{FaultKind, Scenario, Selector},
     nodes::{Kind, Nodes},
     timing::Stopwatch,
     world,
@@ -64,6 +64,7 @@ impl<'a> Judge<'a> {
             experience: 0,
             balance: seed.balance,
         });
+        let (late, a_clock_is_right) = wall_clocks(scenario);
         let setup = Setup {
             rows: rows.collect(),
             directory: nodes.those(|kind| matches!(kind, Kind::Directory(_))),
@@ -71,6 +72,8 @@ impl<'a> Judge<'a> {
             retry: scenario.knobs.retry,
             checkpoint_every: scenario.knobs.checkpoint_every,
             speeders: world::speeders(scenario, seed),
+            tokens_end: if late { BTreeMap::new() } else { world::tokens_that_end(scenario, seed) },
+            a_clock_is_right,
         };
         Self {
             scenario,
@@ -181,4 +184,31 @@ impl<'a> Judge<'a> {
             },
         })
     }
+}
+
+/// Of the wall clocks that tokens are read by: whether one may say that a token still lasts which has ended, and whether that of some
+/// gateway is never set.
+fn wall_clocks(scenario: &Scenario) -> (bool, bool) {
+    let (mut late, mut set) = (false, BTreeSet::new());
+    for fault in &scenario.faults {
+        match &fault.kind {
+            FaultKind::ClockFreeze(_) => late = true,
+            FaultKind::ClockDrift(_, ppm) => late |= *ppm < 0,
+            FaultKind::WallStep(nodes, by_ns) => {
+                late |= *by_ns < 0;
+                for selector in nodes {
+                    match *selector {
+                        Selector::Gateway(region, n) => drop(set.insert((region, n))),
+                        Selector::Region(region) => {
+                            set.extend((0..scenario.regions[region].gateways).map(|n| (region, n)));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let gateways: usize = scenario.regions.iter().map(|region| usize::from(region.gateways)).sum();
+    (late, set.len() < gateways)
 }

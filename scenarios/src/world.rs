@@ -33,7 +33,7 @@ use worldline_system::{
     orchestrator::{self, Orchestrator},
     replica::{self, Replica},
     rules::space::{self, Map, Position},
-    time::Duration,
+    time::{Duration, Instant},
     worker::{self, Worker},
 };
 
@@ -294,6 +294,20 @@ pub fn speeders(scenario: &Scenario, seed: u64) -> BTreeSet<CharacterId> {
     behaving(scenario, seed, Behaviour::Conduct(Conduct::SpeedHack))
 }
 
+/// Whose tokens end during the run, and when.
+#[must_use]
+pub fn tokens_that_end(scenario: &Scenario, seed: u64) -> BTreeMap<CharacterId, Instant> {
+    let ends = |number| Some((character(number), Instant::default() + token_end(scenario, number, seed)?));
+    players(scenario).filter_map(|player| ends(player.number)).collect()
+}
+
+/// When, after the beginning, a player's token ends. `None` where it outlives the run.
+fn token_end(scenario: &Scenario, number: u32, seed: u64) -> Option<Duration> {
+    let short = draw::below(seed, Draw::ShortToken, number.into(), 1_000) < scenario.workload.short_tokens.into();
+    let within = draw::below(seed, Draw::TokenEnd, number.into(), (scenario.duration / 2).as_nanos());
+    short.then(|| scenario.duration / 4 + Duration::from_nanos(within))
+}
+
 fn behaving(scenario: &Scenario, seed: u64, so: Behaviour) -> BTreeSet<CharacterId> {
     let numbers = players(scenario).map(|player| player.number);
     numbers.filter(|&number| behaviour(scenario, number, seed) == so).map(character).collect()
@@ -309,6 +323,8 @@ pub struct Stage<'a> {
     gateways: Vec<Vec<NodeId>>,
     /// By region.
     replicas: Vec<NodeId>,
+    /// The beginning, in milliseconds since 1970.
+    begins_unix_ms: u64,
 }
 
 impl<'a> Stage<'a> {
@@ -322,7 +338,14 @@ impl<'a> Stage<'a> {
             map: Arc::new(map(scenario)),
             gateways: (0..scenario.regions.len()).map(of).collect(),
             replicas: nodes.those(|kind| matches!(kind, Kind::Replica(_))),
+            begins_unix_ms: worldline_sim::clock::EPOCH_UNIX_NS / 1_000_000,
         }
+    }
+
+    /// The same, of a world that begins at another time than a simulated one does: tokens that end during the run end by that.
+    #[must_use]
+    pub fn beginning_at(self, begins_unix_ms: u64) -> Self {
+        Self { begins_unix_ms, ..self }
     }
 
     /// The role of a node at its birth. `None` for a member of a service.
@@ -404,7 +427,9 @@ impl<'a> Stage<'a> {
         };
         let every = |n: u16| if n == 0 { Duration::ZERO } else { Duration::from_secs(1) / u64::from(n) };
         let character = character(number);
-        let (issued_unix_ms, expires_unix_ms) = (TOKENS_ISSUED_UNIX_MS, TOKENS_EXPIRE_UNIX_MS);
+        let ends = token_end(self.scenario, number, self.seed);
+        let ends_unix_ms = ends.map(|after| self.begins_unix_ms + after.as_millis());
+        let (issued_unix_ms, expires_unix_ms) = (TOKENS_ISSUED_UNIX_MS, ends_unix_ms.unwrap_or(TOKENS_EXPIRE_UNIX_MS));
         client::Config {
             character,
             token: TOKEN_KEY.sign(Claims { character, issued_unix_ms, expires_unix_ms }),

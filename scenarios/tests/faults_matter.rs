@@ -237,3 +237,26 @@ fn who_goes_on_moving_too_fast_is_sent_away_and_nobody_honest_is_whatever_fails(
     }
     assert!(refused > 0, "the rules refuse inputs of honest players too, where something fails");
 }
+
+#[test]
+fn one_gateway_whose_clock_is_wrong_takes_nobody_in_and_ends_nobody() {
+    reached("token-expiry", &["gateway.wall-clock-stepped"]);
+}
+
+/// Here tokens are what ends: the same world with the same failures, and with tokens that outlive it, turns nobody away for good.
+#[test]
+fn a_session_ends_with_its_token_while_the_ledger_is_silent_and_nobody_elses_does() {
+    let scenario = catalogue::find("token-expiry").expect("in the catalogue").expect("reads");
+    let mut lasting = scenario.clone();
+    lasting.workload.short_tokens = 0;
+    for seed in SEEDS {
+        let [short, lasting] = [&scenario, &lasting].map(|scenario| run::seed(scenario, seed, Options::default()));
+        for probe in ["gateway.session-expired", "client.barred"] {
+            assert!(short.probes[probe] > 0, "{probe}, seed {seed}");
+            assert_eq!(lasting.probes[probe], 0, "{probe}, seed {seed}");
+        }
+        for run in [&short, &lasting] {
+            assert_eq!((&run.violation, &run.misses[..]), (&None, &[][..]), "seed {seed}");
+        }
+    }
+}

@@ -47,6 +47,7 @@ invariants! {
     S5 "losing the whole cache costs latency only: who takes over goes on from what the ledger or the replaced epoch has written",
     S6 "a drain loses nothing: what is under way is acknowledged once and within 10 s, and no session is cut off",
     S7 "only who moves as no honest client does is sent away for it, and only when its violations were counted up to the bound",
+    S8 "a session ends with its token: 10 s later its player moves no more and no gateway keeps it; and nobody is turned away before",
     R3 "after healing every client agrees with authority: within 6 s on what the world shares, within 3 s on its own character",
     E1 "balances sum to what was minted less what was burned, at every commit",
     E4 "one key has one payload and one result, everywhere",

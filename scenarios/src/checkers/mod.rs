@@ -12,6 +12,7 @@
 mod conduct;
 mod drains;
 mod economy;
+mod expiry;
 mod invariant;
 mod life;
 mod movement;
@@ -196,6 +197,7 @@ set! {
     cache_decides_nothing: reconstruction::CacheDecidesNothing,
     loses_nothing: drains::LosesNothing,
     honest_stay: conduct::HonestStay,
+    ends_with_token: expiry::EndsWithItsToken,
     all_agree: replicas::AllAgree,
     conservation: economy::Conservation,
     one_result: economy::OneResult,

@@ -59,6 +59,8 @@ pub fn setup() -> Setup {
         retry: Retry::default(),
         checkpoint_every: Duration::from_secs(5),
         speeders: [hero()].into(),
+        tokens_end: [(hero(), at(1_000))].into(),
+        a_clock_is_right: true,
     }
 }
 

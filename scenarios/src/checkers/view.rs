@@ -1,6 +1,6 @@
 //! What a checker may know beside the history: the world at its beginning, facts at the moment of an entry, samples.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use worldline_proto::{CharacterId, EntityId, NodeId, OpNumber};
 use worldline_system::{
     doors::{
@@ -25,6 +25,11 @@ pub struct Setup {
     pub retry: Retry,
     /// How often an owner writes a checkpoint of each entity.
     pub checkpoint_every: Duration,
+    /// When tokens end. Of those that outlive the run nothing is said; nor of any where a clock is set back or goes slow, since a
+    /// gateway may take a token in, and keep its session, by as much longer.
+    pub tokens_end: BTreeMap<CharacterId, Instant>,
+    /// Some gateway's wall clock is never set.
+    pub a_clock_is_right: bool,
     /// The characters whose players move faster than the rules allow.
     pub speeders: BTreeSet<CharacterId>,
 }

@@ -136,6 +136,8 @@ pub struct Workload {
     pub reused_numbers: u16,
     /// The share that are logged in twice.
     pub double_login: u16,
+    /// The share whose tokens end during the run, whatever else they do.
+    pub short_tokens: u16,
 }
 
 /// When a fault comes: at a moment of the window that each seed draws for itself.

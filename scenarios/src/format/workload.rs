@@ -13,7 +13,7 @@ use worldline_system::time::Duration;
 
 /// `[workload]`.
 pub(super) static WORKLOAD: Table =
-    table!("`[workload]`", [&MOVES, &ATTACKS, &TARGET, &SPEED_HACK, &REUSED_NUMBERS, &DOUBLE_LOGIN]);
+    table!("`[workload]`", [&MOVES, &ATTACKS, &TARGET, &SPEED_HACK, &REUSED_NUMBERS, &DOUBLE_LOGIN, &SHORT_TOKENS]);
 static MOVES: Key<Whole<u16>> = Key::or(
     "moves_per_second",
     Whole { from: 0, to: 60, of: "movements a second" },
@@ -32,6 +32,14 @@ static SPEED_HACK: Key<Share> =
 static REUSED_NUMBERS: Key<Share> =
     Key::or("reused_numbers", Share, 0, "The share of players that use a number again with another payload.");
 static DOUBLE_LOGIN: Key<Share> = Key::or("double_login", Share, 0, "The share of players that are logged in twice.");
+
+static SHORT_TOKENS: Key<Share> = Key::or(
+    "short_tokens",
+    Share,
+    0,
+    "The share of players, well or badly behaved, whose tokens end during the run: each at a moment drawn from the middle half of \
+     `duration`.",
+);
 
 /// What the players do.
 pub(super) fn workload(value: &Value<'_>, bosses: &[Boss], sink: &mut Sink) -> Option<Workload> {
@@ -62,8 +70,9 @@ pub(super) fn workload(value: &Value<'_>, bosses: &[Boss], sink: &mut Sink) -> O
             Problem::new(fields.span(), found, "shares of misbehaving players of at most `100%` in all").beyond_shape(),
         );
     }
+    let short_tokens = fields.read_or(&SHORT_TOKENS, sink);
     fields.finish(sink, |_| None);
-    Some(Workload { moves_per_second, attack_every, target, speed_hack, reused_numbers, double_login })
+    Some(Workload { moves_per_second, attack_every, target, speed_hack, reused_numbers, double_login, short_tokens })
 }
 
 /// The workload of a file that says nothing of it.
@@ -76,5 +85,6 @@ pub(super) fn default_workload() -> Workload {
         speed_hack: 0,
         reused_numbers: 0,
         double_login: 0,
+        short_tokens: 0,
     }
 }

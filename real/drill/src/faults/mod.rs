@@ -380,6 +380,7 @@ mod tests {
                 "bus-ack-lost" => (&[1, 1, 1, 1], &[0, 0, 0, 0]),
                 "cache-wipe" => (&[1, 1, 1, 1], &[0, 0, 0, 0]),
                 "token-revoked" => (&[3, 1, 2, 1, 0, 1, 3, 1, 1], &[0, 0, 0, 0, 1, 0, 0, 0, 0]),
+                "token-expiry" => (&[0, 1, 1, 1], &[1, 0, 0, 0]),
                 "token-revoked-unheard" => (&[1, 3], &[0, 0]),
                 "service-leaders-killed" | "service-leaders-moved" => (&[1, 1, 1], &[0, 0, 0]),
                 _ => (&[1], &[0]),
@@ -411,7 +412,14 @@ mod tests {
         let clustered: Vec<&str> = catalogue::names().filter(wants).collect();
         assert_eq!(
             clustered,
-            ["core-region-loss", "ledger-failover", "service-leaders-killed", "service-leaders-moved", "token-revoked"]
+            [
+                "core-region-loss",
+                "ledger-failover",
+                "service-leaders-killed",
+                "service-leaders-moved",
+                "token-revoked",
+                "token-expiry"
+            ]
         );
         let with = |fault: &str| with_fault(fault).1.remove(0).begin;
         let nodes = Nodes::of(&catalogue::find("swing").expect("in the catalogue").expect("reads"));

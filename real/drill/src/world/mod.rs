@@ -68,7 +68,7 @@ pub struct World<'a> {
     /// etcd, as the drill sees it.
     pub directory: Directory,
     /// Ports are nobody else's while it lives.
-    _ports: Ports,
+    ports: Ports,
     paused: BTreeSet<NodeId>,
     services: Services,
     primary: Primary,
@@ -112,17 +112,6 @@ impl<'a> World<'a> {
         let links = Links::open(&nodes, &members, &ends, &mut ports, seed, |kind| roles.takes_part(kind));
         let links = links.map_err(Failed::machine("cannot open the links"))?;
         stage::prepare(folder, scenario, &nodes)?;
-        let told = Told { scenario, stage: &roles, folder, links: &links, listen: &listen, members: &members };
-        let mut processes = BTreeMap::new();
-        for (id, node) in nodes.iter().filter(|(_, node)| roles.takes_part(node.kind)) {
-            let http = ports.free().map_err(Failed::machine("no port"))?;
-            let arguments = told.arguments(id, node, http)?;
-            if !arguments.is_empty() {
-                let process = Process::new(&node.name, programs.server, arguments, folder.log(&node.name), http);
-                let ends = player(node.kind) || matches!(node.kind, Kind::Operator(..));
-                processes.insert(id, if ends { process.that_ends() } else { process });
-            }
-        }
         let (paused, seen, started) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
         let (complaints, news) = (Vec::new(), Vec::new());
         let mut world = Self {
@@ -131,9 +120,9 @@ impl<'a> World<'a> {
             nodes,
             members,
             links,
-            processes,
+            processes: BTreeMap::new(),
             directory,
-            _ports: ports,
+            ports,
             paused,
             services,
             primary,
@@ -142,7 +131,9 @@ impl<'a> World<'a> {
             complaints,
             news,
         };
-        let servers = world.nodes.those(|kind| !player(kind) && !matches!(kind, Kind::Operator(..)));
+        let serves = |kind| !player(kind) && !matches!(kind, Kind::Operator(..));
+        world.configure(&roles, &listen, folder, programs.server, serves)?;
+        let servers = world.nodes.those(serves);
         world.start_all(&servers)?;
         let until = Instant::now() + READY_PATIENCE;
         for node in &servers {
@@ -150,7 +141,32 @@ impl<'a> World<'a> {
                 process.ready(until).await?;
             }
         }
+        // Last, for the time at which a token ends is counted from when its player starts.
+        let roles = roles.beginning_at(clock::unix_now().as_nanos() / 1_000_000);
+        world.configure(&roles, &listen, folder, programs.server, |kind| !serves(kind))?;
         Ok(world)
+    }
+
+    /// Writes down what the processes of these roles are told.
+    fn configure(
+        &mut self,
+        stage: &Stage<'_>,
+        listen: &BTreeMap<NodeId, SocketAddr>,
+        folder: &Folder,
+        program: &Path,
+        those: impl Fn(Kind) -> bool,
+    ) -> Result<(), Failed> {
+        let told = Told { scenario: self.scenario, stage, folder, links: &self.links, listen, members: &self.members };
+        for (id, node) in self.nodes.iter().filter(|(_, node)| stage.takes_part(node.kind) && those(node.kind)) {
+            let http = self.ports.free().map_err(Failed::machine("no port"))?;
+            let arguments = told.arguments(id, node, http)?;
+            if !arguments.is_empty() {
+                let process = Process::new(&node.name, program, arguments, folder.log(&node.name), http);
+                let ends = player(node.kind) || matches!(node.kind, Kind::Operator(..));
+                self.processes.insert(id, if ends { process.that_ends() } else { process });
+            }
+        }
+        Ok(())
     }
 
     fn start_all(&mut self, nodes: &[NodeId]) -> Result<(), Failed> {
