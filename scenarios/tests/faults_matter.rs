@@ -243,6 +243,19 @@ fn one_gateway_whose_clock_is_wrong_takes_nobody_in_and_ends_nobody() {
     reached("token-expiry", &["gateway.wall-clock-stepped"]);
 }
 
+/// Whom nothing reaches when it is sent away comes back, and is told then: so nobody is cut off here.
+#[test]
+fn who_was_sent_away_does_not_come_back() {
+    let mut scenario = catalogue::find("speed-hack").expect("in the catalogue").expect("reads");
+    scenario.faults.retain(|fault| !matches!(fault.kind, FaultKind::Cut { .. }));
+    for seed in SEEDS {
+        let run = run::seed(&scenario, seed, Options::default());
+        let (sent_away, stays_away) = (run.probes["gateway.player-closed"], run.probes["client.barred"]);
+        assert!(sent_away > 0, "seed {seed}");
+        assert_eq!(sent_away, stays_away, "seed {seed}");
+    }
+}
+
 /// Here tokens are what ends: the same world with the same failures, and with tokens that outlive it, turns nobody away for good.
 #[test]
 fn a_session_ends_with_its_token_while_the_ledger_is_silent_and_nobody_elses_does() {

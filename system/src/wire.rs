@@ -12,12 +12,18 @@ use alloc::{boxed::Box, vec::Vec};
 use prost::Message as _;
 use worldline_proto::{
     CallId, EntityId, Epoch, Generation, OpNumber,
-    client::{self, Action, Attack, Hit, OperationResult, action, operation_result},
+    client::{self, Action, Attack, DeniedReason, Hit, OperationResult, action, operation_result},
     server::{ApplyEffectReply, ApplyEffectStatus, Reply},
 };
 
 /// The version of the protocol between client and gateway.
 pub const PROTOCOL: u32 = 1;
+
+/// Whether a player of whom this is said need not come back with the token that it has, wherever it turns.
+#[must_use]
+pub const fn bars(reason: DeniedReason) -> bool {
+    matches!(reason, DeniedReason::TokenRevoked | DeniedReason::Misbehaved)
+}
 
 /// Answers a call with a reply.
 pub fn reply<S>(call: CallId, reply: Reply, turn: &mut Turn<'_, S>)

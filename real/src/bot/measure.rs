@@ -109,6 +109,8 @@ pub struct Measure {
     pub joined: u64,
     /// Why it was turned away the last time, until it is welcomed.
     pub denied: Option<DeniedReason>,
+    /// Whether it stays away for good, as its role says.
+    pub barred: bool,
     /// Which gateway it turned to the last time, and why it last did not reach one, until it is welcomed.
     pub unreached: Option<(NodeId, Option<CloseReason>)>,
     in_flight: VecDeque<(u32, Instant)>,
@@ -134,6 +136,7 @@ impl Measure {
                 // Inputs are numbered anew.
                 self.in_flight.clear();
             }
+            Note::TurnedAway { .. } => self.barred = true,
             Note::Confirmed { sequence, .. } => {
                 while let Some(&(input, sent)) = self.in_flight.front().filter(|(sent, _)| sent <= sequence) {
                     self.in_flight.pop_front();
@@ -172,8 +175,8 @@ impl Measure {
     /// Whether no gateway will ever let it in, or it was sent away for how it moves.
     #[must_use]
     pub fn hopeless(&self) -> bool {
-        use DeniedReason::{Misbehaved, Protocol, TokenExpired, TokenForged, TokenRevoked, TokenVersion};
-        matches!(self.denied, Some(Protocol | TokenForged | TokenVersion | TokenExpired | TokenRevoked | Misbehaved))
+        use DeniedReason::{Protocol, TokenExpired, TokenForged, TokenVersion};
+        self.barred || matches!(self.denied, Some(Protocol | TokenForged | TokenVersion | TokenExpired))
     }
 }
 

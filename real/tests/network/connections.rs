@@ -83,12 +83,13 @@ async fn a_peer_is_told_why_and_an_orderly_close_comes_after_what_was_sent() {
     let world = World::new();
     let gateway = world.node(1, Part::Gateway, &[]).await;
     let mut client = world.node(9, Part::Client, &[(1, gateway.address())]).await;
-    for reason in [CloseReason::Superseded, CloseReason::ProtocolError, CloseReason::TooMany, CloseReason::Closed] {
+    let overtaking = [CloseReason::Superseded, CloseReason::ProtocolError, CloseReason::TooMany];
+    for reason in overtaking.into_iter().chain([CloseReason::Closed, CloseReason::Barred]) {
         let here = client.connect(1).await;
         let (there, _) = gateway.accepted().await;
         gateway.send(there, StreamClass::Control, bytes(5_000, 3));
         gateway.close(there, reason);
-        if reason == CloseReason::Closed {
+        if !overtaking.contains(&reason) {
             let (connection, class, payload) = (here, StreamClass::Control, bytes(5_000, 3));
             assert_eq!(client.event().await, Event::Received { connection, class, payload });
         }

@@ -42,7 +42,7 @@ use crate::{
     role::role_sums,
     rules::space::Position,
     time::{Duration, Instant},
-    wire::PROTOCOL,
+    wire::{PROTOCOL, bars},
 };
 use alloc::vec::Vec;
 pub use conduct::Conduct;
@@ -238,10 +238,11 @@ impl Client {
                 turn.arm_in(Timer::Welcome, WELCOME_PATIENCE);
             }
             network::Event::NotOpened { op, .. } if self.stage == Stage::Connecting(op) => self.turn_away(None, turn),
-            network::Event::Closed { connection, reason } if self.is_on(connection) => {
-                let superseded = reason == CloseReason::Superseded;
-                self.turn_away(superseded.then_some(SUPERSEDED_PAUSE), turn);
-            }
+            network::Event::Closed { connection, reason } if self.is_on(connection) => match reason {
+                CloseReason::Superseded => self.turn_away(Some(SUPERSEDED_PAUSE), turn),
+                CloseReason::Barred => self.stay_away(turn),
+                _ => self.turn_away(None, turn),
+            },
             network::Event::Received { connection, payload, .. } if self.is_on(connection) => {
                 let frame = payload.as_bytes().and_then(|bytes| GatewayFrame::decode(bytes).ok());
                 match frame.and_then(|frame| frame.frame) {
@@ -320,16 +321,19 @@ impl Client {
     /// A gateway says no. One may say that a token has expired because its own clock is wrong: what all say is so.
     fn on_denied(&mut self, reason: DeniedReason, turn: &mut Turn<'_, Submission>) {
         self.expired = if reason == DeniedReason::TokenExpired { self.expired + 1 } else { 0 };
-        let for_good = matches!(reason, DeniedReason::TokenRevoked | DeniedReason::Misbehaved);
-        if for_good || self.expired >= self.config.gateways.len().min(GATEWAYS) {
-            self.barred = true;
-            turn.note(Note::TurnedAway { character: self.config.character });
+        if bars(reason) || self.expired >= self.config.gateways.len().min(GATEWAYS) {
+            return self.stay_away(turn);
         }
         self.turn_away((reason == DeniedReason::Superseded).then_some(SUPERSEDED_PAUSE), turn);
-        if self.barred {
-            reached!(turn, "client.barred");
-            turn.disarm(Timer::Connect);
-        }
+    }
+
+    /// It is not let in any more, and so does not come back.
+    fn stay_away(&mut self, turn: &mut Turn<'_, Submission>) {
+        reached!(turn, "client.barred");
+        self.barred = true;
+        turn.note(Note::TurnedAway { character: self.config.character });
+        self.turn_away(None, turn);
+        turn.disarm(Timer::Connect);
     }
 
     /// The gateway asks it to go on elsewhere. It stays until its turn has come: what is under way may still be answered.

@@ -125,6 +125,9 @@ pub enum CloseReason {
     /// The peer closed it because another session has taken its place. Said with the close itself: what was sent on a stream
     /// just before is overtaken by it.
     Superseded,
+    /// The peer closed it and will not have this player back: its token is revoked, or of how it has moved. Said with the close itself,
+    /// since the message that says which of the two may be overtaken by it, or lost.
+    Barred,
     /// A send queue reached its bound.
     Overflow,
     /// This node has as many connections as [`crate::limits`] allows.

@@ -12,6 +12,7 @@ use crate::{
     history::Note,
     limits, reached,
     time::{Duration, Instant},
+    wire,
 };
 use prost::Message as _;
 use worldline_proto::{
@@ -356,6 +357,7 @@ impl Gateway {
                 reached!(turn, "gateway.session-superseded");
                 CloseReason::Superseded
             }
+            _ if wire::bars(reason) => CloseReason::Barred,
             _ => CloseReason::Closed,
         };
         turn.count(Metric::GatewayDenialsTotal, &[Label::Word(word(reason))], 1);

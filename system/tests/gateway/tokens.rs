@@ -251,6 +251,7 @@ fn who_its_owner_sends_away_is_told_why_and_the_session_is_closed() {
     assert_eq!(denied(&bench), None, "an earlier session");
     bench.network(sent_away(6));
     assert_eq!(denied(&bench), Some(DeniedReason::Misbehaved));
-    let closed = |s: &ToNetwork| matches!(s, ToNetwork::Close { connection: CLIENT, .. });
-    assert!(bench.asked_network().iter().any(closed) && !passes(&mut bench, 9));
+    let closed = |s: &ToNetwork| matches!(s, ToNetwork::Close { connection: CLIENT, reason: CloseReason::Barred });
+    assert!(bench.asked_network().iter().any(closed), "the close itself says that it need not come back");
+    assert!(!passes(&mut bench, 9));
 }

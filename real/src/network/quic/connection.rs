@@ -55,7 +55,9 @@ pub(super) struct Entry {
     left: AtomicBool,
     /// Whether it still has something to deliver then.
     leaver: Leaver,
+    /// The role has closed it, and for this reason it is closed when what was sent before has arrived.
     farewell: Notify,
+    farewell_reason: OnceLock<CloseReason>,
 }
 
 impl Entry {
@@ -115,10 +117,12 @@ impl Entry {
         }
     }
 
-    /// The role closes it. An orderly close lets the peer have what was sent before; any other overtakes it.
+    /// The role closes it. An orderly close, and one that bars the peer, let it have what was sent before; any other overtakes it.
     pub fn leave(&self, shared: &Shared, reason: CloseReason) {
         self.left.store(true, Ordering::Release);
-        if reason == CloseReason::Closed && !lock(&self.writers).is_empty() {
+        if matches!(reason, CloseReason::Closed | CloseReason::Barred) && !lock(&self.writers).is_empty() {
+            // A role closes a connection once: it is forgotten with that.
+            let _ = self.farewell_reason.set(reason);
             shared.leaving.begin(&self.leaver);
             self.farewell.notify_one();
         } else {
@@ -181,6 +185,7 @@ fn enter(
         left: AtomicBool::new(false),
         leaver: Leaver::default(),
         farewell: Notify::new(),
+        farewell_reason: OnceLock::new(),
     });
     let id = ConnectionId(shared.next_number());
     shared.open().insert(id.0, Arc::clone(&entry));
@@ -257,7 +262,7 @@ async fn farewell(entry: &Entry) {
         }
     };
     drop(timeout(FAREWELL, or_closed(entry, written)).await);
-    entry.end(CloseReason::Closed);
+    entry.end(entry.farewell_reason.get().copied().unwrap_or(CloseReason::Closed));
 }
 
 /// What `future` comes to, unless the connection ends before.

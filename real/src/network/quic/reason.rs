@@ -14,6 +14,7 @@ pub(crate) fn code(reason: CloseReason) -> VarInt {
         CloseReason::Reset => 5,
         CloseReason::IdleTimeout => 6,
         CloseReason::HandshakeTimeout => 7,
+        CloseReason::Barred => 8,
     })
 }
 
@@ -27,6 +28,7 @@ fn reason(code: VarInt) -> CloseReason {
         5 => CloseReason::Reset,
         6 => CloseReason::IdleTimeout,
         7 => CloseReason::HandshakeTimeout,
+        8 => CloseReason::Barred,
         _ => CloseReason::Closed,
     }
 }
@@ -71,6 +73,7 @@ mod tests {
             CloseReason::Superseded,
             CloseReason::Overflow,
             CloseReason::TooMany,
+            CloseReason::Barred,
         ];
         for expected in all {
             assert_eq!(reason(code(expected)), expected);

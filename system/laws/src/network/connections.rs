@@ -70,7 +70,8 @@ fn length(max: usize) -> impl Strategy<Value = usize> {
 
 fn step() -> impl Strategy<Value = Step> {
     let class = prop::sample::select(StreamClass::ALL.to_vec());
-    let reason = prop::sample::select(vec![CloseReason::Closed, CloseReason::ProtocolError, CloseReason::Superseded]);
+    let reasons = vec![CloseReason::Closed, CloseReason::ProtocolError, CloseReason::Superseded, CloseReason::Barred];
+    let reason = prop::sample::select(reasons);
     let lengths = |max| prop::collection::vec(length(max), 1..6);
     prop_oneof![
         3 => prop::sample::select(CLIENTS.to_vec()).prop_map(|client| Step::Connect { client }),
