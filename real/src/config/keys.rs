@@ -131,7 +131,7 @@ pub const KEYS: &[Key] = &[
     key("log", "LEVEL", HOSTS, "off, error, warn, info, debug, trace; or `info,worldline_real=debug` [default: info]"),
     key("telemetry.otlp", "URL", HOSTS, "A collector that takes traces by OTLP over HTTP, as `http://127.0.0.1:4318` [default: none]"),
     key("telemetry.file", "FILE", HOSTS, "A file that traces are appended to, a line of OTLP in JSON a batch [default: none]"),
-    key("telemetry.key", "FILE", HOSTS, "The key by which logs and traces know characters: 64 hexadecimal digits, the same for every process [default: drawn at the start]"),
+    key("telemetry.key", "FILE", HOSTS, "The key by which logs and traces know characters and name traces: 64 hexadecimal digits, the same for every process [default: drawn at the start]"),
     key("stop_patience", "DURATION", SERVERS, "How long an orderly stop may take before the process gives up with exit code 70 [default: 15s]"),
     key("threads", "N", HOSTS, "Threads of the adapters [default: 2]"),
     list("gateways", "ID,..", &[Bot], "Gateways that a player turns to, nearest first [default: all peers]"),

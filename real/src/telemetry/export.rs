@@ -30,7 +30,7 @@ use tokio::{
 };
 use worldline_proto::EntityId;
 use worldline_system::doors::telemetry::{
-    Label, Span,
+    Label, Span, SpanId, TraceId,
     otlp::{ExportTraceServiceRequest, KeyValue, Names, Written, of_process},
 };
 
@@ -131,6 +131,14 @@ impl Names for Config {
 
     fn entity(&self, entity: EntityId) -> String {
         self.redaction.entity(entity)
+    }
+
+    fn trace(&self, trace: TraceId) -> TraceId {
+        self.redaction.trace(trace)
+    }
+
+    fn span(&self, span: SpanId) -> SpanId {
+        self.redaction.span(span)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Personal data in lines of the log: which character somebody plays, and where somebody is.
 //!
 //! A character's id is replaced by a keyed digest: the same one is found again in the log and in the traces of every process with the
-//! same key, and nobody without it can tell whose it is. An address loses its last part and its port.
+//! same key, and nobody without it can tell whose it is. The name of a trace follows from the same character and the number of what it
+//! did, so it is replaced likewise, where all processes share a key. An address loses its last part and its port.
 //!
 //! What is redacted is the text, wherever it comes from: an error of a library says what it likes.
 
@@ -12,13 +13,18 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 use worldline_proto::EntityId;
+use worldline_system::doors::telemetry::{SpanId, TraceId};
 
 /// What every character's name begins with.
 const CHARACTER: &str = "character-";
 
 /// What replaces what must not be told.
 #[derive(Clone)]
-pub struct Redaction([u8; 32]);
+pub struct Redaction {
+    key: [u8; 32],
+    /// Whether other processes have the same key.
+    shared: bool,
+}
 
 impl fmt::Debug for Redaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,10 +33,10 @@ impl fmt::Debug for Redaction {
 }
 
 impl Redaction {
-    /// With this key.
+    /// With a key that all processes share.
     #[must_use]
     pub const fn new(key: [u8; 32]) -> Self {
-        Self(key)
+        Self { key, shared: true }
     }
 
     /// With a key of this process alone: its own lines agree with each other and with nobody else's.
@@ -40,13 +46,47 @@ impl Redaction {
         // Without entropy nothing starts that says anything of anybody.
         let drawn = rustix::rand::getrandom(&mut key[..], rustix::rand::GetRandomFlags::empty());
         let _ = drawn;
-        Self(key)
+        Self { key, shared: false }
     }
 
     /// An entity, for logs and traces: a character by its digest, anything else by its name.
     #[must_use]
     pub fn entity(&self, entity: EntityId) -> String {
         self.characters(&entity.to_string())
+    }
+
+    /// A trace, for logs and traces: under a shared key nobody can tell by its name whose it is. Without one it keeps the name on which
+    /// all processes agree.
+    #[must_use]
+    pub fn trace(&self, trace: TraceId) -> TraceId {
+        if !self.shared {
+            return trace;
+        }
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&self.mac(&[b"trace", &trace.0.to_be_bytes()[..]])[..16]);
+        TraceId(u128::from_be_bytes(bytes).max(1))
+    }
+
+    /// A span, likewise.
+    #[must_use]
+    pub fn span(&self, span: SpanId) -> SpanId {
+        if !self.shared {
+            return span;
+        }
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.mac(&[b"span", &span.0.to_be_bytes()[..]])[..8]);
+        SpanId(u64::from_be_bytes(bytes).max(1))
+    }
+
+    /// What a line says under a name that may be a trace's or a span's.
+    #[must_use]
+    pub fn named(&self, name: &str, text: &str) -> Option<String> {
+        let bits = |digits| (text.len() == digits).then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        match name {
+            "trace_id" => Some(self.trace(TraceId(bits(32)?)).to_string()),
+            "span_id" => Some(self.span(SpanId(u64::try_from(bits(16)?).ok()?)).to_string()),
+            _ => None,
+        }
     }
 
     /// A text of ours: no character is named in it.
@@ -73,14 +113,17 @@ impl Redaction {
     }
 
     fn digest(&self, who: &str) -> String {
-        // A key of any length is one.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return "x".to_owned() };
-        mac.update(who.as_bytes());
-        mac.finalize().into_bytes().iter().take(8).fold("x".to_owned(), |mut digest, byte| {
+        self.mac(&[who.as_bytes()]).iter().take(8).fold("x".to_owned(), |mut digest, byte| {
             // A text takes all text.
             let _ = write!(digest, "{byte:02x}");
             digest
         })
+    }
+
+    fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("a key of any length is one");
+        parts.iter().for_each(|part| mac.update(part));
+        mac.finalize().into_bytes().into()
     }
 }
 
@@ -129,6 +172,8 @@ fn cut(word: &str, within: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use worldline_proto::{CharacterId, OpNumber};
+    use worldline_system::doors::telemetry::Stage;
 
     #[test]
     fn no_address_is_left_whole() {
@@ -157,5 +202,21 @@ mod tests {
         assert_ne!(names[1], names[2]);
         assert_ne!(told, other.characters("character-7 and character-71, character-7; character-"));
         assert_eq!(one.characters("boss-1 npc-3"), "boss-1 npc-3");
+    }
+
+    #[test]
+    fn who_knows_what_somebody_has_done_cannot_find_its_trace_without_the_key() {
+        let character = CharacterId::new(7).expect("small");
+        let guessed = TraceId::of_operation(character, OpNumber(3));
+        let span = SpanId::of(guessed, Stage::ClientAttackInput);
+        let (one, other) = (Redaction::new([1; 32]), Redaction::new([2; 32]));
+        assert!(one.trace(guessed) != guessed && one.span(span) != span);
+        assert!(one.trace(guessed) != other.trace(guessed) && one.span(span) != other.span(span));
+        let again = Redaction::new([1; 32]);
+        assert_eq!((one.trace(guessed), one.span(span)), (again.trace(guessed), again.span(span)));
+        assert_eq!(one.named("trace_id", &guessed.to_string()), Some(again.trace(guessed).to_string()));
+        assert_eq!(one.named("span_id", &span.to_string()), Some(again.span(span).to_string()));
+        assert_eq!(one.named("lease", &span.to_string()), None);
+        assert_eq!(Redaction::drawn().trace(guessed), guessed, "no other process would find it");
     }
 }

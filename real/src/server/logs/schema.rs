@@ -77,9 +77,9 @@ impl Said {
         let ours = target.starts_with(OURS) && !target.starts_with(OF_PEERS);
         let told = |text: &str| if ours { redaction.characters(text) } else { redaction.everything(text) };
         self.event = told(&self.event);
-        for value in self.attributes.values_mut() {
+        for (name, value) in &mut self.attributes {
             if let Value::String(text) = value {
-                *text = told(text);
+                *text = redaction.named(name, text).unwrap_or_else(|| told(text));
             }
         }
         self
@@ -149,6 +149,8 @@ mod tests {
     };
     use tracing::Dispatch;
 
+    const GUESSED: &str = "0123456789abcdef0123456789abcdef";
+
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -201,7 +203,7 @@ mod tests {
     fn nobody_is_told_who_plays_or_from_where_whoever_says_it() {
         for terminal in [false, true] {
             let lines = written(terminal, || {
-                tracing::info!(character = %"character-7", "plays as character-7");
+                tracing::info!(character = %"character-7", trace_id = GUESSED, "plays as character-7");
                 tracing::warn!(target: "quinn::connection", remote = %"203.0.113.77:50123", "lost [2001:db8:1:2::7]:9");
                 tracing::error!(target: "worldline_real::network::quic", error = %"no route to 203.0.113.77", "no connection");
                 tracing::warn!("nobody answers at 10.1.2.3:5432");
@@ -210,6 +212,7 @@ mod tests {
                 assert!(!lines.contains(raw), "{raw} in {lines}");
             }
             assert!(lines.contains("203.0.113.x") && lines.contains("character-x"), "{lines}");
+            assert!(!lines.contains(GUESSED), "which trace is whose can be worked out: {lines}");
             assert!(lines.contains("10.1.2.3:5432"), "an operator's own service is named: {lines}");
         }
     }

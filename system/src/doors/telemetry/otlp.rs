@@ -4,7 +4,7 @@
 //! Who writes them gives what a span does not have itself: moments by a clock that others share, and names for regions, nodes and
 //! characters.
 
-use super::{Attribute, Label, Span};
+use super::{Attribute, Label, Span, SpanId, TraceId};
 use alloc::{
     string::{String, ToString as _},
     vec,
@@ -116,6 +116,14 @@ pub trait Names {
     fn label(&self, label: Label) -> String;
     /// An entity; a character as the policy for personal data is.
     fn entity(&self, entity: worldline_proto::EntityId) -> String;
+    /// A trace. Its own name follows from who did what: where that must not be told, this is another one.
+    fn trace(&self, trace: TraceId) -> TraceId {
+        trace
+    }
+    /// A span, likewise.
+    fn span(&self, span: SpanId) -> SpanId {
+        span
+    }
 }
 
 impl Written {
@@ -129,9 +137,9 @@ impl Written {
         };
         let attributes = span.attributes.iter();
         Self {
-            trace_id: span.trace.to_string(),
-            span_id: span.id.to_string(),
-            parent_span_id: span.parent.map_or_else(String::new, |parent| parent.to_string()),
+            trace_id: names.trace(span.trace).to_string(),
+            span_id: names.span(span.id).to_string(),
+            parent_span_id: span.parent.map_or_else(String::new, |parent| names.span(parent).to_string()),
             name: span.stage.name(),
             kind: INTERNAL,
             start_time_unix_nano: start_unix_ns.to_string(),
