@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use std::{process::ExitCode, time::Duration};
 use worldline_proto::{EntityId, EntityKind, Incarnation, OpId};
 use worldline_real::{
-    Inbox,
+    Inbox, Taker,
     bus::{Bus, Config},
     clock,
     ready::Readiness,
@@ -129,7 +129,7 @@ fn entity(lane: usize) -> EntityId {
 struct Bench {
     context: Context,
     bus: Bus,
-    inbox: Inbox,
+    taker: Taker,
     /// Of facts: none is published twice, in no run of this.
     number: u64,
     operations: u64,
@@ -142,7 +142,7 @@ impl Bench {
         let config = Config { endpoints: vec![url.parse().expect("an address")] };
         let bus = Bus::new(config, inbox.clone(), ready.clone());
         ready.until_degraded(|lacks| lacks.is_empty()).await;
-        Self { context, bus, inbox, number: clock::unix_now().as_nanos(), operations: 0 }
+        Self { context, bus, taker: Taker::new(inbox), number: clock::unix_now().as_nanos(), operations: 0 }
     }
 
     fn numbers(&mut self, count: u64) -> u64 {
@@ -185,7 +185,7 @@ impl Bench {
         let mut in_flight: usize = (0..depth).map(|lane| submit(lane, &mut left, &mut asked)).sum();
         let mut each = Vec::new();
         while in_flight > 0 {
-            let Some(Event::Bus(bus::Event::Answered { op, answer })) = self.inbox.next_event(clock::span(DEADLINE))
+            let Some(Event::Bus(bus::Event::Answered { op, answer })) = self.taker.next_event(clock::span(DEADLINE))
             else {
                 panic!("no answer")
             };
@@ -234,12 +234,12 @@ impl Bench {
         let consumer = op(1_000_000 + self.operations);
         let submission = Submission::Consume { durable: None, start: Start::Beginning };
         self.bus.submit(Asked { op: consumer, deadline: clock::now() + DEADLINE, submission });
-        let opened = self.inbox.next_event(clock::span(DEADLINE));
+        let opened = self.taker.next_event(clock::span(DEADLINE));
         assert!(matches!(opened, Some(Event::Bus(bus::Event::Answered { .. }))), "{opened:?}");
         let begun = clock::now();
         let (mut each, mut last, mut waiting) = (Vec::new(), begun, 0_u32);
         while (each.len() as u64) < MESSAGES || waiting > 0 {
-            match self.inbox.next_event(clock::span(DEADLINE)) {
+            match self.taker.next_event(clock::span(DEADLINE)) {
                 Some(Event::Bus(bus::Event::Delivered { message, .. })) => {
                     each.push(since(last));
                     last = clock::now();
@@ -263,11 +263,11 @@ impl Bench {
         self.operations += 1;
         let closed = op(2_000_000 + self.operations);
         self.bus.submit(Asked { op: closed, deadline: clock::now() + DEADLINE, submission });
-        while !matches!(self.inbox.next_event(clock::span(DEADLINE)),
+        while !matches!(self.taker.next_event(clock::span(DEADLINE)),
             Some(Event::Bus(bus::Event::Answered { op, .. })) if op == closed)
         {}
         // What was under way to it still comes.
-        while self.inbox.next_event(Duration::from_millis(50)).is_some() {}
+        while self.taker.next_event(Duration::from_millis(50)).is_some() {}
         turn
     }
 

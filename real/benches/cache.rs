@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use std::{process::ExitCode, time::Duration};
 use worldline_proto::{CharacterId, Incarnation, OpId};
 use worldline_real::{
-    Inbox,
+    Inbox, Taker,
     cache::{Cache, Config},
     clock,
     ready::Readiness,
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let bench = runtime.block_on(Bench::new(&url));
+    let mut bench = runtime.block_on(Bench::new(&url));
     let mut good = true;
     for (depth, operations) in DEPTHS.into_iter().zip(OPERATIONS) {
         let (mut plain, mut ours) = (Vec::new(), Vec::new());
@@ -113,7 +113,7 @@ struct Bench {
     connection: MultiplexedConnection,
     write: String,
     cache: Cache,
-    inbox: Inbox,
+    taker: Taker,
 }
 
 impl Bench {
@@ -126,7 +126,7 @@ impl Bench {
         let config = Config { endpoints: vec![url.parse().expect("an address")] };
         let cache = Cache::new(config, inbox.clone(), ready.clone());
         ready.until_degraded(|lacks| lacks.is_empty()).await;
-        Self { connection, write, cache, inbox }
+        Self { connection, write, cache, taker: Taker::new(inbox) }
     }
 
     async fn plain(&self, lanes: usize, operations: usize) -> Turn {
@@ -142,9 +142,10 @@ impl Bench {
     }
 
     /// As a role's thread does it: submits, and takes the answers out of the inbox.
-    fn adapter(&self, lanes: usize, operations: usize) -> Turn {
+    fn adapter(&mut self, lanes: usize, operations: usize) -> Turn {
         let begun = clock::now();
         let (mut asked, mut done) = (vec![begun; lanes], vec![0; lanes]);
+        let cache = self.cache.clone();
         let submit = |lane: usize, n: usize, asked: &mut [time::Instant]| {
             if n == operations {
                 return 0;
@@ -154,13 +155,13 @@ impl Bench {
                 _ => Submission::Read(key(lane)),
             };
             asked[lane] = clock::now();
-            self.cache.submit(Asked { op: op(lane), deadline: asked[lane] + DEADLINE, submission });
+            cache.submit(Asked { op: op(lane), deadline: asked[lane] + DEADLINE, submission });
             1
         };
         let mut in_flight: usize = (0..lanes).map(|lane| submit(lane, 0, &mut asked)).sum();
         let mut each = Vec::new();
         while in_flight > 0 {
-            let Some(Event::Cache(cache::Event { op, answer })) = self.inbox.next_event(clock::span(DEADLINE)) else {
+            let Some(Event::Cache(cache::Event { op, answer })) = self.taker.next_event(clock::span(DEADLINE)) else {
                 panic!("no answer")
             };
             let lane = op.counter as usize;

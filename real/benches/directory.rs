@@ -7,7 +7,7 @@ use etcd_client::{Client, Compare as Condition, CompareOp, DeleteOptions, KvClie
 use std::{process::ExitCode, sync::Arc, time::Duration};
 use worldline_proto::{EntityId, EntityKind, Epoch, Incarnation, LeaseId, Nonce, OpId, Revision};
 use worldline_real::{
-    Inbox, clock,
+    Inbox, Taker, clock,
     directory::{Config, Directory, codec},
     ready::Readiness,
 };
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let bench = runtime.block_on(Bench::new(&url));
+    let mut bench = runtime.block_on(Bench::new(&url));
     let mut good = true;
     for (depth, transactions) in DEPTHS.into_iter().zip(TRANSACTIONS) {
         let (mut plain, mut ours) = (Vec::new(), Vec::new());
@@ -150,7 +150,7 @@ impl Lane {
 struct Bench {
     client: Client,
     directory: Directory,
-    inbox: Inbox,
+    taker: Taker,
 }
 
 impl Bench {
@@ -160,7 +160,7 @@ impl Bench {
         let config = Config { endpoints: vec![url.parse().expect("an address")] };
         let directory = Directory::new(config, inbox.clone(), ready.clone());
         ready.until(|problems| problems.is_empty()).await;
-        Self { client, directory, inbox }
+        Self { client, directory, taker: Taker::new(inbox) }
     }
 
     async fn plain(&self, lanes: &mut [Lane], transactions: usize) -> Turn {
@@ -177,7 +177,7 @@ impl Bench {
     }
 
     /// As a role's thread does it: submits, and takes the answers out of the inbox.
-    fn adapter(&self, lanes: &mut [Lane], transactions: usize) -> Turn {
+    fn adapter(&mut self, lanes: &mut [Lane], transactions: usize) -> Turn {
         let begun = clock::now();
         let (mut asked, mut left) = (vec![begun; lanes.len()], vec![transactions; lanes.len()]);
         let mut submit = |lane: usize, lanes: &mut [Lane], asked: &mut [time::Instant]| {
@@ -195,7 +195,7 @@ impl Bench {
         let mut each = Vec::new();
         while in_flight > 0 {
             let Some(Event::Directory(directory::Event::Answered { op, answer })) =
-                self.inbox.next_event(clock::span(DEADLINE))
+                self.taker.next_event(clock::span(DEADLINE))
             else {
                 panic!("no answer")
             };

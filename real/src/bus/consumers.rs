@@ -17,7 +17,7 @@ use async_nats::{
         stream::ConsumerErrorKind,
     },
 };
-use futures_util::StreamExt;
+use futures_util::{FutureExt as _, StreamExt as _};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -39,6 +39,8 @@ use worldline_system::{
     time::UnixTime,
 };
 
+/// Messages that are delivered at once, at most.
+const TOGETHER: usize = 64;
 /// How long one pull waits at the server.
 const PULL: Duration = Duration::from_secs(10);
 /// How often a server with nothing to tell says that it lives; two of them missed are the end of the consumer.
@@ -127,34 +129,21 @@ pub(super) async fn run(
     let open = Open { line: line.clone(), out: Arc::default() };
     shared.consumers.stands(op, open.clone());
     shared.answer(op, doors::bus::Answer::Consuming(Outcome::Done(())));
+    let mut delivered = Vec::new();
     let gap = loop {
-        let next = tokio::select! {
+        let first = tokio::select! {
             biased;
             _ = stopped.wait_for(|&stopped| stopped) => break None,
             _ = closing.wait_for(|&closing| closing) => break None,
             () = line.gone() => break Some(GapCause::Disconnected),
-            next = messages.next() => next,
+            first = messages.next() => first,
         };
-        let message = match next {
-            Some(Ok(message)) => message,
-            Some(Err(error)) => {
-                use pull::MessagesErrorKind::{ConsumerDeleted, NoResponders, PushBasedConsumer};
-                let ended = matches!(error.kind(), ConsumerDeleted | NoResponders | PushBasedConsumer);
-                break Some(if ended { GapCause::Ended } else { GapCause::Disconnected });
-            }
-            None => break Some(GapCause::Ended),
-        };
-        let Some(delivered) = read(&message) else {
-            shared.foreign(&message.subject);
-            // Nobody can make anything of it: it shall not come again.
-            let _ = message.ack_with(jetstream::AckKind::Term).await;
-            continue;
-        };
-        let (Some(reply), sequence) = (message.message.reply.clone(), delivered.sequence.0) else { continue };
-        lock(&open.out).insert(sequence, reply);
-        let event = Event::Delivered { consumer: op, message: Arc::new(delivered) };
-        if !shared.inbox.news(doors::Event::Bus(event)) {
+        let ended = take(shared, &open, op, first, &mut messages, &mut delivered).await;
+        if !shared.inbox.news_all(&mut delivered) {
             break Some(GapCause::Overflow);
+        }
+        if ended.is_some() {
+            break ended;
         }
     };
     shared.consumers.end(op);
@@ -166,6 +155,47 @@ pub(super) async fn run(
         // The server forgets it by itself otherwise.
         let _ = timeout(FAREWELL, line.context.delete_consumer_from_stream(&name, stream::NAME)).await;
     }
+}
+
+/// What a pull has come to.
+type Next = Option<Result<jetstream::Message, pull::MessagesError>>;
+
+/// Takes a message, and with it all that have come already; why no other will come, if so.
+async fn take(
+    shared: &Shared,
+    open: &Open,
+    consumer: OpId,
+    first: Next,
+    messages: &mut pull::Stream,
+    delivered: &mut Vec<doors::Event>,
+) -> Option<GapCause> {
+    let mut next = Some(first);
+    while let Some(taken) = next {
+        let message = match taken {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => {
+                use pull::MessagesErrorKind::{ConsumerDeleted, NoResponders, PushBasedConsumer};
+                let ended = matches!(error.kind(), ConsumerDeleted | NoResponders | PushBasedConsumer);
+                return Some(if ended { GapCause::Ended } else { GapCause::Disconnected });
+            }
+            None => return Some(GapCause::Ended),
+        };
+        match (read(&message), message.message.reply.clone()) {
+            (Some(message), Some(reply)) => {
+                lock(&open.out).insert(message.sequence.0, reply);
+                let event = Event::Delivered { consumer, message: Arc::new(message) };
+                delivered.push(doors::Event::Bus(event));
+            }
+            (Some(_), None) => {}
+            (None, _) => {
+                shared.foreign(&message.subject);
+                // Nobody can make anything of it: it shall not come again.
+                let _ = message.ack_with(jetstream::AckKind::Term).await;
+            }
+        }
+        next = if delivered.len() < TOGETHER { messages.next().now_or_never() } else { None };
+    }
+    None
 }
 
 /// A message as a role sees it. `None` for one that is not ours.

@@ -10,16 +10,16 @@ use super::{
     link::{Line, UNANSWERED},
     stream, verdict,
 };
-use crate::Inbox;
+use crate::{Inbox, host::Bell};
 use async_nats::{Client, HeaderMap, Message, PublishErrorKind, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 use tokio::{
-    sync::{Notify, OwnedRwLockReadGuard, OwnedSemaphorePermit},
+    sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit},
     task::unconstrained,
     time::{Instant, sleep_until},
 };
@@ -86,7 +86,7 @@ pub(super) struct Publishes {
     inbox: Inbox,
     waiting: Mutex<Waiting>,
     /// Something has gathered, or is due before the task would look.
-    wake: Notify,
+    wake: Arc<Bell>,
     /// What acknowledgements are addressed to; the number follows.
     reply: String,
 }
@@ -96,7 +96,7 @@ impl Publishes {
     pub async fn new(client: &Client, inbox: Inbox) -> Result<(Self, Subscriber), String> {
         let reply = client.new_inbox();
         let answers = client.subscribe(format!("{reply}.*")).await.map_err(|error| error.to_string())?;
-        Ok((Self { inbox, waiting: Mutex::default(), wake: Notify::new(), reply }, answers))
+        Ok((Self { inbox, waiting: Mutex::default(), wake: Arc::default(), reply }, answers))
     }
 
     /// Takes one, or answers that it is not sent.
@@ -118,7 +118,7 @@ impl Publishes {
         waiting.gathered.push_back((number, publish));
         drop(waiting);
         if wake {
-            self.wake.notify_one();
+            self.inbox.wake_writer(self.wake.clone().into());
         }
     }
 
@@ -145,7 +145,7 @@ impl Publishes {
                     self.inbox.answer_all(told.iter().map(|(asker, answer)| event(asker.op, *answer)));
                     told.clear();
                 }
-                () = self.wake.notified() => look.as_mut().reset(self.arm()),
+                () = self.wake.rung() => look.as_mut().reset(self.arm()),
                 () = &mut look => {
                     let overdue = self.overdue();
                     for (asker, end) in &overdue {

@@ -6,6 +6,7 @@
 
 use super::{
     Config, Counters,
+    asks::Asks,
     link::{Line, connect},
     replies::turns_away,
     requests::{Done, Work},
@@ -14,7 +15,6 @@ use crate::{Inbox, clock, machine::Machine, ready::Readiness};
 use redis::{Pipeline, RedisResult, Value};
 use std::{collections::VecDeque, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 use tokio::{
-    sync::mpsc::Receiver,
     task::unconstrained,
     time::{Instant, sleep, sleep_until},
 };
@@ -60,7 +60,7 @@ pub(super) struct Keeper {
     pub ready: Readiness,
     pub counters: Counters,
     /// What roles ask. It ends when the adapter is closed.
-    pub asked: Receiver<Work>,
+    pub asked: Arc<Asks>,
 }
 
 impl Keeper {
@@ -114,7 +114,10 @@ impl Keeper {
             tokio::select! {
                 biased;
                 done = &mut what => return Some(done),
-                work = self.asked.recv() => refuse(&self.inbox, &work?),
+                works = self.asked.take(BATCH) => match works.as_slice() {
+                    [] => return None,
+                    works => works.iter().for_each(|work| refuse(&self.inbox, work)),
+                },
             }
         }
     }
@@ -158,8 +161,9 @@ impl Keeper {
                     (false, false) => suspected = true,
                     (false, true) => break format!("has not answered within {} s", PULSE.as_secs()),
                 },
-                count = self.asked.recv_many(&mut next, BATCH), if open && flying.len() < BATCHES => {
-                    open = count > 0;
+                works = self.asked.take(BATCH), if open && flying.len() < BATCHES => {
+                    open = !works.is_empty();
+                    next.extend(works);
                     self.drop_late(&mut next);
                 }
             }

@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: TLS to the cache; sharding; a memory of our own.
 
+mod asks;
 mod config;
 mod keeper;
 mod link;
@@ -26,6 +27,7 @@ use crate::{
     machine::{self, Machine},
     ready::Readiness,
 };
+use asks::Asks;
 use keeper::Keeper;
 use requests::Work;
 use std::{
@@ -37,12 +39,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{
-    runtime::Handle,
-    sync::mpsc::{self, error::TrySendError},
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{runtime::Handle, task::JoinHandle, time::timeout};
 use worldline_proto::OpId;
 use worldline_system::{
     Refusal,
@@ -50,7 +47,6 @@ use worldline_system::{
         Asked, Event,
         cache::{self, Ask, Submission},
     },
-    limits,
     outcome::End,
 };
 
@@ -70,8 +66,7 @@ impl fmt::Debug for Cache {
 struct Shared {
     inbox: Inbox,
     counters: Counters,
-    /// Gone once it is closed.
-    asks: Mutex<Option<mpsc::Sender<Work>>>,
+    asks: Arc<Asks>,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -112,18 +107,20 @@ impl Cache {
     #[must_use]
     pub fn on(machine: Arc<dyn Machine>, config: Config, inbox: Inbox, ready: Readiness) -> Self {
         ready.degraded(keeper::NEED, format!("not yet connected to the cache at {}", link::addresses(&config)));
-        let (asks, asked) = mpsc::channel(limits::OPERATIONS_IN_FLIGHT);
+        let asks = Arc::new(Asks::new(inbox.clone()));
         let counters = Counters::default();
-        let keeper = Keeper { machine, config, inbox: inbox.clone(), ready, counters: counters.clone(), asked };
+        let keeper =
+            Keeper { machine, config, inbox: inbox.clone(), ready, counters: counters.clone(), asked: asks.clone() };
         let keeper = Handle::current().spawn(keeper.keep());
-        Self(Arc::new(Shared { inbox, counters, asks: Mutex::new(Some(asks)), keeper: Mutex::new(Some(keeper)) }))
+        Self(Arc::new(Shared { inbox, counters, asks, keeper: Mutex::new(Some(keeper)) }))
     }
 
     /// Where no cache is configured: everything is refused at once.
     #[must_use]
     pub fn absent(inbox: Inbox) -> Self {
-        let counters = Counters::default();
-        Self(Arc::new(Shared { inbox, counters, asks: Mutex::new(None), keeper: Mutex::new(None) }))
+        let (asks, counters) = (Arc::new(Asks::new(inbox.clone())), Counters::default());
+        asks.close();
+        Self(Arc::new(Shared { inbox, counters, asks, keeper: Mutex::new(None) }))
     }
 
     /// Takes a submission and never waits.
@@ -133,17 +130,9 @@ impl Cache {
         if !submission.is_bounded() {
             return self.0.refuse(op, ask, Refusal::Malformed);
         }
-        let asks = self.0.asks.lock().unwrap_or_else(PoisonError::into_inner);
-        let refusal = match &*asks {
-            None => Refusal::Unreachable,
-            Some(asks) => match asks.try_send(Work::Ask { op, deadline, submission, forgotten: false }) {
-                Ok(()) => return,
-                Err(TrySendError::Full(_)) => Refusal::Busy,
-                Err(TrySendError::Closed(_)) => Refusal::Unreachable,
-            },
-        };
-        drop(asks);
-        self.0.refuse(op, ask, refusal);
+        if let Err(refusal) = self.0.asks.put(Work::Ask { op, deadline, submission, forgotten: false }) {
+            self.0.refuse(op, ask, refusal);
+        }
     }
 
     /// Each count by its name.
@@ -164,7 +153,7 @@ impl Cache {
     pub fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let shared = self.0.clone();
         Box::pin(async move {
-            drop(shared.asks.lock().unwrap_or_else(PoisonError::into_inner).take());
+            shared.asks.close();
             let keeper = shared.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(mut keeper) = keeper
                 && timeout(LAST_WORDS, &mut keeper).await.is_err()

@@ -19,10 +19,13 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Poll, Waker},
+    task::{Poll, Wake, Waker},
     time::Duration,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
 use worldline_proto::OpId;
 use worldline_system::{doors::Event, limits};
 
@@ -73,6 +76,23 @@ struct Shared {
     streams: Semaphore,
     shed: AtomicU64,
     writers: Mutex<Writers>,
+}
+
+/// Wakes a task that waits for more than one thing, as a waker does ([`Inbox::wake_writer`]).
+#[derive(Debug, Default)]
+pub(crate) struct Bell(Notify);
+
+impl Bell {
+    /// It was rung since the last time.
+    pub(crate) async fn rung(&self) {
+        self.0.notified().await;
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
 }
 
 /// Tasks of adapters that have something to write and were not woken yet.
@@ -187,16 +207,21 @@ impl Inbox {
     /// News of a watch: `false` where its reader has not kept up, and the watch must end with a gap.
     #[must_use]
     pub fn news(&self, event: Event) -> bool {
+        self.news_all(&mut vec![event])
+    }
+
+    /// News that came at once, as [`Inbox::news`] takes them: as many as find slots, from the first on.
+    #[must_use]
+    pub fn news_all(&self, events: &mut Vec<Event>) -> bool {
         let mut queue = self.queue();
-        if queue.closed || queue.news >= limits::WATCH_CREDITS {
-            drop(queue);
-            self.0.shed.fetch_add(1, Ordering::Relaxed);
-            return false;
-        }
-        queue.news += 1;
-        queue.items.push_back(Item::News(event));
+        let slots = if queue.closed { 0 } else { limits::WATCH_CREDITS.saturating_sub(queue.news).min(events.len()) };
+        queue.news += slots;
+        queue.items.extend(events.drain(..slots).map(Item::News));
         self.wake(queue);
-        true
+        self.0.shed.fetch_add(events.len() as u64, Ordering::Relaxed);
+        let all = events.is_empty();
+        events.clear();
+        all
     }
 
     /// How many events were shed for want of a slot.

@@ -11,6 +11,7 @@ mod taker;
 mod timers;
 
 use crate::{clock, history, hooks::Probes, telemetry::Telemetry};
+pub(crate) use inbox::Bell;
 use inbox::Item;
 pub use inbox::{Closed, Inbox};
 use operations::{Kind, Operations};
