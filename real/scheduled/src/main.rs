@@ -2,7 +2,7 @@
 //! moves when nobody has anything to do, and connections are played by a script.
 //!
 //! * `worldline_real` is built as for production, but on madsim's tasks and timers and without what needs a network or a file.
-//! * What a script does is drawn from streams of its own ([`script::draws`]): another order of tasks does not change it.
+//! * What a script does is drawn from streams of its own (`script::draws`): another order of tasks does not change it.
 //! * A promise is checked where it is kept: when a role is told, when something leaves, when a task ends.
 //!
 //! `ci/adapters` builds this with `--cfg madsim` and runs it; without, there is nothing in it.
