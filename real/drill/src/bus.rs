@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_was_not_asked_to_step_down_in_vain_says_so() {
+    fn what_a_leader_says_of_stepping_down_is_read() {
         assert_eq!(stepped_down(br#"{"type":"x","success":true}"#), Ok(()));
         let refused = br#"{"type":"x","error":{"code":503,"description":"stream is offline"},"success":false}"#;
         assert_eq!(stepped_down(refused), Err("stream is offline".to_owned()));

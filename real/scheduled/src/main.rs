@@ -18,7 +18,6 @@ pub mod cache;
 pub mod host;
 #[cfg(madsim)]
 #[path = "../../simulated/src/log.rs"]
-#[allow(dead_code, reason = "logs are compared by who runs this")]
 pub mod log;
 #[cfg(madsim)]
 pub mod script;

@@ -14,6 +14,7 @@ pub mod log;
 pub mod machine;
 pub mod network;
 pub mod schedules;
+pub mod twice;
 
 use clap::Parser;
 use log::Log;
@@ -21,8 +22,9 @@ use std::{
     collections::BTreeSet,
     env, io,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Command, ExitCode, Stdio},
 };
+use twice::twice;
 
 /// Runs the adapters in simulation.
 #[derive(Parser)]
@@ -104,9 +106,9 @@ fn main() -> ExitCode {
         for seed in arguments.from..arguments.from + arguments.seeds {
             let command = || command(name, *run, schedules, seed);
             match twice(command) {
-                Ok(log) => {
-                    seen.extend(log.seen().map(str::to_owned));
-                    println!("{name:<22} {seed:>6} {:>8}  {:016x}", log.lines(), log.digest());
+                Ok(told) => {
+                    seen.extend(told.seen.iter().cloned());
+                    println!("{name:<22} {seed:>6} {:>8}  {:016x}", told.lines.len(), told.digest());
                 }
                 Err(why) => {
                     failed += 1;
@@ -127,19 +129,6 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs a seed twice, each time in a process of its own: what a process counts (tokio its tasks) begins anew in each. Both must
-/// tell the same.
-fn twice(command: impl Fn() -> io::Result<Command>) -> Result<Log, String> {
-    let once = || command().and_then(|mut command| command.spawn());
-    let lost = |error: io::Error| format!("no process for a run: {error}");
-    let (first, second) = (once().map_err(lost)?, once().map_err(lost)?);
-    let (first, second) = (told(first)?, told(second)?);
-    match first.difference(&second) {
-        None => Ok(first),
-        Some(difference) => Err(format!("two runs of this seed differ:\n{difference}")),
-    }
-}
-
 /// The process that runs a seed once.
 fn command(suite: &str, run: Run, schedules: Option<&Path>, seed: u64) -> io::Result<Command> {
     let seed = seed.to_string();
@@ -153,14 +142,4 @@ fn command(suite: &str, run: Run, schedules: Option<&Path>, seed: u64) -> io::Re
     };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
-}
-
-/// What a run has told, or why it ended before.
-fn told(run: Child) -> Result<Log, String> {
-    let output = run.wait_with_output().map_err(|error| format!("a run is lost: {error}"))?;
-    if output.status.success() {
-        Ok(Log::read(&String::from_utf8_lossy(&output.stdout)))
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-    }
 }

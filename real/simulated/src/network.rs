@@ -3,6 +3,7 @@
 
 mod identities;
 pub mod laws;
+mod told;
 pub mod weather;
 
 use crate::{
@@ -179,7 +180,7 @@ impl Stage {
                 let heard = self.life(node).and_then(|life| life.inbox.next_event(Span::ZERO));
                 if let Some(event) = heard {
                     let doors::Event::Network(event) = event else { panic!("{event:?} is not of the network") };
-                    log.tell_network(self.now(), name, &event);
+                    told::tell(log, self.now(), name, &event);
                     return Some((node, event));
                 }
             }

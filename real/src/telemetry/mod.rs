@@ -109,8 +109,8 @@ impl Telemetry {
     }
 }
 
-#[cfg(not(madsim))]
 /// What a label says, where the regions of the world have these names.
+#[cfg(not(madsim))]
 fn label_text(label: Label, regions: &[String]) -> String {
     match label {
         Label::None => String::new(),
