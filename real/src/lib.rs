@@ -18,7 +18,6 @@ extern crate worldline_tokio as tokio;
 
 #[cfg(not(madsim))]
 pub mod bot;
-#[cfg(not(madsim))]
 pub mod bus;
 pub mod cache;
 pub mod clock;

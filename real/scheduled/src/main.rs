@@ -13,6 +13,8 @@
 extern crate worldline_tokio as tokio;
 
 #[cfg(madsim)]
+pub mod bus;
+#[cfg(madsim)]
 pub mod cache;
 #[cfg(madsim)]
 pub mod host;

@@ -1,6 +1,6 @@
 //! What every script has: its draws, its pauses, and how long everything stood still.
 
-use crate::{cache, host, log::Log};
+use crate::{bus, cache, host, log::Log};
 use madsim::{
     Config,
     runtime::{Handle, Runtime},
@@ -32,6 +32,7 @@ pub type Suite = fn() -> Pin<Box<dyn Future<Output = Log>>>;
 #[must_use]
 pub fn suite(name: &str) -> Option<Suite> {
     match name {
+        "bus-schedules" => Some(|| Box::pin(bus::life())),
         "cache-schedules" => Some(|| Box::pin(cache::life())),
         "host-schedules" => Some(|| Box::pin(host::life())),
         _ => None,
@@ -76,6 +77,11 @@ impl Stalls {
     /// Stands still.
     pub fn stall(&self, span: Duration) {
         madsim::time::advance(clock::span(span));
+        self.0.fetch_add(span.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Who hears was held up for so long, and nobody else.
+    pub fn hold_up(&self, span: Duration) {
         self.0.fetch_add(span.as_nanos(), Ordering::Relaxed);
     }
 

@@ -79,6 +79,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "network-weather", run: Own(network::weather::weather), expected: network::weather::WEATHER },
     Suite { name: "host-schedules", run: Schedules, expected: schedules::HOST },
     Suite { name: "cache-schedules", run: Schedules, expected: schedules::CACHE },
+    Suite { name: "bus-schedules", run: Schedules, expected: schedules::BUS },
 ];
 
 fn main() -> ExitCode {

@@ -1,6 +1,7 @@
-//! Where the bus is: the client addresses of NATS servers, with a user where they want one.
+//! Where the bus is: the client addresses of NATS servers, with a user where they want one. And what its stream keeps.
 
 use crate::endpoint::{self, Service};
+use worldline_system::{limits, time::Duration};
 
 /// Where the bus is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,22 @@ impl Service for Nats {
 
 /// The address of one server.
 pub type Endpoint = endpoint::Endpoint<Nats>;
+
+/// How much the stream keeps, and for how long it recognises an id. Every adapter of a world has the same; the default is what the
+/// door says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// One more, and the oldest goes.
+    pub messages: u64,
+    /// An id that is published again within this is stored once.
+    pub deduplication: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { messages: limits::BUS_MESSAGES, deduplication: limits::BUS_DEDUPLICATION }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -5,19 +5,12 @@
 //! never answered. What waits on it ends with it, and so do its consumers: nothing is kept for the next one.
 
 use super::{
-    Config, Endpoint,
+    Config, Endpoint, Limits,
+    client::{Client, Connected, Connection, Problem},
     publishes::Publishes,
-    stream::{self, Limits, Problem},
 };
 use crate::{Inbox, entropy, ready::Readiness};
-use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, Subscriber,
-    connection::State,
-    jetstream::context::{Context, ContextBuilder},
-};
 use std::{
-    error::Error as _,
-    io,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -28,23 +21,16 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use worldline_system::{backoff::Backoff, doors::entropy::Entropy, knobs::Retry, limits};
+use worldline_system::{backoff::Backoff, doors::entropy::Entropy, knobs::Retry};
 
 /// How long a server may take to let us in, and what is asked may wait for a connection.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// How long a server may take to greet us, and to answer for the stream.
-const PROBE: Duration = Duration::from_secs(2);
+pub(super) const PROBE: Duration = Duration::from_secs(2);
 /// How often a server is pinged, and the stream is looked at. Three pings unanswered end the connection.
-const PULSE: Duration = Duration::from_secs(1);
+pub(super) const PULSE: Duration = Duration::from_secs(1);
 /// What may stay unanswered on one connection before it is replaced: the client keeps a slot for some of it.
 pub(super) const UNANSWERED: u32 = 1_024;
-/// Commands that wait for the connection's task.
-const COMMANDS: usize = 2 * limits::OPERATIONS_IN_FLIGHT;
-/// Messages of one subscription that nobody has taken: as many as can be asked for, of either kind.
-const UNTAKEN: usize = limits::OPERATIONS_IN_FLIGHT;
-const _: () = assert!(UNTAKEN > limits::BUS_CREDITS);
-/// The first version of NATS that has all that is used.
-const VERSION_MIN: (u32, u32) = (2, 10);
 /// What a process does without when it has no bus.
 const NEED: &str = "bus";
 
@@ -52,8 +38,7 @@ const NEED: &str = "bus";
 pub(super) struct Line {
     /// Every connection of an adapter has a higher one.
     pub number: u64,
-    pub client: Client,
-    pub context: Context,
+    pub connection: Box<dyn Connection>,
     /// The stream behind it is ours.
     pub serves: AtomicBool,
     /// The connection is gone, or given up.
@@ -63,6 +48,11 @@ pub(super) struct Line {
 }
 
 impl Line {
+    fn new(number: u64, connection: Box<dyn Connection>, over: Arc<watch::Sender<bool>>, inbox: Inbox) -> Self {
+        let (serves, unanswered) = (AtomicBool::new(false), AtomicU32::new(0));
+        Self { number, connection, serves, over, unanswered, publishes: Publishes::new(inbox) }
+    }
+
     /// It is used no more.
     fn end(&self) {
         self.over.send_replace(true);
@@ -87,6 +77,7 @@ pub(super) struct Link {
 impl Link {
     /// A link, and what keeps it until `closing` says so.
     pub fn new(
+        client: Arc<dyn Client>,
         config: Config,
         limits: Limits,
         inbox: Inbox,
@@ -97,7 +88,7 @@ impl Link {
         let (suspects, suspected) = mpsc::channel(1);
         let addresses: Vec<String> = config.endpoints.iter().map(Endpoint::to_string).collect();
         ready.degraded(NEED, format!("not yet connected to NATS at {}", addresses.join(", ")));
-        let keeper = Keeper { config, limits, inbox, ready, lines: lines_sender.clone(), suspected, number: 0 };
+        let keeper = Keeper { client, config, limits, inbox, ready, lines: lines_sender.clone(), suspected, number: 0 };
         let task = async move {
             tokio::select! {
                 biased;
@@ -143,6 +134,7 @@ impl Link {
 
 /// Keeps the connection.
 struct Keeper {
+    client: Arc<dyn Client>,
     config: Config,
     limits: Limits,
     inbox: Inbox,
@@ -163,11 +155,12 @@ impl Keeper {
         };
         loop {
             let endpoint = &self.config.endpoints[at];
-            let problem = match connect(endpoint, self.number + 1, &self.inbox).await {
+            let over = Arc::new(watch::channel(false).0);
+            let problem = match self.client.connect(endpoint, over.clone()).await {
                 Err(problem) => problem,
-                Ok((line, acknowledgements)) => {
-                    self.number = line.number;
-                    let line = Arc::new(line);
+                Ok(Connected { connection, acknowledgements }) => {
+                    self.number += 1;
+                    let line = Arc::new(Line::new(self.number, connection, over, self.inbox.clone()));
                     tracing::info!(server = %endpoint, "connected to NATS");
                     let unheard = format!("NATS at {endpoint} does not acknowledge what is published");
                     let mut served = true;
@@ -207,7 +200,7 @@ impl Keeper {
             let looked = tokio::select! {
                 biased;
                 () = line.gone() => return (format!("NATS at {endpoint} has ended the connection"), served),
-                looked = timeout(PROBE, stream::ensure(&line.context, self.limits)) => looked,
+                looked = timeout(PROBE, line.connection.stream(self.limits)) => looked,
             };
             let problem = match looked {
                 Ok(Ok(())) => None,
@@ -247,100 +240,15 @@ impl Keeper {
                 }
             }
             // What the client could not tell: its events are few, but not kept for ever.
-            if line.client.connection_state() != State::Connected {
+            if !line.connection.stands() {
                 return (format!("NATS at {endpoint} has ended the connection"), served);
             }
         }
     }
 }
 
-fn without_jetstream(endpoint: &Endpoint) -> String {
+pub(super) fn without_jetstream(endpoint: &Endpoint) -> String {
     format!(
         "NATS at {endpoint} runs without JetStream: start it with `-js`, or with `jetstream {{}}` in its configuration"
     )
-}
-
-/// Connects to a server and makes sure that it is NATS with JetStream.
-async fn connect(endpoint: &Endpoint, number: u64, inbox: &Inbox) -> Result<(Line, Subscriber), String> {
-    let over = Arc::new(watch::channel(false).0);
-    let tell = over.clone();
-    let options = ConnectOptions::new()
-        .name("worldline")
-        .connection_timeout(PROBE)
-        .request_timeout(None)
-        .ping_interval(PULSE)
-        .client_capacity(COMMANDS)
-        .subscription_capacity(UNTAKEN)
-        .ignore_discovered_servers()
-        // It tries once more before it gives up; whatever comes of that, this connection is over.
-        .max_reconnects(1)
-        .reconnect_delay_callback(|_| Duration::ZERO)
-        .event_callback(move |event| {
-            if matches!(event, Event::Disconnected | Event::Closed) {
-                tell.send_replace(true);
-            }
-            std::future::ready(())
-        });
-    let options = match &endpoint.user {
-        None => options,
-        Some((user, password)) => options.user_and_password(user.clone(), password.clone()),
-    };
-    let address: ServerAddr =
-        format!("nats://{endpoint}").parse().map_err(|error| format!("{endpoint} is no address: {error}"))?;
-    let client = match timeout(PROBE + CONNECT, options.connect(address)).await {
-        Ok(Ok(client)) => client,
-        Ok(Err(error)) => {
-            let refused = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-            let words = refused.map_or_else(|| error.to_string(), io::Error::to_string);
-            return Err(match error.kind() {
-                ConnectErrorKind::TimedOut => silent(endpoint),
-                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                    format!("NATS at {endpoint} does not let us in: wrong user or password")
-                }
-                ConnectErrorKind::Dns => format!("nobody answers at {endpoint}, where NATS should: {error}"),
-                ConnectErrorKind::Io if refused.is_some_and(is_nobody) => {
-                    format!("nobody answers at {endpoint}, where NATS should: {words}")
-                }
-                _ => format!("what answers at {endpoint} is not NATS 2.10 or newer: {words}"),
-            });
-        }
-        Err(_) => return Err(silent(endpoint)),
-    };
-    let info = client.server_info();
-    if !new_enough(&info.version) {
-        return Err(format!("NATS at {endpoint} is of version `{}`: 2.10 or newer is needed", info.version));
-    }
-    if !info.jetstream {
-        return Err(without_jetstream(endpoint));
-    }
-    let context = ContextBuilder::new().timeout(PROBE).max_ack_inflight(1).build(client.clone());
-    let (serves, unanswered) = (AtomicBool::new(false), AtomicU32::new(0));
-    let (publishes, acknowledgements) = Publishes::new(&client, inbox.clone())
-        .await
-        .map_err(|error| format!("NATS at {endpoint} answers, but lets nobody subscribe: {error}"))?;
-    Ok((Line { number, client, context, serves, over, unanswered, publishes }, acknowledgements))
-}
-
-fn silent(endpoint: &Endpoint) -> String {
-    format!("{endpoint} accepts connections and never answers: NATS 2.10 or newer should be there")
-}
-
-fn is_nobody(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
-    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | TimedOut)
-}
-
-fn new_enough(version: &str) -> bool {
-    let mut numbers = version.split('.').map(str::parse);
-    let (major, minor) = (numbers.next(), numbers.next());
-    matches!((major, minor), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= VERSION_MIN)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn nats_is_served_from_2_10_on() {
-        assert!(["2.10.0", "2.10.27", "2.12.1-beta", "3.0.0"].into_iter().all(super::new_enough));
-        assert!(!["2.9.25", "1.4.1", "", "2", "x.y", "not nats"].into_iter().any(super::new_enough));
-    }
 }

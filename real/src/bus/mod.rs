@@ -5,30 +5,34 @@
 //!   is ever sent twice.
 //! * An adapter speaks with one server at a time, and with another when that one is gone (`link`). With the connection end its
 //!   consumers, each with a gap.
-//! * The stream is made where there is none, with three members where there is a cluster (`stream`). One that has other limits than the door says is not touched and not
-//!   used: what differs stands in `/health`.
+//! * The stream is made where there is none, with three members where there is a cluster (`nats::stream`). One that has other limits
+//!   than the door says is not touched and not used: what differs stands in `/health`.
+//! * The loops are over any client (`client`); production's is async-nats (`nats`).
 //! * A role is ready without the bus: `/health` says that it is degraded, and why. What is published later is late, not lost.
 //! * A message on a subject that is none of the door's, or larger than its bound, is taken off and counted: no role hears of it.
 //!
 //! Deliberately absent: TLS to NATS; other streams; where in a cluster the stream's members are, which is its operator's.
 
+pub mod client;
 mod config;
 mod consumers;
 mod link;
+#[cfg(not(madsim))]
+mod nats;
 mod publishes;
-mod stream;
 #[cfg(test)]
 mod tests;
-mod verdict;
 
-pub use config::{Config, Endpoint};
-pub use stream::{Limits, NAME as STREAM};
+pub use config::{Config, Endpoint, Limits};
+#[cfg(not(madsim))]
+pub use nats::STREAM;
 
 use crate::{Inbox, clock, ready::Readiness};
 use bytes::Bytes;
+use client::{Client, Publish};
 use consumers::Consumers;
 use link::{CONNECT, Link};
-use publishes::{Asker, Publish};
+use publishes::Asker;
 use std::{
     fmt,
     pin::Pin,
@@ -93,16 +97,24 @@ const PERMITS: u32 = (limits::OPERATIONS_IN_FLIGHT + 2 * limits::BUS_CONSUMERS) 
 impl Bus {
     /// Begins to look for NATS; must be called inside a tokio runtime. `ready` hears of `"bus"`: degraded, and why, until the
     /// stream is there and ours, and again whenever it is not.
+    #[cfg(not(madsim))]
     #[must_use]
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
         Self::with_limits(config, Limits::default(), inbox, ready)
     }
 
     /// The same for a world whose stream keeps and recognises more or less than the door says.
+    #[cfg(not(madsim))]
     #[must_use]
     pub fn with_limits(config: Config, limits: Limits, inbox: Inbox, ready: Readiness) -> Self {
+        Self::on(Arc::new(nats::Nats), config, limits, inbox, ready)
+    }
+
+    /// The same with this client.
+    #[must_use]
+    pub fn on(client: Arc<dyn Client>, config: Config, limits: Limits, inbox: Inbox, ready: Readiness) -> Self {
         let (closing, closed) = watch::channel(false);
-        let (link, keep) = Link::new(config, limits, inbox.clone(), ready, closed);
+        let (link, keep) = Link::new(client, config, limits, inbox.clone(), ready, closed);
         let keeper = Some(Handle::current().spawn(keep));
         Self::with(inbox, link, closing, keeper)
     }

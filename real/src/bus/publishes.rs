@@ -7,12 +7,10 @@
 //! * Each is answered once: by who takes it out of `waiting`. What never left is refused.
 
 use super::{
+    client::{Coming, Publish},
     link::{Line, UNANSWERED},
-    stream, verdict,
 };
 use crate::{Inbox, host::Bell};
-use async_nats::{Client, HeaderMap, Message, PublishErrorKind, Subscriber};
-use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,7 +18,6 @@ use std::{
 };
 use tokio::{
     sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit},
-    task::unconstrained,
     time::{Instant, sleep_until},
 };
 use worldline_proto::OpId;
@@ -28,7 +25,7 @@ use worldline_system::{
     Outcome, Refusal,
     doors::{
         Event,
-        bus::{self, Answer, MessageId, Published, StreamSequence, Subject},
+        bus::{self, Answer, Published},
     },
     outcome::End,
 };
@@ -37,14 +34,6 @@ use worldline_system::{
 const TOGETHER: usize = 256;
 /// When the task looks at deadlines where none is earlier.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// What is to be published.
-pub(super) struct Publish {
-    pub subject: Subject,
-    pub message: MessageId,
-    pub after: Option<StreamSequence>,
-    pub payload: Bytes,
-}
 
 /// Who asks, and until when.
 pub(super) struct Asker {
@@ -87,16 +76,12 @@ pub(super) struct Publishes {
     waiting: Mutex<Waiting>,
     /// Something has gathered, or is due before the task would look.
     wake: Arc<Bell>,
-    /// What acknowledgements are addressed to; the number follows.
-    reply: String,
 }
 
 impl Publishes {
-    /// Of this connection; the acknowledgements come in on the subscription, for [`Publishes::attend`].
-    pub async fn new(client: &Client, inbox: Inbox) -> Result<(Self, Subscriber), String> {
-        let reply = client.new_inbox();
-        let answers = client.subscribe(format!("{reply}.*")).await.map_err(|error| error.to_string())?;
-        Ok((Self { inbox, waiting: Mutex::default(), wake: Arc::default(), reply }, answers))
+    /// Of a connection that was opened.
+    pub fn new(inbox: Inbox) -> Self {
+        Self { inbox, waiting: Mutex::default(), wake: Arc::default() }
     }
 
     /// Takes one, or answers that it is not sent.
@@ -123,7 +108,7 @@ impl Publishes {
     }
 
     /// Sends and answers, until the connection is over or too much on it was never acknowledged.
-    pub async fn attend(&self, line: &Line, mut answers: Subscriber) {
+    pub async fn attend(&self, line: &Line, mut answers: Coming<(u64, Result<Published, End>)>) {
         let mut told = Vec::new();
         let look = sleep_until(self.arm());
         tokio::pin!(look);
@@ -131,14 +116,15 @@ impl Publishes {
             tokio::select! {
                 biased;
                 answer = answers.next() => {
-                    let Some(mut message) = answer else { return };
+                    let Some((mut number, mut answer)) = answer else { return };
                     loop {
-                        told.extend(self.acknowledged(&message));
+                        let asker = self.waiting().take(number);
+                        told.extend(asker.map(|asker| (asker, answer)));
                         if told.len() >= TOGETHER {
                             break;
                         }
                         match answers.next().now_or_never() {
-                            Some(Some(more)) => message = more,
+                            Some(Some(more)) => (number, answer) = more,
                             Some(None) | None => break,
                         }
                     }
@@ -172,7 +158,7 @@ impl Publishes {
             gathered.into_iter().filter(|(number, _)| waiting.askers.contains_key(number)).collect::<Vec<_>>()
         };
         for (number, publish) in gathered {
-            let Some(end) = leave(line, format!("{}.{number}", self.reply), publish) else { continue };
+            let Some(end) = line.connection.publish(number, publish) else { continue };
             let asker = self.waiting().take(number);
             if let Some(asker) = asker {
                 tell(&self.inbox, asker.op, end);
@@ -193,12 +179,6 @@ impl Publishes {
         for (asker, end) in askers {
             tell(&self.inbox, asker.op, end);
         }
-    }
-
-    fn acknowledged(&self, message: &Message) -> Option<(Asker, Result<Published, End>)> {
-        let number = message.subject.rsplit('.').next()?.parse().ok()?;
-        let asker = self.waiting().take(number)?;
-        Some((asker, verdict::published(message)))
     }
 
     /// Until when the task may sleep.
@@ -225,27 +205,6 @@ impl Publishes {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // Nothing panics while it holds the lock: what is inside is whole.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Hands one to the connection, if it takes it at once: why it does not.
-fn leave(line: &Line, reply: String, publish: Publish) -> Option<End> {
-    let Publish { subject, message, after, payload } = publish;
-    let mut headers = HeaderMap::new();
-    headers.insert("Nats-Msg-Id", message.to_string());
-    headers.insert("Nats-Expected-Stream", stream::NAME);
-    if let Some(after) = after {
-        headers.insert("Nats-Expected-Last-Subject-Sequence", after.to_string());
-    }
-    let leaving = line.client.publish_with_reply_and_headers(subject.to_string(), reply, headers, payload);
-    match unconstrained(leaving).now_or_never() {
-        Some(Ok(())) => None,
-        None => Some(End::Refused(Refusal::Busy)),
-        Some(Err(error)) => Some(match error.kind() {
-            PublishErrorKind::MaxPayloadExceeded => End::Refused(Refusal::Malformed),
-            PublishErrorKind::Send => End::Refused(Refusal::Unreachable),
-            _ => End::Unknown,
-        }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one stream: what it must be, made where there is none, and refused by name where it is another.
 
+use super::super::{Limits, client::Problem};
 use async_nats::jetstream::{
     ErrorCode,
     context::{Context, GetStreamErrorKind},
@@ -16,22 +17,6 @@ pub(super) const SUBJECTS: &str = "worldline.facts.*";
 const HEADER_BYTES: usize = 1_024;
 /// Members of the stream where there is a cluster; a server that stands alone is its only member.
 const REPLICAS: usize = 3;
-
-/// How much the stream keeps, and for how long it recognises an id. Every adapter of a world has the same; the default is what the
-/// door says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// One more, and the oldest goes.
-    pub messages: u64,
-    /// An id that is published again within this is stored once.
-    pub deduplication: time::Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { messages: limits::BUS_MESSAGES, deduplication: limits::BUS_DEDUPLICATION }
-    }
-}
 
 /// What a stream of ours is.
 fn wanted(Limits { messages, deduplication }: Limits, clustered: bool) -> Config {
@@ -54,17 +39,6 @@ fn wanted(Limits { messages, deduplication }: Limits, clustered: bool) -> Config
 
 fn span(span: time::Duration) -> Duration {
     crate::clock::span(span)
-}
-
-/// What is wrong with the stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Problem {
-    /// It is another than ours, and stays so until somebody changes it.
-    Differs(String),
-    /// There is no JetStream behind this account.
-    NoJetStream,
-    /// It cannot be asked or made now.
-    Unavailable(String),
 }
 
 /// Looks at the stream, and makes it where there is none.
