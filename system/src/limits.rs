@@ -97,6 +97,8 @@ pub const RENEWAL_PATIENCE: Duration = Duration::from_millis(1_500);
 pub const SCAN_PERIOD: Duration = Duration::from_secs(1);
 /// How long a region may be without any worker before its entities go to another region. Its workers' leases have ended by then.
 pub const REGION_GRACE: Duration = Duration::from_secs(3);
+/// The same for a region that no worker has ever served: it may be starting, and what goes elsewhere does not come back by itself.
+pub const REGION_START: Duration = Duration::from_secs(15);
 /// A worker's tick: 60 Hz.
 pub const TICK: Duration = Duration::from_nanos(16_666_667);
 /// How often every served entity is checkpointed, and so passes the fence.

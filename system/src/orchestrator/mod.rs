@@ -376,10 +376,11 @@ impl Orchestrator {
     fn decide_regions(&mut self, leader: Revision, turn: &mut Turn<'_, Submission>) {
         let (map, now) = (Arc::clone(&self.config.map), turn.now());
         let lost = self.survey.lost_regions(&map, &self.roster);
-        self.lost_since.retain(|region, _| lost.contains(region));
+        self.lost_since.retain(|region, _| lost.contains_key(region));
         for region in (0..map.regions()).map(RegionId) {
-            let long = lost.contains(&region)
-                && now.since(*self.lost_since.entry(region).or_insert(now)) >= limits::REGION_GRACE;
+            let long = lost
+                .get(&region)
+                .is_some_and(|&grace| now.since(*self.lost_since.entry(region).or_insert(now)) >= grace);
             let under_way = self.decisions.values().any(|(of, _)| *of == region);
             let Some(decision) = self.survey.decision(region, long, &map).filter(|_| !under_way) else { continue };
             let submission = directory::Submission::Transact(Arc::new(plan::decide(region, decision, leader)));

@@ -6,7 +6,9 @@ use crate::{
         entropy::Entropy,
         ledger::RosterEntry,
     },
+    limits,
     rules::space::Map,
+    time::Duration,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -93,11 +95,20 @@ impl Survey {
         self.workers.values().any(|worker| worker.region == region)
     }
 
-    /// The regions that have no worker while records still name one that is dead.
-    pub fn lost_regions(&self, map: &Map, roster: &BTreeMap<EntityId, RosterEntry>) -> BTreeSet<RegionId> {
-        let orphans = self.owners.iter().filter(|(_, (owner, _))| !self.workers.contains_key(&owner.lease));
-        let homes = orphans.filter_map(|(entity, _)| roster.get(entity)).map(|entry| home(map, entry));
-        homes.filter(|&region| !self.has_worker(region)).collect()
+    /// The regions that have no worker while entities without a living owner are at home there, and how long that may be so. Where
+    /// no record names a dead owner nobody was ever there: the region may only be starting.
+    pub fn lost_regions(&self, map: &Map, roster: &BTreeMap<EntityId, RosterEntry>) -> BTreeMap<RegionId, Duration> {
+        let mut lost = BTreeMap::new();
+        for entry in roster.values() {
+            let record = self.owners.get(&entry.entity);
+            let region = home(map, entry);
+            if record.is_some_and(|(owner, _)| self.workers.contains_key(&owner.lease)) || self.has_worker(region) {
+                continue;
+            }
+            let grace = if record.is_some() { limits::REGION_GRACE } else { limits::REGION_START };
+            lost.entry(region).and_modify(|known: &mut Duration| *known = grace.min(*known)).or_insert(grace);
+        }
+        lost
     }
 
     /// What to decide about a region, which `lost` says has had no worker for long enough. `None`: things are as they should be.
@@ -211,7 +222,7 @@ pub(super) fn takeover(chunk: &[Assignment], leader: Revision, entropy: &mut Ent
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{limits, rules::space::Position};
+    use crate::rules::space::Position;
     use worldline_proto::{EntityKind, NodeId};
 
     fn lease(n: u64) -> LeaseId {
@@ -290,6 +301,20 @@ mod tests {
     }
 
     #[test]
+    fn a_region_that_nobody_has_ever_served_may_take_longer_to_start() {
+        let map = Map::new(2, BTreeMap::new());
+        let entities: Vec<EntityId> = (0..3).map(npc).collect();
+        let roster = roster(&entities, &map, 1);
+        let mut survey = Survey::default();
+        survey.take_in(&[worker(1, 0)]);
+        assert_eq!(survey.lost_regions(&map, &roster), BTreeMap::from([(RegionId(1), limits::REGION_START)]));
+        survey.take_in(&[owned(npc(1), 9)]);
+        assert_eq!(survey.lost_regions(&map, &roster), BTreeMap::from([(RegionId(1), limits::REGION_GRACE)]));
+        survey.take_in(&[worker(2, 1)]);
+        assert_eq!(survey.lost_regions(&map, &roster), BTreeMap::new());
+    }
+
+    #[test]
     fn entities_of_a_region_without_workers_go_to_its_stand_in_once_that_is_decided() {
         let map = Map::new(4, BTreeMap::new());
         let entities: Vec<EntityId> = (0..3).map(npc).collect();
@@ -299,7 +324,7 @@ mod tests {
         survey.take_in(&entities.iter().map(|&e| owned(e, 9)).collect::<Vec<_>>());
         assert_eq!(
             survey.lost_regions(&map, &roster),
-            BTreeSet::from([RegionId(3)]),
+            BTreeMap::from([(RegionId(3), limits::REGION_GRACE)]),
             "nothing of region 2 is orphaned"
         );
         assert_eq!(survey.assignments(&map, &roster), [], "not before it is decided");
