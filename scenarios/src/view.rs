@@ -84,7 +84,7 @@ impl Sets {
         };
         Services {
             directory: directory && !unwell.services.directory,
-            ledger: primary.is_some() && !unwell.services.ledger,
+            ledger: world.ledger().is_some_and(|model| model.takes_writes(core)) && !unwell.services.ledger,
             orchestrator: self.orchestrators.iter().any(reaches),
         }
     }

@@ -34,6 +34,13 @@ impl Model {
         !self.demoted && core.is_running(self.members[self.primary].node)
     }
 
+    /// Whether a commit that comes now can be confirmed: the primary serves, and where it has standbys it sees one.
+    #[must_use]
+    pub fn takes_writes(&self, core: &Core) -> bool {
+        let confirmed = self.members.len() == 1 || self.sees(core, self.primary) > 1;
+        self.serving(core) && core.now() >= self.members[self.primary].ready && confirmed
+    }
+
     /// Sends again what was lost on the way, and everything to a standby that came back.
     fn resend(&mut self, core: &mut Core) {
         let (now, primary) = (core.now(), self.primary);
