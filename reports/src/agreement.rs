@@ -237,12 +237,13 @@ mod tests {
             .zip(medians_ms)
             .map(|(seed, ms)| {
                 let timings = json!({"failover": quantiles(ms * MS)});
-                json!({"seed": seed, "source": source, "outcome": "held", "invariant": null, "timings": timings})
+                json!({"seed": seed, "source": source, "outcome": "held", "timings": timings, "probes": {}})
             })
             .collect();
         let timings = json!({"failover": quantiles(1)});
-        let scenario = json!({"name": "crash", "file": "00000000000000aa", "timings": timings, "runs": runs});
-        let text = json!({"revision": "r", "scenarios": [scenario]}).to_string();
+        let file = "00000000000000aa";
+        let scenario = json!({"name": "crash", "file": file, "settings": [], "timings": timings, "runs": runs});
+        let text = json!({"format": 1, "revision": "r", "scenarios": [scenario]}).to_string();
         Kept::from_json(&text).expect("a kept result")
     }
 

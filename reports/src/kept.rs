@@ -1,8 +1,11 @@
 //! A kept result file, read again.
 
 use crate::{Outcome, Quantiles};
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::{Deserialize, de::Error as _};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The format of these files. A change that makes an old file mean something else raises it.
+pub const FORMAT: u32 = 1;
 
 /// What [`crate::latest`] has written.
 #[derive(Clone, Debug, Deserialize)]
@@ -22,7 +25,6 @@ pub struct Scenario {
     #[serde(with = "crate::failure::hex")]
     pub file: u64,
     /// What the command line put in the place of its values.
-    #[serde(default)]
     pub settings: Vec<String>,
     /// Over all samples of all seeds.
     pub timings: BTreeMap<String, Quantiles>,
@@ -45,10 +47,8 @@ pub struct Run {
     #[serde(default)]
     pub missed: Vec<String>,
     /// Of this seed alone.
-    #[serde(default)]
     pub timings: BTreeMap<String, Quantiles>,
     /// How often each probe was reached; those never reached are left out.
-    #[serde(default)]
     pub probes: BTreeMap<String, u64>,
 }
 
@@ -71,6 +71,30 @@ impl Kept {
     /// # Errors
     /// Line, column, and what was expected there.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
+        #[derive(Deserialize)]
+        struct Head {
+            format: Option<u32>,
+        }
+        let custom = |text: String| Err(serde_json::Error::custom(text));
+        match serde_json::from_str::<Head>(text)?.format {
+            Some(FORMAT) => {}
+            Some(other) => return custom(format!("format {other}, expected format {FORMAT}")),
+            None => return custom(format!("no `format`, expected format {FORMAT}")),
+        }
+        let kept: Self = serde_json::from_str(text)?;
+        if kept.scenarios.is_empty() {
+            return custom("a result without a scenario".into());
+        }
+        let mut names = BTreeSet::new();
+        for scenario in &kept.scenarios {
+            let mut seeds = BTreeSet::new();
+            if !names.insert(&scenario.name) {
+                return custom(format!("`{}` twice", scenario.name));
+            }
+            if let Some(run) = scenario.runs.iter().find(|run| !seeds.insert(run.seed)) {
+                return custom(format!("seed {} of `{}` twice", run.seed, scenario.name));
+            }
+        }
+        Ok(kept)
     }
 }

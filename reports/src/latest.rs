@@ -1,12 +1,13 @@
 //! `reports/latest/result.json` and `drill.json`: a suite without its samples, for whoever reads results by program;
 //! [`crate::kept`] reads it back.
 
-use crate::{Measured, Outcome, Quantiles, ScenarioResult, Skipped, Source, State, SuiteResult};
+use crate::{Measured, Outcome, Quantiles, ScenarioResult, Skipped, Source, State, SuiteResult, kept::FORMAT};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Serialize)]
 struct Latest<'a> {
+    format: u32,
     revision: &'a str,
     outcome: Outcome,
     jobs: usize,
@@ -87,6 +88,7 @@ pub fn json(suite: &SuiteResult) -> Result<String, serde_json::Error> {
 pub fn beside(suite: &SuiteResult, simulated: &[ScenarioResult]) -> Result<String, serde_json::Error> {
     let of = |result: &ScenarioResult| simulated.iter().find(|model| model.name == result.name);
     let latest = Latest {
+        format: FORMAT,
         revision: &suite.revision,
         outcome: suite.outcome(),
         jobs: suite.jobs,

@@ -139,6 +139,7 @@ fn verdict(scenario: &ScenarioResult) -> String {
     let words: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
     match (scenario.nondeterminism.is_some(), words.is_empty()) {
         (true, _) => "not deterministic".into(),
+        (false, true) if scenario.runs.is_empty() => "not run".into(),
         (false, true) => "held".into(),
         (false, false) => words.join(", "),
     }

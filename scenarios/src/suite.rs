@@ -49,6 +49,12 @@ struct Task {
 }
 
 impl Plan {
+    /// How many runs all parts have together.
+    #[must_use]
+    pub const fn runs(&self) -> u64 {
+        self.scenarios.len() as u64 * self.seeds.len() as u64
+    }
+
     /// Every run, in order. The first seed of each scenario is run twice: two runs of a seed must not differ.
     fn tasks(&self) -> Vec<Task> {
         let all = (0..self.scenarios.len()).flat_map(|scenario| self.seeds.iter().map(move |&seed| (scenario, seed)));

@@ -93,6 +93,10 @@ fn wrong_usage_is_said_and_ends_with_64() {
         (&["run", "swing", "--seed", "-1"], "expected a whole number from 0 to 18446744073709551615"),
         (&["run", "swing", "--seed", "1", "--seeds", "2"], "cannot be used with"),
         (&["run", "swing", "--shard", "4/3"], "expected PART/OF with 1 <= PART <= OF"),
+        (
+            &["run", "swing", "--seeds", "1", "--shard", "2/3"],
+            "found 3 parts of 1 runs, expected at most as many parts as runs",
+        ),
         (&["run", "swing", "--jobs", "0"], "1..=256"),
         (&["run", "swing", "--sedes", "3"], "'--seeds'"),
         (&["rnu", "swing"], "unrecognized subcommand 'rnu'"),
@@ -100,6 +104,10 @@ fn wrong_usage_is_said_and_ends_with_64() {
         (&["replay", "swing", "--events", "--entity", "dragon-1"], "names no entity"),
         (&["replay", "swing", "--events", "--node", "worker:frankfrut:0"], "did you mean `worker:frankfurt:0`?"),
         (&["replay", "swing", "--node", "core"], "--events"),
+        (
+            &["run", "swing", "--set", "lease.ttl=4s", "--set", "lease.ttl=5s"],
+            "`lease.ttl` is set twice, expected one value",
+        ),
     ];
     for (arguments, expected) in cases {
         let ran = worldline(arguments);
@@ -116,4 +124,13 @@ fn a_torn_failure_file_is_refused_with_its_place() {
     let ran = worldline(&["replay", &file]);
     assert_eq!(ran.code, 65, "{}", ran.errors);
     assert!(ran.errors.starts_with(&format!("{file}:3:13: found invalid type: string \"x\"")), "{}", ran.errors);
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_said_before_anything_runs() {
+    for flag in ["--result", "--junit"] {
+        let ran = worldline(&["run", "swing", "--seeds", "1000000", flag, "/"]);
+        assert_eq!((ran.code, ran.output.as_str()), (74, ""), "{}", ran.errors);
+        assert!(ran.errors.contains("cannot write `/`"), "{}", ran.errors);
+    }
 }

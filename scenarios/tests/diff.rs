@@ -90,6 +90,18 @@ fn what_cannot_be_compared_is_refused_with_what_is_wrong() {
     folder.write("drill.json", text.replace("\"simulator\"", "\"drill\"").as_bytes());
     folder.write("torn.json", &text.as_bytes()[..text.len() / 2]);
     folder.write("empty.json", b"{}");
+    folder.write("text.json", b"held: 8 runs");
+    folder.write("newer.json", text.replace("\"format\": 1", "\"format\": 2").as_bytes());
+    folder.write("older.json", text.replace("\"format\": 1,", "").as_bytes());
+    folder.write("nothing.json", br#"{"format": 1, "revision": "x", "scenarios": []}"#);
+    let mut doubled: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let scenarios = doubled["scenarios"].as_array_mut().expect("a list");
+    scenarios.push(scenarios[0].clone());
+    folder.write("doubled.json", doubled.to_string().as_bytes());
+    let mut again: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let runs = again["scenarios"][0]["runs"].as_array_mut().expect("a list");
+    runs.push(runs[0].clone());
+    folder.write("again.json", again.to_string().as_bytes());
     let cases: &[(&str, &str)] = &[
         ("more.json", "`small`: A has seed 1, B has 2 seeds from 1 to 2: run the same ones"),
         ("other.json", "`small` is in A and not in B"),
@@ -97,8 +109,14 @@ fn what_cannot_be_compared_is_refused_with_what_is_wrong() {
         ("torn.json", "torn.json:"),
         (
             "empty.json",
-            "empty.json:1:2: found missing field `revision`, expected a result that `worldline run --result FILE`",
+            "empty.json:1:1: found no `format`, expected format 1, expected a result that `worldline run --result FILE`",
         ),
+        ("text.json", "text.json:1:1: found no JSON: expected value, expected a result"),
+        ("newer.json", "found format 2, expected format 1"),
+        ("older.json", "found no `format`, expected format 1"),
+        ("nothing.json", "found a result without a scenario"),
+        ("doubled.json", "found `small` twice"),
+        ("again.json", "found seed 1 of `small` twice"),
         ("gone.json", "gone.json:1:1: found no such file, expected a result"),
     ];
     for (file, expected) in cases {

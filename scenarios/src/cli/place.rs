@@ -89,6 +89,18 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text)
 }
 
+/// Whether a file could be written there, as far as can be known before: for whoever would find out only after a long run.
+pub fn may_write(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return fs::OpenOptions::new().append(true).open(path).map(drop);
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::File::create_new(path)?;
+    fs::remove_file(path)
+}
+
 /// A path as a shell takes it.
 fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);

@@ -77,15 +77,19 @@ pub fn replay(output: &mut Output, arguments: ReplayArguments) -> Result<u8, Fai
     let listening = Options { spans: arguments.traces.is_some().then_some(&mut spans), ..options() };
     let first = run::seed(&subject.scenario, subject.seed, listening);
     let second = if arguments.events {
-        let mut closed = None;
+        let (mut closed, mut printed) = (None, 0_u64);
         let mut print = |event: &Traced<'_>| {
             if closed.is_none() && shown(event, &arguments) {
                 closed = output.print(&line(event)).err();
+                printed += 1;
             }
         };
         let result = run::seed(&subject.scenario, subject.seed, Options { traced: Some(&mut print), ..options() });
         if let Some(error) = closed {
             return Err(error.into());
+        }
+        if let (0, Some(entity)) = (printed, arguments.entity) {
+            output.complain(&format!("note: no event of this run that was asked for names `{entity}`"));
         }
         result
     } else {

@@ -21,7 +21,7 @@ fn read(path: &Path) -> Result<Kept, Failed> {
     const EXPECTED: &str = "a result that `worldline run --result FILE` has kept";
     let text = format::read_text_of(path, EXPECTED, RESULT_BYTES_MAX)?;
     Kept::from_json(&text).map_err(|error| {
-        let message = error.to_string();
+        let message = if error.is_syntax() { format!("no JSON: {error}") } else { error.to_string() };
         let message: String =
             message.split(" at line ").next().unwrap_or_default().chars().map(format::shown).collect();
         let (line, column) = (error.line().max(1), error.column().max(1));

@@ -13,7 +13,12 @@ use crate::{
 };
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{collections::BTreeMap, num::NonZero, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    num::NonZero,
+    path::{Path, PathBuf},
+};
 use worldline_reports::{Failure, RunResult, SuiteResult, junit, latest, terminal};
 
 /// Seeds of each scenario, where no number is given.
@@ -104,6 +109,18 @@ fn suite(
         jobs: how.jobs.map_or_else(cores, usize::from),
         all: how.all,
     };
+    if let Some(shard) = shard
+        && u64::from(shard.of) > plan.runs()
+    {
+        return Err(Failed::Usage(format!(
+            "found {} parts of {} runs, expected at most as many parts as runs: some would run nothing",
+            shard.of,
+            plan.runs()
+        )));
+    }
+    for path in [&how.junit, &how.result].into_iter().flatten() {
+        place::may_write(path).map_err(|error| unwritten(path, &error))?;
+    }
     let here = Place::here();
     asked.iter().for_each(|one| here.forget(&one.scenario.name));
     let mut keeper = Keeper { here, asked: &asked, all: how.all, kept: BTreeMap::new(), lost: None };
@@ -124,11 +141,11 @@ fn suite(
     output.flush()?;
     if let Some(path) = how.junit {
         let xml = junit::xml(&result, &|run| keeper.command(run)).map_err(|error| Failed::Write(error.to_string()))?;
-        place::write(&path, &xml).map_err(|error| Failed::Write(format!("`{}`: {error}", path.display())))?;
+        place::write(&path, &xml).map_err(|error| unwritten(&path, &error))?;
     }
     let json = latest::json(&result).map_err(|error| Failed::Write(error.to_string()))?;
     if let Some(path) = how.result {
-        place::write(&path, &json).map_err(|error| Failed::Write(format!("`{}`: {error}", path.display())))?;
+        place::write(&path, &json).map_err(|error| unwritten(&path, &error))?;
     }
     if let Some(path) = here.result()
         && let Err(error) = place::write(&path, &json)
@@ -136,6 +153,10 @@ fn suite(
         output.complain(&format!("note: `{}` was not written: {error}", path.display()));
     }
     Ok(result.outcome().exit_code())
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> Failed {
+    Failed::Write(format!("`{}`: {error}", path.display()))
 }
 
 /// Runs the plan and shows how far it has come: a bar for a person, a line a scenario for a file.

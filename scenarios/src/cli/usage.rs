@@ -111,6 +111,11 @@ pub fn set(file: &str, scenario: Scenario, settings: &[Setting]) -> Result<Scena
     if settings.len() > SETTINGS_MAX {
         return Err(Failed::Usage(format!("found {} settings, expected at most {SETTINGS_MAX}", settings.len())));
     }
+    let again =
+        settings.iter().enumerate().find(|(n, one)| settings[..*n].iter().any(|other| other.key() == one.key()));
+    if let Some((_, again)) = again {
+        return Err(Failed::Usage(format!("`{}` is set twice, expected one value", again.key())));
+    }
     let all = [&scenario.settings, settings].concat();
     format::parse_with(file, &scenario.text, &all).map_err(|problems| {
         let of = scenario.name;

@@ -120,7 +120,11 @@ impl Census<'_> {
     fn region(&self, name: &str) -> Result<usize, String> {
         self.regions.iter().position(|region| region.name == name).ok_or_else(|| {
             let names: Vec<_> = self.regions.iter().map(|region| format!("`{}`", region.name)).collect();
-            format!("one of this world's regions: {}", names.join(", "))
+            if names.is_empty() {
+                "a region that the world has".into()
+            } else {
+                format!("one of this world's regions: {}", names.join(", "))
+            }
         })
     }
 
@@ -145,8 +149,15 @@ impl Census<'_> {
 
     fn entity(&self, name: &str) -> Result<EntityId, String> {
         let known = || {
-            let bosses: Vec<_> = self.bosses.iter().map(|boss| format!("`{}`, ", boss.entity)).collect();
-            format!("an entity of this world: {}`character-1` to `character-{}`", bosses.concat(), self.players())
+            let mut known: Vec<_> = self.bosses.iter().map(|boss| format!("`{}`", boss.entity)).collect();
+            if self.players() > 0 {
+                known.push(format!("`character-1` to `character-{}`", self.players()));
+            }
+            if known.is_empty() {
+                "an entity of this world".into()
+            } else {
+                format!("an entity of this world: {}", known.join(", "))
+            }
         };
         let entity: EntityId = name.parse().map_err(|_| known())?;
         match entity.kind() {

@@ -90,7 +90,7 @@ pub(super) fn duration(value: &Value<'_>, sink: &mut Sink) -> Option<Duration> {
             }
         },
         DeValue::Integer(n) => Problem {
-            nearest: Some(format!("{}s", n.as_str())),
+            nearest: (!n.as_str().starts_with('-')).then(|| format!("{}s", n.as_str())),
             ..Problem::new(value.span(), found(value), A_DURATION)
         },
         _ => Problem::new(value.span(), found(value), A_DURATION),
