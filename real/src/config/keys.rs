@@ -107,7 +107,7 @@ pub const KEYS: &[Key] = &[
     key("region", "NAME", OF_A_REGION, "The region that it serves or asks about: one of the world file's"),
     key("world", "FILE", &[Gateway, Worker, Orchestrator, Replica, Migrate, WhoOwns, Near], "The world file: regions in order, bosses. The same for every process of a world"),
     key("listen", "IP:PORT", NETWORKED, "Where it listens: QUIC on UDP and gRPC on TCP of the same port"),
-    key("http", "IP:PORT", HOSTS, "Where /health and /ready answer [default: nowhere]"),
+    key("http", "IP:PORT", HOSTS, "Where /health, /ready and /metrics answer [default: nowhere]"),
     pairs("peers", "ID=HOST:PORT,..", &[Gateway, Worker, Bot], "Where each other node listens. In a file: a table `[peers]`"),
     list("alternates", "ID,..", &[Gateway], "Gateways that its players may turn to when it is gone, the last one in another region"),
     list("replica", "ID,..", &[Gateway], "The replicas of its region, one or several: its players see through them what the whole world shares [default: none]"),
