@@ -11,6 +11,7 @@ use std::time::Duration as Span;
 use worldline_laws::{
     Extent, Fault, Service,
     bus::{self as laws, Bus as Door, BusService},
+    seed,
     service::CALLERS,
 };
 use worldline_proto::OpId;
@@ -158,19 +159,19 @@ impl BusService for Real {
 
 #[test]
 fn sound() {
-    let extent = Extent { cases: 32, steps: 32, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 32, steps: 32, longest_wait: Duration::ZERO, seed: seed() };
     laws::sound(&mut Real::new(Limits::default()), extent).expect(laws::SOUND);
 }
 
 #[test]
 fn lives() {
-    let extent = Extent { cases: 6, steps: 24, longest_wait: Duration::from_millis(5_500) };
+    let extent = Extent { cases: 6, steps: 24, longest_wait: Duration::from_millis(5_500), seed: seed() };
     let limits = Limits { messages: 12, deduplication: Duration::from_secs(3) };
     laws::lives(&mut Real::new(limits), extent).expect(laws::LIVES);
 }
 
 #[test]
 fn under_faults() {
-    let extent = Extent { cases: 16, steps: 16, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 16, steps: 16, longest_wait: Duration::ZERO, seed: seed() };
     laws::under_faults(&mut Real::new(Limits::default()), extent).expect_under_faults(laws::UNDER_FAULTS);
 }

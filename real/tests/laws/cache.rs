@@ -11,6 +11,7 @@ use std::time::Duration as Span;
 use worldline_laws::{
     Extent, Fault, Service,
     cache::{self, CacheService},
+    seed,
     service::CALLERS,
 };
 use worldline_proto::OpId;
@@ -144,18 +145,18 @@ impl CacheService for Real {
 
 #[test]
 fn sound() {
-    let extent = Extent { cases: 64, steps: 32, longest_wait: Duration::from_millis(50) };
+    let extent = Extent { cases: 64, steps: 32, longest_wait: Duration::from_millis(50), seed: seed() };
     cache::sound(&mut Real::new(), extent).expect(cache::SOUND);
 }
 
 #[test]
 fn lives() {
-    let extent = Extent { cases: 4, steps: 16, longest_wait: Duration::from_millis(5_500) };
+    let extent = Extent { cases: 4, steps: 16, longest_wait: Duration::from_millis(5_500), seed: seed() };
     cache::lives(&mut Real::new(), extent).expect(&["a text's life", "half a text's life", "a load's life"]);
 }
 
 #[test]
 fn under_faults() {
-    let extent = Extent { cases: 8, steps: 12, longest_wait: Duration::from_secs(1) };
+    let extent = Extent { cases: 8, steps: 12, longest_wait: Duration::from_secs(1), seed: seed() };
     cache::under_faults(&mut Real::new(), extent).expect_under_faults(cache::UNDER_FAULTS);
 }

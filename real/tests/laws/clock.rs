@@ -8,6 +8,7 @@ use std::{
 use worldline_laws::{
     Extent,
     clock::{self as laws, Act, ClockService, Entry, Happened},
+    seed,
 };
 use worldline_proto::{ConnectionId, NodeId};
 use worldline_real::{
@@ -131,7 +132,7 @@ impl ClockService for Real {
 
 #[test]
 fn timers() {
-    let extent = Extent { cases: 24, steps: 24, longest_wait: Duration::from_millis(70) };
+    let extent = Extent { cases: 24, steps: 24, longest_wait: Duration::from_millis(70), seed: seed() };
     laws::timers(&mut Real::new(), extent).expect(laws::TIMERS);
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration as Span;
 use worldline_laws::{
     Extent, Fault, Service,
     directory::{self as laws, Directory as Door, DirectoryService},
+    seed,
     service::CALLERS,
 };
 use worldline_proto::OpId;
@@ -171,24 +172,24 @@ impl DirectoryService for Real {
 
 #[test]
 fn sound() {
-    let extent = Extent { cases: 48, steps: 28, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 48, steps: 28, longest_wait: Duration::ZERO, seed: seed() };
     laws::sound(&mut Real::new(), extent).expect(laws::SOUND);
 }
 
 #[test]
 fn leases() {
-    let extent = Extent { cases: 4, steps: 20, longest_wait: Duration::from_millis(1_500) };
+    let extent = Extent { cases: 4, steps: 20, longest_wait: Duration::from_millis(1_500), seed: seed() };
     laws::leases(&mut Real::new(), extent).expect(laws::LEASES);
 }
 
 #[test]
 fn under_faults() {
-    let extent = Extent { cases: 16, steps: 12, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 16, steps: 12, longest_wait: Duration::ZERO, seed: seed() };
     laws::under_faults(&mut Real::new(), extent).expect_under_faults(laws::UNDER_FAULTS);
 }
 
 #[test]
 fn on_a_cluster() {
-    let extent = Extent { cases: 3, steps: 9, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 3, steps: 9, longest_wait: Duration::ZERO, seed: seed() };
     laws::leaders_lost(&mut Real::clustered(), extent).expect(&["killed", "stopped", "watched"]);
 }

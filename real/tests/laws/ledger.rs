@@ -12,6 +12,7 @@ use std::time::Duration as Span;
 use worldline_laws::{
     Extent, Fault, Service,
     ledger::{self as laws, Ledger as Door, LedgerService, Moment},
+    seed,
     service::CALLERS,
 };
 use worldline_proto::OpId;
@@ -241,18 +242,18 @@ async fn commits_wait(url: &str) {
 
 #[test]
 fn sound() {
-    let extent = Extent { cases: 48, steps: 24, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 48, steps: 24, longest_wait: Duration::ZERO, seed: seed() };
     laws::sound(&mut Real::new(), extent).expect(laws::SOUND);
 }
 
 #[test]
 fn under_faults() {
-    let extent = Extent { cases: 20, steps: 8, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 20, steps: 8, longest_wait: Duration::ZERO, seed: seed() };
     laws::under_faults(&mut Real::new(), extent).expect_under_faults(laws::UNDER_FAULTS);
 }
 
 #[test]
 fn on_a_cluster() {
-    let extent = Extent { cases: 4, steps: 8, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 4, steps: 8, longest_wait: Duration::ZERO, seed: seed() };
     laws::leaders_lost(&mut Real::clustered(), extent).expect(&["killed", "stopped", "applied"]);
 }

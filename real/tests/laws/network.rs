@@ -14,6 +14,7 @@ use tokio::{runtime::Runtime, sync::watch};
 use worldline_laws::{
     Extent, Fault,
     network::{self, CLIENTS, GATEWAY, NetworkService, WORKER, Weather},
+    seed,
 };
 use worldline_proto::{Incarnation, NodeId, OpId};
 use worldline_real::{
@@ -137,7 +138,7 @@ impl NetworkService for Real {
 
 #[test]
 fn connections() {
-    let extent = Extent { cases: 32, steps: 32, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 32, steps: 32, longest_wait: Duration::ZERO, seed: seed() };
     network::connections(&mut Real::new(), extent).expect(network::CONNECTIONS);
 }
 
@@ -163,12 +164,12 @@ fn backlog() {
 
 #[test]
 fn under_weather() {
-    let extent = Extent { cases: 8, steps: 9, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 8, steps: 9, longest_wait: Duration::ZERO, seed: seed() };
     network::under_weather(&mut Real::new(), extent).expect(network::UNDER_WEATHER);
 }
 
 #[test]
 fn calls() {
-    let extent = Extent { cases: 10, steps: 16, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 10, steps: 16, longest_wait: Duration::ZERO, seed: seed() };
     network::calls(&mut Real::new(), extent).expect(network::CALLS);
 }

@@ -4,6 +4,7 @@ use crate::stage::Stage;
 use worldline_laws::{
     Extent, Fault as Befalls, Service,
     bus::{self, Bus, BusService},
+    seed,
 };
 use worldline_proto::OpId;
 use worldline_sim::{Fault, bus as model};
@@ -84,18 +85,18 @@ impl BusService for Simulated {
 
 #[test]
 fn sound() {
-    let extent = Extent { cases: 64, steps: 40, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 64, steps: 40, longest_wait: Duration::ZERO, seed: seed() };
     bus::sound(&mut Simulated::new(3, limits::BUS_MESSAGES), extent).expect(bus::SOUND);
 }
 
 #[test]
 fn lives() {
-    let extent = Extent { cases: 64, steps: 40, longest_wait: Duration::from_secs(600) };
+    let extent = Extent { cases: 64, steps: 40, longest_wait: Duration::from_secs(600), seed: seed() };
     bus::lives(&mut Simulated::new(3, 12), extent).expect(bus::LIVES);
 }
 
 #[test]
 fn under_faults() {
-    let extent = Extent { cases: 48, steps: 16, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 48, steps: 16, longest_wait: Duration::ZERO, seed: seed() };
     bus::under_faults(&mut Simulated::new(1, limits::BUS_MESSAGES), extent).expect_under_faults(bus::UNDER_FAULTS);
 }

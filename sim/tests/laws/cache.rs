@@ -4,6 +4,7 @@ use crate::stage::Stage;
 use worldline_laws::{
     Extent, Fault as Befalls, Service,
     cache::{self, Cache, CacheService},
+    seed,
 };
 use worldline_proto::OpId;
 use worldline_sim::{Fault, cache as model};
@@ -78,19 +79,19 @@ impl CacheService for Simulated {
 
 #[test]
 fn sound() {
-    let extent = Extent { cases: 96, steps: 40, longest_wait: DAY };
+    let extent = Extent { cases: 96, steps: 40, longest_wait: DAY, seed: seed() };
     cache::sound(&mut Simulated::new(), extent).expect(cache::SOUND);
 }
 
 #[test]
 fn lives() {
-    let extent = Extent { cases: 24, steps: 24, longest_wait: DAY };
+    let extent = Extent { cases: 24, steps: 24, longest_wait: DAY, seed: seed() };
     let seen = cache::lives(&mut Simulated::new(), extent);
     seen.expect(&["a text's life", "a load's life", "a presence's life", "a session's life", "a counter's life"]);
 }
 
 #[test]
 fn under_faults() {
-    let extent = Extent { cases: 64, steps: 12, longest_wait: DAY };
+    let extent = Extent { cases: 64, steps: 12, longest_wait: DAY, seed: seed() };
     cache::under_faults(&mut Simulated::new(), extent).expect_under_faults(cache::UNDER_FAULTS);
 }

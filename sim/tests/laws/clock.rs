@@ -4,6 +4,7 @@ use crate::stage::Stage;
 use worldline_laws::{
     Extent,
     clock::{self, Act, ClockService, Disturbance, Entry, Happened},
+    seed,
 };
 use worldline_proto::NodeId;
 use worldline_sim::{ClockFault, Fault};
@@ -110,7 +111,7 @@ impl ClockService for Simulated {
 
 #[test]
 fn timers() {
-    let extent = Extent { cases: 256, steps: 32, longest_wait: Duration::from_millis(100) };
+    let extent = Extent { cases: 256, steps: 32, longest_wait: Duration::from_millis(100), seed: seed() };
     let seen = clock::timers(&mut Simulated::new(), extent);
     seen.expect(clock::TIMERS);
     seen.expect(clock::DISTURBED);

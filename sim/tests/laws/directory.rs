@@ -4,6 +4,7 @@ use crate::stage::Stage;
 use worldline_laws::{
     Extent, Fault as Befalls, Service,
     directory::{self, Directory, DirectoryService},
+    seed,
 };
 use worldline_proto::OpId;
 use worldline_sim::{Fault, directory as model};
@@ -68,18 +69,18 @@ impl DirectoryService for Simulated {
 
 #[test]
 fn sound() {
-    let extent = Extent { cases: 64, steps: 32, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 64, steps: 32, longest_wait: Duration::ZERO, seed: seed() };
     directory::sound(&mut Simulated::new(3), extent).expect(directory::SOUND);
 }
 
 #[test]
 fn leases() {
-    let extent = Extent { cases: 64, steps: 24, longest_wait: Duration::from_secs(60) };
+    let extent = Extent { cases: 64, steps: 24, longest_wait: Duration::from_secs(60), seed: seed() };
     directory::leases(&mut Simulated::new(3), extent).expect(directory::LEASES);
 }
 
 #[test]
 fn under_faults() {
-    let extent = Extent { cases: 48, steps: 12, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 48, steps: 12, longest_wait: Duration::ZERO, seed: seed() };
     directory::under_faults(&mut Simulated::new(1), extent).expect_under_faults(directory::UNDER_FAULTS);
 }

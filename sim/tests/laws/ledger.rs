@@ -4,6 +4,7 @@ use crate::stage::Stage;
 use worldline_laws::{
     Extent, Fault as Befalls, Service,
     ledger::{self, Ledger, LedgerService, Moment},
+    seed,
 };
 use worldline_proto::OpId;
 use worldline_sim::{Fault, ledger as model};
@@ -88,12 +89,12 @@ impl LedgerService for Simulated {
 
 #[test]
 fn sound() {
-    let extent = Extent { cases: 64, steps: 24, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 64, steps: 24, longest_wait: Duration::ZERO, seed: seed() };
     ledger::sound(&mut Simulated::new(3), extent).expect(ledger::SOUND);
 }
 
 #[test]
 fn under_faults() {
-    let extent = Extent { cases: 64, steps: 8, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 64, steps: 8, longest_wait: Duration::ZERO, seed: seed() };
     ledger::under_faults(&mut Simulated::new(1), extent).expect_under_faults(ledger::UNDER_FAULTS);
 }

@@ -4,6 +4,7 @@ use crate::stage::Stage;
 use worldline_laws::{
     Extent, Fault as Befalls,
     network::{self, CLIENTS, GATEWAY, NetworkService, WORKER, Weather},
+    seed,
 };
 use worldline_proto::{NodeId, OpId};
 use worldline_sim::Fault;
@@ -117,7 +118,7 @@ impl NetworkService for Simulated {
 
 #[test]
 fn connections() {
-    let extent = Extent { cases: 96, steps: 40, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 96, steps: 40, longest_wait: Duration::ZERO, seed: seed() };
     network::connections(&mut Simulated::new(), extent).expect(network::CONNECTIONS);
 }
 
@@ -139,7 +140,7 @@ fn backlog() {
 
 #[test]
 fn under_weather() {
-    let extent = Extent { cases: 96, steps: 12, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 96, steps: 12, longest_wait: Duration::ZERO, seed: seed() };
     let seen = network::under_weather(&mut Simulated::new(), extent);
     seen.expect(network::UNDER_WEATHER);
     seen.expect(&["a datagram doubled"]);
@@ -147,6 +148,6 @@ fn under_weather() {
 
 #[test]
 fn calls() {
-    let extent = Extent { cases: 64, steps: 16, longest_wait: Duration::ZERO };
+    let extent = Extent { cases: 64, steps: 16, longest_wait: Duration::ZERO, seed: seed() };
     network::calls(&mut Simulated::new(), extent).expect(network::CALLS);
 }

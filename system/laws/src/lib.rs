@@ -22,5 +22,5 @@ pub mod play;
 pub mod service;
 
 pub use judge::{Ending, Judge, Model};
-pub use play::{Extent, Seen, check};
+pub use play::{Extent, Seen, check, seed};
 pub use service::{Bench, Door, Fault, Heard, Mishap, Service, Told};

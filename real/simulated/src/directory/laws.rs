@@ -64,7 +64,8 @@ impl DirectoryService for Simulated {
 #[must_use]
 pub fn sound(seed: u64) -> Log {
     let mut service = Simulated::new(seed);
-    laws::sound(&mut service, Extent { cases: 40, steps: 24, longest_wait: Duration::ZERO }).expect(laws::SOUND);
+    laws::sound(&mut service, Extent { cases: 40, steps: 24, longest_wait: Duration::ZERO, seed: 0 })
+        .expect(laws::SOUND);
     service.log
 }
 
@@ -72,7 +73,7 @@ pub fn sound(seed: u64) -> Log {
 #[must_use]
 pub fn leases(seed: u64) -> Log {
     let mut service = Simulated::new(seed);
-    laws::leases(&mut service, Extent { cases: 4, steps: 16, longest_wait: Duration::from_secs(3) })
+    laws::leases(&mut service, Extent { cases: 4, steps: 16, longest_wait: Duration::from_secs(3), seed: 0 })
         .expect(laws::LEASES);
     service.log
 }
@@ -81,7 +82,7 @@ pub fn leases(seed: u64) -> Log {
 #[must_use]
 pub fn under_faults(seed: u64) -> Log {
     let mut service = Simulated::new(seed);
-    laws::under_faults(&mut service, Extent { cases: 18, steps: 12, longest_wait: Duration::ZERO })
+    laws::under_faults(&mut service, Extent { cases: 18, steps: 12, longest_wait: Duration::ZERO, seed: 0 })
         .expect_under_faults(laws::UNDER_FAULTS);
     service.log
 }

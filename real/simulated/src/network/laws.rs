@@ -92,7 +92,7 @@ impl NetworkService for Simulated {
 #[must_use]
 pub fn connections(seed: u64) -> Log {
     let mut service = Simulated::new(seed, Link::of(seed));
-    network::connections(&mut service, Extent { cases: 14, steps: 24, longest_wait: Duration::ZERO })
+    network::connections(&mut service, Extent { cases: 14, steps: 24, longest_wait: Duration::ZERO, seed: 0 })
         .expect(network::CONNECTIONS);
     service.log
 }
@@ -110,6 +110,7 @@ pub fn idle(seed: u64) -> Log {
 #[must_use]
 pub fn calls(seed: u64) -> Log {
     let mut service = Simulated::new(seed, Link::of(seed));
-    network::calls(&mut service, Extent { cases: 6, steps: 12, longest_wait: Duration::ZERO }).expect(network::CALLS);
+    network::calls(&mut service, Extent { cases: 6, steps: 12, longest_wait: Duration::ZERO, seed: 0 })
+        .expect(network::CALLS);
     service.log
 }

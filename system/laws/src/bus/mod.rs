@@ -76,21 +76,21 @@ const BACK: Duration = Duration::from_secs(60);
 /// does, with a higher count. A durable one goes on where it was.
 pub fn sound<S: BusService>(service: &mut S, extent: Extent) -> Seen {
     let steps = proptest::collection::vec(steps::step(), 1..extent.steps);
-    check(extent.cases, &steps, |steps, seen| play(service, &steps, extent, seen))
+    check(extent, &steps, |steps, seen| play(service, &steps, extent, seen))
 }
 
 /// **Time and limits.** What is not acknowledged comes again after the time to do so, and not before. An id is recognised for its
 /// window, and not longer. Beyond the limit the oldest go, and consumers pass over them.
 pub fn lives<S: BusService>(service: &mut S, extent: Extent) -> Seen {
     let steps = proptest::collection::vec(steps::life(), 1..extent.steps);
-    check(extent.cases, &steps, |steps, seen| play(service, &steps, extent, seen))
+    check(extent, &steps, |steps, seen| play(service, &steps, extent, seen))
 }
 
 /// **Under faults.** What is `Refused` for want of a bus is not stored; what is `Unknown` is, or is not, or will be: published again
 /// under its id it is stored once. A consumer goes on, or ends with a gap; who opens another is told everything.
 pub fn under_faults<S: BusService>(service: &mut S, extent: Extent) -> Seen {
     let steps = proptest::collection::vec(steps::weather(&Fault::ALL), 1..extent.steps);
-    check(extent.cases, &steps, |steps, seen| play(service, &steps, extent, seen))
+    check(extent, &steps, |steps, seen| play(service, &steps, extent, seen))
 }
 
 /// What [`sound`] must come across.

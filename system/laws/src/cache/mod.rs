@@ -57,14 +57,14 @@ const PATIENCE_IN_FAULT: Duration = Duration::from_millis(400);
 /// entry of another type is a miss to a reader and `WrongType` to a writer, once. A flush leaves nothing; what was evicted is a
 /// miss and nothing else.
 pub fn sound<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent.cases, &proptest::collection::vec(step(), 1..extent.steps), |steps, seen| {
+    check(extent, &proptest::collection::vec(step(), 1..extent.steps), |steps, seen| {
         play(service, &steps, extent, seen)
     })
 }
 
 /// **Lives end.** An entry stands for its time since it was last written and not longer; a write begins it anew, a read does not.
 pub fn lives<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent.cases, &proptest::collection::vec(life(), 1..extent.steps), |steps, seen| {
+    check(extent, &proptest::collection::vec(life(), 1..extent.steps), |steps, seen| {
         play(service, &steps, extent, seen)
     })
 }
@@ -73,7 +73,7 @@ pub fn lives<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
 /// has not happened, what is `Unknown` has or has not or will, and everything else is as in fair weather. A server that was killed
 /// comes back empty.
 pub fn under_faults<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent.cases, &proptest::collection::vec(weather(&Fault::ALL), 1..extent.steps), |steps, seen| {
+    check(extent, &proptest::collection::vec(weather(&Fault::ALL), 1..extent.steps), |steps, seen| {
         play(service, &steps, extent, seen)
     })
 }

@@ -80,7 +80,7 @@ pub trait ClockService {
 /// before its time, and soon after it; one that is due when it is armed fires at once. Arming again replaces, to sooner and to
 /// later; what was disarmed does not fire, even if it was due.
 pub fn timers<S: ClockService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent.cases, &proptest::collection::vec(step(), 1..extent.steps), |steps, seen| {
+    check(extent, &proptest::collection::vec(step(), 1..extent.steps), |steps, seen| {
         play(service, &steps, extent, seen)
     })
 }

@@ -68,14 +68,14 @@ const BACK: Duration = Duration::from_secs(60);
 /// moment whole. A watch tells every change of its family from its revision on, in order, each once, no revision cut in two.
 pub fn sound<S: DirectoryService>(service: &mut S, extent: Extent) -> Seen {
     let steps = proptest::collection::vec(steps::step(), 1..extent.steps);
-    check(extent.cases, &steps, |steps, seen| play(service, &steps, extent, seen))
+    check(extent, &steps, |steps, seen| play(service, &steps, extent, seen))
 }
 
 /// **Leases end, and never early.** Not before the time to live since the last renewal that was acknowledged was asked for; some
 /// time after it, with all that goes with them in one revision.
 pub fn leases<S: DirectoryService>(service: &mut S, extent: Extent) -> Seen {
     let steps = proptest::collection::vec(steps::life(), 1..extent.steps);
-    check(extent.cases, &steps, |steps, seen| play(service, &steps, extent, seen))
+    check(extent, &steps, |steps, seen| play(service, &steps, extent, seen))
 }
 
 /// **Under faults.** What is `Refused` for want of a directory has not happened; what is `Unknown` has, or has not, or will. A watch
@@ -92,7 +92,7 @@ pub fn leaders_lost<S: DirectoryService>(service: &mut S, extent: Extent) -> See
 
 fn suffer<S: DirectoryService>(service: &mut S, extent: Extent, faults: &'static [Fault]) -> Seen {
     let steps = proptest::collection::vec(steps::weather(faults), 1..extent.steps);
-    check(extent.cases, &steps, |steps, seen| play(service, &steps, extent, seen))
+    check(extent, &steps, |steps, seen| play(service, &steps, extent, seen))
 }
 
 /// What [`sound`] must come across.

@@ -72,20 +72,20 @@ const BACK: Duration = Duration::from_secs(90);
 /// stood before. A repeated key is answered by its stored result, with another payload it is a conflict; below the window it is
 /// forgotten. A refusal writes nothing. Facts are numbered without gaps in the order of the commits.
 pub fn sound<S: LedgerService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent.cases, &steps::steps(extent.steps), |steps, seen| play(service, &steps, seen))
+    check(extent, &steps::steps(extent.steps), |steps, seen| play(service, &steps, seen))
 }
 
 /// **Under faults.** Killed, stopped, slowed, cut off before, during and after the commit: what is `Unknown` has happened as a whole, or
 /// not, or will; submitted again under its key it is answered by its one result. What a server that takes no writes refuses, and
 /// what finds no connection, has not happened.
 pub fn under_faults<S: LedgerService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent.cases, &steps::weather(extent.steps, &Fault::ALL), |steps, seen| play(service, &steps, seen))
+    check(extent, &steps::weather(extent.steps, &Fault::ALL), |steps, seen| play(service, &steps, seen))
 }
 
 /// **The primary is lost.** It is killed and stopped, also under a commit; its standby takes over, and all holds as under faults: what
 /// was answered stands.
 pub fn leaders_lost<S: LedgerService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent.cases, &steps::weather(extent.steps, &Fault::OF_LEADERS), |steps, seen| play(service, &steps, seen))
+    check(extent, &steps::weather(extent.steps, &Fault::OF_LEADERS), |steps, seen| play(service, &steps, seen))
 }
 
 /// What [`sound`] must come across.

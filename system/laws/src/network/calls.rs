@@ -99,7 +99,7 @@ const SHORT: Duration = Duration::from_millis(300);
 /// the callee never hears of it; by `Unknown` else, and then it has happened, or has not. A second reply is dropped. Calls of none to
 /// [`limits::CALL_BYTES`] bytes arrive whole; a longer one is `Refused(Malformed)`.
 pub fn calls<S: NetworkService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent.cases, &prop::collection::vec(step(), 1..extent.steps), |steps, seen| {
+    check(extent, &prop::collection::vec(step(), 1..extent.steps), |steps, seen| {
         service.begin();
         let mut case = Case { service, number: 0, asked: BTreeMap::new(), late: vec![], refused: vec![] };
         case.until_served()?;

@@ -94,7 +94,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// on both sides, a datagram of more is dropped. Who closes says why, and only the other side hears of it; nothing comes of a
 /// connection after its end, but to who has closed it what was under way.
 pub fn connections<S: NetworkService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent.cases, &prop::collection::vec(step(), 1..extent.steps), |steps, seen| {
+    check(extent, &prop::collection::vec(step(), 1..extent.steps), |steps, seen| {
         service.begin();
         let mut case = Case::new(service);
         case.connect(CLIENTS[0])?;

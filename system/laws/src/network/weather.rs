@@ -51,7 +51,7 @@ fn spell() -> impl Strategy<Value = Spell> {
 /// whatever lasts shorter than the idle timeout, its messages arrive in order, each once and whole, and its datagrams are lost,
 /// doubled and overtaken, and never torn.
 pub fn under_weather<S: NetworkService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent.cases, &prop::collection::vec(spell(), 1..extent.steps), |spells, seen| {
+    check(extent, &prop::collection::vec(spell(), 1..extent.steps), |spells, seen| {
         service.begin();
         let mut case = Case::new(service);
         case.connect(CLIENTS[0])?;
