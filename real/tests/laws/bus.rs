@@ -1,9 +1,10 @@
 //! The bus's laws on NATS.
 
 use crate::{
+    cluster::{Cluster, Kind, Leading},
     hosted::{About, GRACE, Hosted},
     nats::Nats,
-    process::{Behind, Place as _},
+    process::{Behind, Place},
     proxy::Proxy,
 };
 use async_nats::jetstream;
@@ -31,7 +32,10 @@ use worldline_system::{
 
 struct Real {
     hosted: Hosted,
-    behind: Behind<Nats>,
+    place: Box<dyn Place>,
+    /// As the callers reach it, and around whatever stands between.
+    through: Vec<String>,
+    direct: Vec<String>,
     callers: Vec<(Bus, Readiness)>,
     limits: Limits,
     cases: u64,
@@ -44,7 +48,19 @@ impl Real {
         let (hosted, server) = (Hosted::new(), Nats::start(""));
         let to = server.url().trim_start_matches("nats://").parse().unwrap();
         let proxy = Proxy::new(&hosted.runtime, to);
-        Self { hosted, behind: Behind::new(server, proxy), callers: vec![], limits, cases: 0, base: 0 }
+        let (through, direct) = (vec![format!("nats://{}", proxy.address)], vec![server.url()]);
+        Self::at(hosted, Box::new(Behind::new(server, proxy)), through, direct, limits)
+    }
+
+    /// Three servers with the stream on each, whose leader is lost.
+    fn clustered() -> Self {
+        let place = Leading::new(Kind::Nats, leader);
+        let urls = place.cluster.urls(Kind::Nats, "nats");
+        Self::at(Hosted::new(), Box::new(place), urls.clone(), urls, Limits::default())
+    }
+
+    fn at(hosted: Hosted, place: Box<dyn Place>, through: Vec<String>, direct: Vec<String>, limits: Limits) -> Self {
+        Self { hosted, place, through, direct, callers: vec![], limits, cases: 0, base: 0 }
     }
 
     fn close(&mut self) {
@@ -55,22 +71,38 @@ impl Real {
 
     /// The stream as an operator sees it, once it is there.
     fn stream(&self) -> jetstream::stream::Stream {
-        self.hosted.wait(Span::from_secs(60), async {
-            loop {
-                if let Ok(client) = async_nats::connect(self.behind.server.url()).await
-                    && let Ok(stream) = jetstream::new(client).get_stream(STREAM).await
-                {
-                    return stream;
-                }
-                tokio::task::yield_now().await;
-            }
-        })
+        self.hosted.wait(Span::from_secs(60), stream(&self.direct))
     }
+}
+
+async fn stream(urls: &[String]) -> jetstream::stream::Stream {
+    loop {
+        if let Ok(client) = async_nats::connect(urls).await
+            && let Ok(stream) = jetstream::new(client).get_stream(STREAM).await
+        {
+            return stream;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Which server leads the stream, once one does.
+fn leader(hosted: &Hosted, cluster: &Cluster) -> usize {
+    let urls = cluster.urls(Kind::Nats, "nats");
+    hosted.wait(Span::from_secs(60), async {
+        loop {
+            let leader = stream(&urls).await.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone());
+            let known = leader.and_then(|leader| Kind::Nats.names().iter().position(|name| *name == leader));
+            if let Some(n) = known {
+                return n;
+            }
+        }
+    })
 }
 
 impl Drop for Real {
     fn drop(&mut self) {
-        self.behind.server.go_on();
+        self.fault(Fault::Heal);
         self.close();
     }
 }
@@ -86,7 +118,7 @@ impl Service<Door> for Real {
             self.callers = (0..CALLERS)
                 .map(|_| {
                     let ready = Readiness::default();
-                    let endpoints = vec![format!("nats://{}", self.behind.proxy.address).parse().unwrap()];
+                    let endpoints = self.through.iter().map(|url| url.parse().unwrap()).collect();
                     let (config, inbox) = (Config { endpoints }, self.hosted.inbox.clone());
                     (Bus::with_limits(config, self.limits, inbox, ready.clone()), ready)
                 })
@@ -135,7 +167,7 @@ impl Service<Door> for Real {
     }
 
     fn fault(&mut self, fault: Fault) -> bool {
-        self.behind.befall(fault, &self.hosted)
+        self.place.befall(fault, &self.hosted)
     }
 }
 
@@ -146,6 +178,10 @@ impl BusService for Real {
 
     fn deduplication(&self) -> Duration {
         self.limits.deduplication
+    }
+
+    fn is_clustered(&self) -> bool {
+        self.direct.len() > 1
     }
 
     fn messages_max(&self) -> u64 {
@@ -174,4 +210,10 @@ fn lives() {
 fn under_faults() {
     let extent = Extent { cases: 16, steps: 16, longest_wait: Duration::ZERO, seed: seed() };
     laws::under_faults(&mut Real::new(Limits::default()), extent).expect_under_faults(laws::UNDER_FAULTS);
+}
+
+#[test]
+fn on_a_cluster() {
+    let extent = Extent { cases: 3, steps: 9, longest_wait: Duration::ZERO, seed: seed() };
+    laws::leaders_lost(&mut Real::clustered(), extent).expect(laws::LEADERS_LOST);
 }

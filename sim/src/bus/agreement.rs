@@ -15,7 +15,8 @@ use crate::{
 };
 use std::sync::Arc;
 use worldline_system::{
-    doors::bus::StreamSequence,
+    Outcome, Refusal,
+    doors::bus::{Answer, StreamSequence},
     history::{Acceptance, What},
     time::Duration,
 };
@@ -192,6 +193,11 @@ impl Model {
             let (subject, message, payload) = (*subject, *message, payload.clone());
             let sequence = StreamSequence(sequence);
             core.record(node, What::Accepted(Acceptance::Published { sequence, subject, message, payload }));
+        }
+        if let (Command::Publish { message, .. }, Some(leading)) = (&proposal.command, &mut self.members[index].leading)
+            && !matches!(applied.answer, Some(Answer::Published(Outcome::Refused(Refusal::WrongSequence { .. }))))
+        {
+            leading.staged.remove(message);
         }
         match proposal.command {
             Command::Acknowledge { name, .. } => self.acknowledged(core, name),

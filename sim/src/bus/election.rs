@@ -13,6 +13,7 @@ use crate::{
     entropy::below,
     replication::{quorum, reachable},
 };
+use std::collections::BTreeMap;
 use worldline_system::time::{Duration, Instant, UnixTime};
 
 /// After so long without an answer a follower is sent the same again.
@@ -226,8 +227,8 @@ impl Model {
         let last = member.last().0;
         let mut matched = vec![0; count];
         matched[index] = last;
-        member.leading =
-            Some(Leading { next: vec![last + 1; count], matched, sent_at: vec![now; count], quorum_at: now });
+        let (next, sent_at) = (vec![last + 1; count], vec![now; count]);
+        member.leading = Some(Leading { next, matched, sent_at, quorum_at: now, staged: BTreeMap::new() });
         self.new_leader(core);
         let (id, at) = (self.number(), self.wall(core, index));
         self.append(core, index, proposal(id, at, Command::Nothing));

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 use worldline_proto::{NodeId, OpId};
-use worldline_system::{doors::bus::Ask, time::Instant};
+use worldline_system::{
+    doors::bus::{Ask, MessageId},
+    time::{Instant, UnixTime},
+};
 
 /// What waits at a paused process; beyond the sockets' bounds it is lost.
 const PARKED: usize = 4_096;
@@ -36,6 +39,8 @@ pub(super) struct Leading {
     pub sent_at: Vec<Instant>,
     /// When it last saw a majority.
     pub quorum_at: Instant,
+    /// Ids that were proposed and are not stored, since when.
+    pub staged: BTreeMap<MessageId, UnixTime>,
 }
 
 /// Someone who waits at the leader for an answer.

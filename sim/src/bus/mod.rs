@@ -4,7 +4,8 @@
 //!   node. Nothing is synced then: each member syncs its log every [`Config::sync_period`], and a power loss takes what lies
 //!   behind. Where the next leader lacks what was committed, the stream has lost its tail, and says so to the history alone.
 //! * Whether a message is a duplicate, in its place, or too much is decided when its entry is applied, by the leader's wall
-//!   clock at the moment it was proposed.
+//!   clock at the moment it was proposed. Of several members the leader turns an id away that it has proposed and not seen
+//!   stored, and that is also one that was refused for its place.
 //! * A caller speaks with one member at a time, and that one with the leader. Without a known leader a request is refused;
 //!   a leader that is gone and was not missed yet swallows it. Elections take 4 to 9 s, after an orderly change less than one.
 //! * A consumer's place, that is what was acknowledged, is in the log. What is out is known to the leader alone: a new one

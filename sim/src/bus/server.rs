@@ -12,7 +12,7 @@ use crate::{
 };
 use worldline_system::{
     Outcome, Refusal,
-    doors::bus::{Answer, Ask, Submission},
+    doors::bus::{Answer, Ask, MessageId, Submission},
     limits::BUS_PAYLOAD_BYTES,
     outcome::End,
 };
@@ -66,6 +66,10 @@ impl Model {
                     let answer = refused(&request.submission, Refusal::Malformed);
                     return self.reply(core, index, &request, answer);
                 }
+                if self.is_staged(core, index, *message) {
+                    let answer = refused(&request.submission, Refusal::Busy);
+                    return self.reply(core, index, &request, answer);
+                }
                 Command::Publish {
                     subject: *subject,
                     message: *message,
@@ -97,6 +101,22 @@ impl Model {
         self.propose(core, index, request, command);
     }
 
+    /// Whether a leader has proposed this id already and not seen it stored; from now on it has. One that answers for itself
+    /// alone proposes nothing.
+    fn is_staged(&mut self, core: &Core, index: usize, message: MessageId) -> bool {
+        let (now, alone) = (self.wall(core, index), self.members.len() == 1);
+        if alone || self.stream.knows(message) {
+            return false;
+        }
+        let Some(leading) = &mut self.members[index].leading else { return false };
+        let since = leading.staged.get(&message);
+        if since.is_some_and(|&since| now.since(since) < self.config.deduplication) {
+            return true;
+        }
+        leading.staged.insert(message, now);
+        false
+    }
+
     /// From now on its effect may come at any time.
     fn propose(&mut self, core: &mut Core, index: usize, request: Request, command: Command) {
         let (id, at) = (self.number(), self.wall(core, index));
@@ -105,6 +125,10 @@ impl Model {
         self.members[index].waiters.insert(id, Waiter { client, via, op, deadline, ask });
         if !self.append(core, index, proposal(id, at, command)) {
             self.members[index].waiters.remove(&id);
+            if let (Some(leading), Submission::Publish { message, .. }) = (&mut self.members[index].leading, submission)
+            {
+                leading.staged.remove(message);
+            }
             self.reply(core, index, &request, ask.ended(End::Refused(Refusal::Busy)));
         }
     }

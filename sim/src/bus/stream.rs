@@ -120,6 +120,11 @@ impl Stream {
         }
     }
 
+    /// Whether this id is recognised.
+    pub fn knows(&self, message: MessageId) -> bool {
+        self.ids.contains_key(&message)
+    }
+
     pub fn last(&self) -> u64 {
         self.gone + self.messages.len() as u64
     }

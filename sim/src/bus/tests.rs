@@ -121,13 +121,30 @@ fn a_publish_behind_another_is_stored_only_there() {
         (600, publish_after(1, 2, Some(0))),
         (700, publish_after(2, 1, Some(0))),
         (800, publish_after(1, 2, Some(1))),
-        (900, publish_after(1, 2, Some(1))),
+        (900, publish_after(1, 3, Some(1))),
+        (1_000, publish_after(1, 3, Some(1))),
+        (120_700, publish_after(1, 2, Some(3))),
     ];
     let mut bench = bench(3, vec![Caller::new(script)]);
-    bench.run_to(1_500);
+    bench.run_to(121_000);
     let wrong = Outcome::Refused(Refusal::WrongSequence { last: StreamSequence(1) });
-    let all: Vec<_> = (0..5).map(|n| published(&bench, 0, n)).collect();
-    assert_eq!(all, [stored(1), wrong, stored(2), stored(3), known(3)]);
+    let all: Vec<_> = (0..7).map(|n| published(&bench, 0, n)).collect();
+    let busy = Outcome::Refused(Refusal::Busy);
+    assert_eq!(
+        all,
+        [stored(1), wrong, stored(2), busy, stored(3), known(3), stored(4)],
+        "a refused id is kept in mind"
+    );
+}
+
+#[test]
+fn an_id_that_is_being_stored_is_known_when_it_is() {
+    let script = vec![(500, publish(1, 6)), (600, publish(1, 7)), (600, publish(1, 7)), (700, publish(1, 7))];
+    let mut bench = bench(3, vec![Caller::new(script)]);
+    bench.run_to(1_000);
+    let all: Vec<_> = (0..4).map(|line| published(&bench, 0, line)).collect();
+    let busy = Outcome::Refused(Refusal::Busy);
+    assert!(all[3] == known(2) && all.contains(&stored(2)) && all.contains(&busy), "{all:?}");
 }
 
 #[test]

@@ -17,19 +17,24 @@ use worldline_system::{
 struct Simulated {
     stage: Stage,
     members: u8,
-    messages_max: u64,
+    limits: model::Limits,
     cases: u64,
+    /// What befalls the bus befalls the member that leads.
+    leader: bool,
 }
 
 impl Simulated {
-    fn new(members: u8, messages_max: u64) -> Self {
-        Self { stage: stage(0, members, messages_max), members, messages_max, cases: 0 }
+    fn new(members: u8, limits: model::Limits) -> Self {
+        Self { stage: stage(0, members, limits), members, limits, cases: 0, leader: false }
+    }
+
+    fn clustered() -> Self {
+        Self { leader: true, ..Self::new(3, model::Limits::default()) }
     }
 }
 
-fn stage(seed: u64, members: u8, messages: u64) -> Stage {
+fn stage(seed: u64, members: u8, limits: model::Limits) -> Stage {
     Stage::new(seed, members, |world, members, _| {
-        let limits = model::Limits { messages, ..model::Limits::default() };
         world.set_bus(model::Config { limits, ..model::Config::new(members) });
     })
 }
@@ -37,7 +42,7 @@ fn stage(seed: u64, members: u8, messages: u64) -> Stage {
 impl Service<Bus> for Simulated {
     fn begin(&mut self) {
         self.cases += 1;
-        self.stage = stage(self.cases, self.members, self.messages_max);
+        self.stage = stage(self.cases, self.members, self.limits);
     }
 
     fn now(&self) -> Instant {
@@ -60,6 +65,11 @@ impl Service<Bus> for Simulated {
     }
 
     fn fault(&mut self, fault: Befalls) -> bool {
+        if self.leader {
+            let world = &self.stage.world;
+            let leader = world.bus().and_then(|bus| bus.leader(world.core()));
+            return self.stage.befall_leader(fault, leader);
+        }
         let lose = model::Fault::LoseAnswers { from: None, of: model::Which::All, permille: 1_000 };
         self.stage.befall(fault, Some(Fault::Bus(lose)))
     }
@@ -74,8 +84,12 @@ impl BusService for Simulated {
         limits::BUS_DEDUPLICATION
     }
 
+    fn is_clustered(&self) -> bool {
+        self.members > 1
+    }
+
     fn messages_max(&self) -> u64 {
-        self.messages_max
+        self.limits.messages
     }
 
     fn base(&self) -> u64 {
@@ -86,17 +100,24 @@ impl BusService for Simulated {
 #[test]
 fn sound() {
     let extent = Extent { cases: 64, steps: 40, longest_wait: Duration::ZERO, seed: seed() };
-    bus::sound(&mut Simulated::new(3, limits::BUS_MESSAGES), extent).expect(bus::SOUND);
+    bus::sound(&mut Simulated::new(3, model::Limits::default()), extent).expect(bus::SOUND);
 }
 
 #[test]
 fn lives() {
     let extent = Extent { cases: 64, steps: 40, longest_wait: Duration::from_secs(600), seed: seed() };
-    bus::lives(&mut Simulated::new(3, 12), extent).expect(bus::LIVES);
+    let limits = model::Limits { messages: 12, ..model::Limits::default() };
+    bus::lives(&mut Simulated::new(3, limits), extent).expect(bus::LIVES);
+}
+
+#[test]
+fn on_a_cluster() {
+    let extent = Extent { cases: 32, steps: 16, longest_wait: Duration::ZERO, seed: seed() };
+    bus::leaders_lost(&mut Simulated::clustered(), extent).expect(bus::LEADERS_LOST);
 }
 
 #[test]
 fn under_faults() {
     let extent = Extent { cases: 48, steps: 16, longest_wait: Duration::ZERO, seed: seed() };
-    bus::under_faults(&mut Simulated::new(1, limits::BUS_MESSAGES), extent).expect_under_faults(bus::UNDER_FAULTS);
+    bus::under_faults(&mut Simulated::new(1, model::Limits::default()), extent).expect_under_faults(bus::UNDER_FAULTS);
 }

@@ -82,9 +82,22 @@ impl Stage {
         }
     }
 
+    /// What befalls who leads, where that is known: its process alone.
+    pub fn befall_leader(&mut self, fault: Befalls, leader: Option<NodeId>) -> bool {
+        match (fault, leader) {
+            (Befalls::Heal, _) => self.befall_those(fault, vec![], None),
+            (Befalls::Kill | Befalls::Stop, Some(leader)) => self.befall_those(fault, vec![leader], None),
+            _ => false,
+        }
+    }
+
     /// What befalls members and links. `lose` loses the answers of the service, where its model can.
     pub fn befall(&mut self, fault: Befalls, lose: Option<Fault>) -> bool {
-        let (callers, members) = (self.callers.clone(), self.members.clone());
+        self.befall_those(fault, self.members.clone(), lose)
+    }
+
+    fn befall_those(&mut self, fault: Befalls, members: Vec<NodeId>, lose: Option<Fault>) -> bool {
+        let callers = self.callers.clone();
         match fault {
             Befalls::Kill => {
                 members.iter().for_each(|&node| drop(self.world.inject(Fault::Kill { node })));

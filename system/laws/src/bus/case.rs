@@ -1,5 +1,6 @@
 //! One case under way: what publishers and readers do, and what each is told of it.
 
+use super::answers::{expect, note, settle};
 use super::readers::Consumer;
 use super::steps::{From, Step, extra};
 use super::{BACK, Bus, BusService, News, PATIENCE, PATIENCE_IN_FAULT, Stream};
@@ -26,6 +27,8 @@ struct Case<'a, S: BusService> {
     moments: Vec<(u64, UnixTime)>,
     faulty: bool,
     extras: u64,
+    /// How often it was looked whether callers are served.
+    probes: u64,
     extent: Extent,
     crowd: u64,
 }
@@ -38,8 +41,10 @@ pub(super) fn play<S: BusService>(
 ) -> Result<(), TestCaseError> {
     let mut bench = Bench::<Bus, S>::new(service);
     let crowd = bench.service.crowd();
-    let base = settle(&mut bench, crowd)?;
-    let stream = Stream::new(base, bench.service.deduplication(), bench.service.messages_max());
+    let mut probes = 0;
+    let base = settle(&mut bench, crowd, &mut probes)?;
+    let stream =
+        Stream::new(base, bench.service.deduplication(), bench.service.messages_max(), bench.service.is_clustered());
     let mut case = Case {
         bench,
         judge: Judge::new(stream),
@@ -47,6 +52,7 @@ pub(super) fn play<S: BusService>(
         moments: vec![],
         faulty: false,
         extras: 100,
+        probes,
         extent,
         crowd,
     };
@@ -307,51 +313,8 @@ impl<S: BusService> Case<'_, S> {
                 _ => self.bench.pass(Duration::from_millis(20))?,
             }
         }
-        settle(&mut self.bench, self.crowd)?;
+        settle(&mut self.bench, self.crowd, &mut self.probes)?;
         self.judge.faulty = false;
         self.listen_to_news(seen)
-    }
-}
-
-fn expect(answer: &Answer, expected: &Answer) -> Result<(), TestCaseError> {
-    if answer == expected {
-        return Ok(());
-    }
-    Err(TestCaseError::fail(format!("{answer:?} instead of {expected:?}")))
-}
-
-/// Until every caller is served: the last that is stored.
-fn settle<S: BusService>(bench: &mut Bench<'_, Bus, S>, crowd: u64) -> Result<u64, TestCaseError> {
-    let by = bench.now() + BACK;
-    // It expects to follow what cannot be, so it is never stored.
-    let probe = match extra(crowd, 99) {
-        Submission::Publish { subject, message, payload, .. } => {
-            Submission::Publish { subject, message, after: Some(StreamSequence(u64::MAX >> 12)), payload }
-        }
-        other => other,
-    };
-    for caller in 0..CALLERS {
-        loop {
-            let answer = bench.ask(caller, Duration::from_secs(2), probe.clone())?;
-            if matches!(answer, Answer::Published(Outcome::Refused(Refusal::WrongSequence { .. }))) {
-                break;
-            }
-            if bench.now() > by {
-                return Err(TestCaseError::fail(format!("caller {caller} is not served within {BACK:?}: {answer:?}")));
-            }
-            bench.pass(Duration::from_millis(20))?;
-        }
-    }
-    Ok(bench.service.base())
-}
-
-fn note(answer: &Answer, seen: &mut Seen) {
-    match answer {
-        Answer::Published(Outcome::Done(published)) => {
-            seen.note(if published.duplicate { "duplicate" } else { "stored" });
-        }
-        Answer::Published(Outcome::Refused(Refusal::WrongSequence { .. })) => seen.note("wrong sequence"),
-        Answer::Published(Outcome::Refused(Refusal::Malformed)) => seen.note("malformed"),
-        _ => {}
     }
 }

@@ -1,5 +1,6 @@
 //! The laws of the bus: what is published, once and in order; what is read, at least once; what is forgotten, and when.
 
+mod answers;
 mod case;
 mod model;
 mod readers;
@@ -55,6 +56,9 @@ pub trait BusService: Service<Bus> {
     /// How long an id is recognised.
     fn deduplication(&self) -> Duration;
 
+    /// Whether its members must agree on what they store.
+    fn is_clustered(&self) -> bool;
+
     /// How many messages are kept.
     fn messages_max(&self) -> u64;
 
@@ -89,7 +93,17 @@ pub fn lives<S: BusService>(service: &mut S, extent: Extent) -> Seen {
 /// **Under faults.** What is `Refused` for want of a bus is not stored; what is `Unknown` is, or is not, or will be: published again
 /// under its id it is stored once. A consumer goes on, or ends with a gap; who opens another is told everything.
 pub fn under_faults<S: BusService>(service: &mut S, extent: Extent) -> Seen {
-    let steps = proptest::collection::vec(steps::weather(&Fault::ALL), 1..extent.steps);
+    suffer(service, extent, &Fault::ALL)
+}
+
+/// **The leader is lost.** It is killed and stopped, also while a message is under way to it; another is elected, and all holds as under
+/// faults: what was published is there, once, in its place.
+pub fn leaders_lost<S: BusService>(service: &mut S, extent: Extent) -> Seen {
+    suffer(service, extent, &Fault::OF_LEADERS)
+}
+
+fn suffer<S: BusService>(service: &mut S, extent: Extent, faults: &'static [Fault]) -> Seen {
+    let steps = proptest::collection::vec(steps::weather(faults), 1..extent.steps);
     check(extent, &steps, |steps, seen| play(service, &steps, extent, seen))
 }
 
@@ -113,6 +127,9 @@ pub const LIVES: &[&str] = &["came again by itself", "forgotten", "discarded"];
 
 /// What [`under_faults`] must come across beside what every service does.
 pub const UNDER_FAULTS: &[&str] = &["gap"];
+
+/// What [`leaders_lost`] must come across.
+pub const LEADERS_LOST: &[&str] = &["killed", "stopped", "drained", "stored", "duplicate"];
 
 impl Stream {
     /// The last of a subject that is kept.

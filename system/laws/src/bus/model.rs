@@ -1,7 +1,10 @@
 //! The bus's stream as far as its publishers may rely on it: messages in one order, ids that are recognised for a time, limits.
 
 use super::Bus;
-use crate::judge::{Ending, Model, Window};
+use crate::{
+    judge::{Ending, Model, Window},
+    service::Told,
+};
 use std::collections::BTreeMap;
 use worldline_system::{
     Outcome, Refusal,
@@ -32,15 +35,19 @@ pub struct Stream {
     messages: Vec<Stored>,
     /// Where a message was stored that is still recognised, and when it may be forgotten, and when it must.
     ids: BTreeMap<MessageId, (u64, Instant, Instant)>,
+    /// Ids that were refused for their place: until when a cluster may take them for ids that are being stored.
+    refused: BTreeMap<MessageId, Instant>,
     deduplication: Duration,
     messages_max: u64,
+    clustered: bool,
 }
 
 impl Stream {
     /// An empty one behind this sequence.
     #[must_use]
-    pub fn new(base: u64, deduplication: Duration, messages_max: u64) -> Self {
-        Self { base, messages: vec![], ids: BTreeMap::new(), deduplication, messages_max }
+    pub fn new(base: u64, deduplication: Duration, messages_max: u64, clustered: bool) -> Self {
+        let (messages, ids, refused) = (vec![], BTreeMap::new(), BTreeMap::new());
+        Self { base, messages, ids, refused, deduplication, messages_max, clustered }
     }
 
     /// Before the first message of the case.
@@ -94,6 +101,18 @@ impl Model<Bus> for Stream {
         matches!(submission, Submission::Publish { payload, .. } if payload.len() <= limits::BUS_PAYLOAD_BYTES)
     }
 
+    /// Of an id that is being stored, or that it takes for one, a cluster does not know yet what it will come to.
+    fn may_be_turned_away(&self, one: &Told<Bus>, all: &[Told<Bus>]) -> bool {
+        let id = |told: &Told<Bus>| match &told.submission {
+            Submission::Publish { message, .. } => Some(*message),
+            _ => None,
+        };
+        let busy = one.answer == Answer::Published(Outcome::Refused(Refusal::Busy));
+        let with_another = || all.iter().filter(|other| id(other) == id(one)).count() > 1;
+        let refused = || id(one).is_some_and(|id| self.refused.get(&id).is_some_and(|&until| one.asked <= until));
+        self.clustered && busy && (with_another() || refused())
+    }
+
     fn after(&self, submission: &Submission, window: Window, answer: Option<&Answer>) -> Vec<Self> {
         let Submission::Publish { subject, message, after, payload } = submission else {
             // What readers do changes nothing that a publisher sees.
@@ -115,7 +134,9 @@ impl Model<Bus> for Stream {
         let refused = |next: &mut Vec<Self>| {
             let said = [last, StreamSequence(0)].map(|last| Outcome::Refused(Refusal::WrongSequence { last }));
             if said.iter().any(fits) {
-                next.push(self.clone());
+                let mut state = self.clone();
+                state.refused.insert(*message, window.to + self.deduplication + LATE);
+                next.push(state);
             }
         };
         let known = self.ids.get(message);
