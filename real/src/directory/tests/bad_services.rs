@@ -1,7 +1,20 @@
 //! Something else than a usable etcd is where etcd should be: the operator is told what and where, and nobody hangs.
 
 use super::{etcd::Etcd, *};
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    pin::Pin,
+    task::{Context, Poll},
+};
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+use tonic::{
+    body::Body,
+    codegen::{Service, http},
+    server::{Grpc, NamedService, UnaryService},
+    transport::server::TcpIncoming,
+};
+use tonic_prost::ProstCodec;
 use worldline_system::Refusal;
 
 /// Whatever answers every connection with these bytes and, if it `stays`, keeps it open.
@@ -19,6 +32,52 @@ fn impostor(caller: &Caller, says: &'static [u8], stays: bool) -> String {
         }
     });
     url
+}
+
+/// Where a gRPC server of the test will answer.
+fn bound(host: &Caller) -> (TcpIncoming, String) {
+    let listener = host.runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    (TcpIncoming::from(listener), url)
+}
+
+/// What a member of etcd says of itself, and that it is of this version.
+#[derive(Clone)]
+struct Maintenance(&'static str);
+
+/// The part of etcd's `StatusResponse` that counts.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Status {
+    #[prost(string, tag = "2")]
+    version: String,
+}
+
+impl NamedService for Maintenance {
+    const NAME: &'static str = "etcdserverpb.Maintenance";
+}
+
+impl Service<http::Request<Body>> for Maintenance {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Ok(Grpc::new(ProstCodec::<Status, ()>::default()).unary(this, request).await) })
+    }
+}
+
+impl UnaryService<()> for Maintenance {
+    type Response = Status;
+    type Future = Ready<Result<tonic::Response<Status>, tonic::Status>>;
+
+    fn call(&mut self, _: tonic::Request<()>) -> Self::Future {
+        ready(Ok(tonic::Response::new(Status { version: self.0.to_owned() })))
+    }
 }
 
 fn is_refused_and_reported(url: &str, part: &str) {
@@ -43,12 +102,21 @@ fn what_is_not_etcd_is_named_and_nothing_is_sent_to_it() {
 #[test]
 fn another_grpc_server_is_not_etcd() {
     let host = Caller::new(&["http://127.0.0.1:1"]);
-    let listener = host.runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let (incoming, url) = bound(&host);
     let (_, health) = tonic_health::server::health_reporter();
-    let incoming = tonic::transport::server::TcpIncoming::from(listener);
     host.runtime.spawn(tonic::transport::Server::builder().add_service(health).serve_with_incoming(incoming));
     is_refused_and_reported(&url, "is not etcd");
+}
+
+#[test]
+fn an_etcd_of_another_version_is_named_with_it_and_nothing_is_sent_to_it() {
+    let host = Caller::new(&["http://127.0.0.1:1"]);
+    for version in ["3.3.27", "2.3.8"] {
+        let (incoming, url) = bound(&host);
+        let server = tonic::transport::Server::builder().add_service(Maintenance(version));
+        host.runtime.spawn(server.serve_with_incoming(incoming));
+        is_refused_and_reported(&url, &format!("is of version `{version}`: 3.4 or newer is needed"));
+    }
 }
 
 #[test]
