@@ -93,7 +93,7 @@ fn schema(process: &config::Process, region: Option<String>) -> logs::Schema {
 
 fn root() -> clap::Command {
     clap::Command::new("worldlined")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(super::REVISION)
         .about("Worldline on real services: one binary, a subcommand a role")
         .after_help(EXIT_CODES)
         .subcommand_required(true)

@@ -104,7 +104,7 @@ async fn health(State(process): State<Arc<Process>>) -> Json<Value> {
         "node": process.node.map(|node| node.0),
         "incarnation": process.incarnation.0,
         "uptime_s": crate::clock::now().since(process.since).as_millis() / 1_000,
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": super::REVISION,
         "ready": process.ready.problems().is_empty(),
         "degraded": process.ready.degradations(),
         "stopped": process.counters.stopped(),

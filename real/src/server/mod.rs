@@ -32,6 +32,9 @@ pub(crate) use role::{Stops, listen};
 
 use crate::config::Command;
 
+/// Of the code that this program was built from.
+const REVISION: &str = env!("WORLDLINE_REVISION");
+
 /// A command's name for a machine.
 const fn name_of(command: Command) -> &'static str {
     match command {
