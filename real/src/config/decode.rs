@@ -7,7 +7,7 @@ use super::{
 use crate::{bus, cache, directory::Endpoint, ledger, server::Redaction};
 use hyper::Uri;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{SocketAddr, ToSocketAddrs as _},
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -17,8 +17,8 @@ use worldline_system::time::Duration;
 
 /// The largest certificate, key or token file, in bytes.
 const SMALL_FILE_BYTES: usize = 1024 * 1024;
-/// The node id that stands for a client without a certificate: nobody's.
-const NOBODY: u32 = u32::MAX;
+/// The largest id of a node. The one above stands for a client without a certificate: nobody's.
+pub const NODE_MAX: u32 = u32::MAX - 1;
 
 const UNITS: [(&str, u64); 6] = [
     ("ms", 1_000_000),
@@ -93,7 +93,7 @@ where
 
 /// The id of a node.
 pub fn node(given: &Given, sink: &mut Sink) -> Option<NodeId> {
-    whole(0..=NOBODY - 1, "a node's id, a whole number")(given, sink).map(NodeId)
+    whole(0..=NODE_MAX, "a node's id, a whole number")(given, sink).map(NodeId)
 }
 
 /// A list, of whatever each is.
@@ -106,6 +106,12 @@ pub fn list<T>(
         let decoded: Vec<_> = values.iter().map(|value| each(value, sink)).collect();
         decoded.into_iter().collect()
     }
+}
+
+/// The first of these nodes that is there twice.
+pub fn again(nodes: &[NodeId]) -> Option<NodeId> {
+    let mut before = BTreeSet::new();
+    nodes.iter().copied().find(|node| !before.insert(*node))
 }
 
 /// Any text that is not empty.
@@ -133,7 +139,8 @@ pub fn word<T: Copy>(words: &'static [(&'static str, T)], of: &'static str) -> i
 pub fn one_of(given: &Given, names: &[&str], of: &str, sink: &mut Sink) -> Option<usize> {
     let text = given.text().unwrap_or_default();
     names.iter().position(|name| *name == text).or_else(|| {
-        let expected = format!("{of}: {}", names.join(", "));
+        let named: Vec<_> = names.iter().copied().filter(|name| !name.is_empty()).collect();
+        let expected = format!("{of}: {}", named.join(", "));
         sink.report(given.problem(expected).near(text, names.iter().copied()))
     })
 }
@@ -174,22 +181,26 @@ pub fn peers(given: &Given, sink: &mut Sink) -> Option<BTreeMap<NodeId, SocketAd
         let expected = "a table of node ids and addresses, such as `7 = \"127.0.0.1:7001\"`";
         return sink.report(given.problem(expected));
     };
-    let mut peers = BTreeMap::new();
+    let mut peers = BTreeMap::<NodeId, SocketAddr>::new();
     let mut whole = true;
     for (key, origin, value) in entries {
-        let id = key.parse::<u32>().ok().filter(|id| *id != NOBODY && id.to_string() == *key);
+        let id = key.parse::<u32>().ok().filter(|id| *id <= NODE_MAX && id.to_string() == *key);
         if id.is_none() {
-            let expected = format!("a node's id, a whole number from 0 to {}", NOBODY - 1);
+            let expected = format!("a node's id, a whole number from 0 to {NODE_MAX}");
             sink.report::<()>(Problem::new(origin, quoted(key), expected));
         }
         match (id, address(value, sink)) {
             (Some(id), Some(address)) => {
-                if let Some((other, _)) = peers.iter().find(|(_, known)| **known == address) {
+                if let Some((other, _)) = peers.iter().find(|(node, known)| **known == address && node.0 != id) {
                     let found = format!("{}, which is {other}'s address already", value.found());
                     sink.report::<()>(Problem::new(&value.origin, found, "an address of its own for each node"));
                     whole = false;
                 }
-                peers.insert(NodeId(id), address);
+                if peers.insert(NodeId(id), address).is_some() {
+                    let found = format!("{} again", NodeId(id));
+                    sink.report::<()>(Problem::new(origin, found, "each node once"));
+                    whole = false;
+                }
             }
             _ => whole = false,
         }

@@ -40,7 +40,7 @@ impl Layers {
                 Some(value) => drop(given.insert(key.name, value)),
                 None => drop(broken.insert(key.name)),
             };
-        let mut config = config.map(Path::to_owned);
+        let (mut config, mut unread) = (config.map(Path::to_owned), false);
         for (name, value) in variables {
             let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLES)) else { continue };
             if name.starts_with(TEST_VARIABLES) {
@@ -52,7 +52,12 @@ impl Layers {
                 continue;
             };
             if name == CONFIG_VARIABLE {
-                config = config.or_else(|| Some(value.into()));
+                if config.is_none() && value.is_empty() {
+                    sink.report::<()>(Problem::new(&origin, "nothing", "the path of a configuration file"));
+                    unread = true;
+                } else {
+                    config = config.or_else(|| Some(value.into()));
+                }
             } else if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
                 if key.of.contains(&command) {
                     set(key, &origin, value, sink);
@@ -70,14 +75,17 @@ impl Layers {
             Some(path) => match given::file(&path, "a configuration file in TOML") {
                 Ok(file) => Some(file),
                 Err(problems) => {
-                    // What the file would have said is not missing; whatever else was said is looked at all the same.
-                    broken.extend(KEYS.iter().map(|key| key.name).filter(|name| !given.contains_key(name)));
                     sink.report_all(problems);
+                    unread = true;
                     None
                 }
             },
             None => None,
         };
+        if unread {
+            // What the file would have said is not missing; whatever else was said is looked at all the same.
+            broken.extend(KEYS.iter().map(|key| key.name).filter(|name| !given.contains_key(name)));
+        }
         if let Some(file) = &file {
             unknown_keys(file, "", command, sink);
         }

@@ -1,21 +1,22 @@
 //! What a bot is told: whom it plays, and how.
 
 use super::{
-    decode,
+    decode::{self, NODE_MAX},
     given::{Given, Value},
     keys::{OF_PLAYERS, PLAYER_LIST},
     knobs::retry,
     layers::Layers,
-    problem::{Problem, Problems, Sink, quoted},
+    problem::{Origin, Problem, Problems, Sink, quoted},
     server::{self, Process},
 };
 use crate::{clock, network::tls::Identity};
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
 };
 use worldline_proto::{
-    CharacterId, NodeId,
+    CharacterId, EntityId, EntityKind, NodeId,
     token::{Claims, Key},
 };
 use worldline_system::{
@@ -33,6 +34,8 @@ const OWN_TOKEN: Duration = Duration::from_secs(7 * 86_400);
 const GRACE: Duration = Duration::from_secs(30);
 const MOVES_EVERY: Duration = Duration::from_millis(50);
 const ATTACKS_EVERY: Duration = Duration::from_secs(1);
+/// Nobody walks or strikes more often.
+const EVERY_MIN: Duration = Duration::from_millis(1);
 
 const CONDUCTS: &[(&str, Conduct)] =
     &[("honest", Conduct::Honest), ("speed-hack", Conduct::SpeedHack), ("reuses-numbers", Conduct::ReusesNumbers)];
@@ -79,7 +82,8 @@ fn decode_bot(layers: &Layers, sink: &mut Sink) -> Option<Bot> {
     let identity = server::stranger(layers, sink);
     let grace = layers.optional("grace", sink, decode::duration).unwrap_or(GRACE);
     let known = peers.clone().unwrap_or_default();
-    let common = Common { layers, peers: &known, key: layers.optional("token_key", sink, decode::token_key) };
+    let key = layers.optional("token_key", sink, decode::token_key);
+    let common = Common { layers, peers: &known, key, nodes: RefCell::default() };
     let players = match layers.players() {
         Some(Given { value: Value::List(tables), .. }) if tables.len() <= PLAYERS_MAX => {
             let each = (0..).zip(tables).map(|(at, table)| common.player(Some(table), at, sink)).collect::<Vec<_>>();
@@ -95,31 +99,15 @@ fn decode_bot(layers: &Layers, sink: &mut Sink) -> Option<Bot> {
             (each.len() == count.unwrap_or(1) as usize).then_some(each)
         }
     };
-    let players: Vec<Player> = players?;
-    each_once(layers, &players, sink);
-    Some(Bot { process, peers: peers?, identity: identity?, grace, players })
-}
-
-/// No two players are one node. (Two may play one character: the later session takes the place.)
-fn each_once(layers: &Layers, players: &[Player], sink: &mut Sink) {
-    let mut nodes = BTreeSet::new();
-    for (at, player) in players.iter().enumerate() {
-        if !nodes.insert(player.node) {
-            let table = layers.players().and_then(|list| match &list.value {
-                Value::List(tables) => tables.get(at),
-                _ => None,
-            });
-            let origin = table.or(layers.get("node")).map(|given| given.origin.clone());
-            let origin = origin.unwrap_or(super::problem::Origin::Nowhere);
-            sink.report::<()>(Problem::new(&origin, format!("the node {} again", player.node), "a node of its own"));
-        }
-    }
+    Some(Bot { process, peers: peers?, identity: identity?, grace, players: players? })
 }
 
 struct Common<'a> {
     layers: &'a Layers,
     peers: &'a BTreeMap<NodeId, SocketAddr>,
     key: Option<Key>,
+    /// The nodes of the players so far.
+    nodes: RefCell<BTreeSet<NodeId>>,
 }
 
 impl Common<'_> {
@@ -131,28 +119,30 @@ impl Common<'_> {
         }
         let one = |name| table.and_then(|table| table.get(name)).or_else(|| self.layers.get(name));
         let own = |name| table.is_none_or(|table| table.get(name).is_none());
-        let node = one("node").map(|given| decode::node(given, sink));
-        let counted = |first: NodeId| if own("node") { NodeId(first.0.saturating_add(at)) } else { first };
-        let node = node.map_or(Some(NodeId(FIRST_NODE + at)), |node| node.map(counted));
+        let node = self.node(one("node"), table, if own("node") { at } else { 0 }, sink);
         let character = match one("character") {
-            Some(given) => decode::character(given, sink),
+            Some(given) => character(given, if own("character") { at } else { 0 }, sink),
             None => match table {
                 Some(table) => sink.report(Problem::new(&table.origin, "no `character`", "`[[player]]` to have one")),
                 None => self.layers.missing("character", sink),
             },
         };
-        let counted = |first: CharacterId| {
-            CharacterId::new(first.entity().number() + if own("character") { u64::from(at) } else { 0 })
-        };
-        let character = character.and_then(counted);
         let token = self.token(one("token"), table, character, sink);
         let gateways = self.gateways(one("gateways"), sink);
         let mut span = |name, default| one(name).map_or(Some(default), |given| decode::duration(given, sink));
         let start = span("start", Duration::ZERO);
         let stop = span("stop", Duration::MAX);
-        let moves_every = span("moves_every", MOVES_EVERY);
-        let attacks_every = span("attacks_every", ATTACKS_EVERY);
-        let target = one("target").map_or(Some(None), |given| decode::entity(given, sink).map(Some));
+        let stop = match (start, stop, one("stop")) {
+            (Some(start), Some(stop), Some(given)) if stop <= start => {
+                let found = format!("a `stop` of `{stop}` and a `start` of `{start}`");
+                sink.report(Problem::new(&given.origin, found, "`stop` to be later than `start`"))
+            }
+            _ => stop,
+        };
+        let mut every = |name, default| one(name).map_or(Some(default), |given| every(given, sink));
+        let moves_every = every("moves_every", MOVES_EVERY);
+        let attacks_every = every("attacks_every", ATTACKS_EVERY);
+        let target = one("target").map_or(Some(None), |given| target(given, sink).map(Some));
         let conduct = decode::word(CONDUCTS, "a conduct");
         let conduct = one("conduct").map_or(Some(Conduct::Honest), |given| conduct(given, sink));
         let knobs = Knobs { retry: retry(self.layers, sink)?, ..Knobs::default() };
@@ -169,6 +159,26 @@ impl Common<'_> {
             knobs,
         };
         Some(Player { node: node?, client })
+    }
+
+    /// Its node: nobody else's. (Two players may be one character: the later session takes the place.)
+    fn node(&self, given: Option<&Given>, table: Option<&Given>, at: u32, sink: &mut Sink) -> Option<NodeId> {
+        let node = match given {
+            None => NodeId(FIRST_NODE + at),
+            Some(given) => match decode::node(given, sink)?.0.checked_add(at).filter(|node| *node <= NODE_MAX) {
+                Some(node) => NodeId(node),
+                None => return sink.report(counted_too_far(given, at, "a node's id", u64::from(NODE_MAX))),
+            },
+        };
+        let whose = if self.peers.contains_key(&node) {
+            format!("the node {node}, which `peers` has for another")
+        } else if !self.nodes.borrow_mut().insert(node) {
+            format!("the node {node} again")
+        } else {
+            return Some(node);
+        };
+        let origin = given.or(table).map_or(Origin::Nowhere, |given| given.origin.clone());
+        sink.report(Problem::new(&origin, whose, "a node of its own for each player"))
     }
 
     fn token(
@@ -204,6 +214,9 @@ impl Common<'_> {
         if nodes.is_empty() {
             return sink.report(given.problem("at least one gateway"));
         }
+        if let Some(again) = decode::again(&nodes) {
+            return sink.report(Problem::new(&given.origin, format!("{again} again"), "each gateway once"));
+        }
         let stranger = nodes.iter().find(|node| !self.peers.contains_key(node));
         match stranger {
             Some(node) if !self.peers.is_empty() => {
@@ -213,6 +226,37 @@ impl Common<'_> {
             _ => Some(nodes),
         }
     }
+}
+
+/// The character that is this, or so many further.
+fn character(given: &Given, at: u32, sink: &mut Sink) -> Option<CharacterId> {
+    let first = decode::character(given, sink)?;
+    let counted = first.entity().number().checked_add(u64::from(at)).and_then(CharacterId::new);
+    counted.or_else(|| sink.report(counted_too_far(given, at, "a character", EntityId::NUMBER_MAX)))
+}
+
+/// What is wrong where each further player of several has the next number, and there is none.
+fn counted_too_far(given: &Given, at: u32, what: &str, max: u64) -> Problem {
+    let found = format!("{}, counted up by {at} for another player", given.found());
+    Problem::new(&given.origin, found, format!("{what} up to {max} for each player"))
+}
+
+/// How often something is done; zero is never.
+fn every(given: &Given, sink: &mut Sink) -> Option<Duration> {
+    let every = decode::duration(given, sink)?;
+    if every > Duration::ZERO && every < EVERY_MIN {
+        return sink.report(given.problem(format!("`{EVERY_MIN}` or longer, or `0s` for never")));
+    }
+    Some(every)
+}
+
+/// Whom a player may strike.
+fn target(given: &Given, sink: &mut Sink) -> Option<EntityId> {
+    let target = decode::entity(given, sink)?;
+    if target.kind() != EntityKind::Boss {
+        return sink.report(given.problem("a boss, such as `boss-1`: players strike nobody else"));
+    }
+    Some(target)
 }
 
 fn known_keys(table: &Given, sink: &mut Sink) {

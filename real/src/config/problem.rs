@@ -97,17 +97,19 @@ impl Sink {
         self.0.len()
     }
 
-    /// What was collected; `value` where that is nothing.
+    /// What was collected; `value` where that is nothing. A value that is missing and of which nothing was reported is a mistake
+    /// of this program, and told as one.
     ///
     /// # Errors
     /// Everything that was reported.
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Problems> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),
-            _ => {
-                assert!(!self.0.is_empty(), "a value that is missing was reported");
-                Err(Problems(self.0))
+            None if self.0.is_empty() => {
+                let expected = "a reason why it is refused: that none is given is a mistake of this program";
+                Err(Problem::new(&Origin::Nowhere, "what cannot be run", expected).into())
             }
+            _ => Err(Problems(self.0)),
         }
     }
 }

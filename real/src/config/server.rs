@@ -10,12 +10,7 @@ use super::{
 };
 use crate::{bus, cache, directory, network::tls::Identity, server::Redaction};
 use hyper::Uri;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    ops::RangeInclusive,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::PathBuf};
 use worldline_proto::{NodeId, token};
 use worldline_system::{doors::directory::RegionId, knobs::Knobs, lease::LeaseTimes, time::Duration};
 
@@ -261,23 +256,35 @@ fn gateway(node: Option<NodeId>, world: Option<&World>, layers: &Layers, sink: &
     let key = layers.required("token_key", sink, decode::token_key);
     let alternates = layers.optional("alternates", sink, |given, sink| {
         let nodes = decode::list(decode::node, "node ids")(given, sink)?;
-        let own: BTreeSet<_> = nodes.iter().collect();
-        if own.len() < nodes.len() || node.is_some_and(|node| own.contains(&node)) || nodes.len() > ALTERNATES_MAX {
-            return sink.report(given.problem(format!("at most {ALTERNATES_MAX} other gateways, each once")));
+        let wrong = match node.filter(|node| nodes.contains(node)) {
+            Some(itself) => Some(format!("{itself}, which is this gateway itself")),
+            None => repeated_or_too_many(&nodes, ALTERNATES_MAX),
+        };
+        match wrong {
+            Some(found) => {
+                let expected = format!("at most {ALTERNATES_MAX} other gateways, each once");
+                sink.report(Problem::new(&given.origin, found, expected))
+            }
+            None => Some(nodes),
         }
-        Some(nodes)
     });
     let (alternates, replicas) = (alternates.unwrap_or_default(), replicas.unwrap_or_default());
     Some(Part::Gateway { place: place?, region: region?, key: key?, alternates, replicas })
+}
+
+/// What is wrong with a list of nodes: one of them stands there twice, or there are more than so many.
+fn repeated_or_too_many(nodes: &[NodeId], max: usize) -> Option<String> {
+    let again = decode::again(nodes).map(|node| format!("{node} again"));
+    again.or_else(|| (nodes.len() > max).then(|| format!("{} of them", nodes.len())))
 }
 
 /// The replicas of a gateway: it must know where each of them listens.
 fn replicas(peers: Option<&BTreeMap<NodeId, SocketAddr>>, layers: &Layers, sink: &mut Sink) -> Option<Vec<NodeId>> {
     layers.optional("replica", sink, |given, sink| {
         let nodes = decode::list(decode::node, "node ids")(given, sink)?;
-        let own: BTreeSet<_> = nodes.iter().collect();
-        if own.len() < nodes.len() || nodes.len() > REPLICAS_MAX {
-            return sink.report(given.problem(format!("at most {REPLICAS_MAX} replicas, each once")));
+        if let Some(found) = repeated_or_too_many(&nodes, REPLICAS_MAX) {
+            let expected = format!("at most {REPLICAS_MAX} replicas, each once");
+            return sink.report(Problem::new(&given.origin, found, expected));
         }
         // Without peers, which is reported, nobody can say who is missing there.
         let peers = peers?;

@@ -1,6 +1,7 @@
 //! `worldlined cert`: a development CA and the certificates of its nodes, by one command.
 
 use super::Exit;
+use crate::config::decode::NODE_MAX;
 use crate::network::tls::{Authority, AuthorityError, CERTIFICATE_DAYS, Holder};
 use clap::{Arg, ArgAction, ArgMatches};
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ pub(super) fn command() -> clap::Command {
                 .value_name("ID")
                 .action(ArgAction::Append)
                 .value_delimiter(',')
-                .value_parser(clap::value_parser!(u32).range(..i64::from(u32::MAX)))
+                .value_parser(node)
                 .help("A node that gets a certificate; may be repeated"),
         )
         .arg(
@@ -51,6 +52,11 @@ pub(super) fn command() -> clap::Command {
         )
 }
 
+fn node(text: &str) -> Result<u32, String> {
+    let node = text.parse().ok().filter(|node| *node <= NODE_MAX);
+    node.ok_or_else(|| format!("expected a node's id, a whole number from 0 to {NODE_MAX}"))
+}
+
 pub(super) fn cert(matches: &ArgMatches) -> Exit {
     let folder = matches.get_one::<PathBuf>("out").expect("clap requires it");
     let nodes: Vec<_> = matches.get_many::<u32>("node").into_iter().flatten().copied().map(NodeId).collect();
@@ -65,6 +71,8 @@ pub(super) fn cert(matches: &ArgMatches) -> Exit {
 }
 
 fn make(folder: &Path, nodes: &[NodeId], hosts: &[String], renew: bool) -> Result<(), AuthorityError> {
+    // Looked at before anything is written.
+    Authority::may_certify(hosts)?;
     let (certificate, key) = (folder.join("ca.pem"), folder.join("ca.key"));
     let authority = if certificate.exists() || key.exists() {
         let authority = Authority::load(&certificate, &key)?;

@@ -33,8 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What the command takes beside its settings.
 pub(super) fn arguments() -> [Arg; 3] {
     let coordinate = |name: &'static str| {
-        let parser = clap::value_parser!(i64);
-        Arg::new(name).required(true).value_name(name).allow_negative_numbers(true).value_parser(parser)
+        Arg::new(name).required(true).value_name(name).allow_negative_numbers(true).value_parser(millimetres)
     };
     [
         coordinate("X_MM").help("How far east of the middle of the world, in millimetres"),
@@ -43,9 +42,19 @@ pub(super) fn arguments() -> [Arg; 3] {
             .long("radius")
             .value_name("METRES")
             .default_value("100")
-            .value_parser(clap::value_parser!(u64).range(1..=limits::CACHE_RADIUS_MM / 1_000))
+            .value_parser(metres)
             .help("How far from there"),
     ]
+}
+
+fn millimetres(text: &str) -> Result<i64, &'static str> {
+    text.parse().map_err(|_| "expected whole millimetres, such as `-1500`")
+}
+
+fn metres(text: &str) -> Result<u64, String> {
+    const MAX: u64 = limits::CACHE_RADIUS_MM / 1_000;
+    let metres = text.parse().ok().filter(|metres| (1..=MAX).contains(metres));
+    metres.ok_or_else(|| format!("expected whole metres from 1 to {MAX}"))
 }
 
 pub(super) fn near(layers: &Layers, matches: &ArgMatches, mut sink: Sink) -> Result<Exit, Problems> {

@@ -1,6 +1,8 @@
 //! Whatever is wrong with how `worldlined` is called is told at once, with its place, and never shows a secret.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod players;
 
 use common::{Daemon, Folder, NOBODY, PASSWORD, World, free_address, get, is_private, run, slices};
 use std::path::Path;
@@ -80,6 +82,12 @@ async fn a_file_that_is_no_toml_keeps_its_secrets_and_hides_no_other_error() {
     run(&["worker", "--config", "/nowhere.toml", "--node", "x"], &[])
         .await
         .says(64, &["/nowhere.toml", "no such file", "flag --node: found `x`"]);
+    let ended = run(&["worker", "--node", "x"], &[("WORLDLINE_CONFIG", "")]).await;
+    ended.says(
+        64,
+        &["variable WORLDLINE_CONFIG: found nothing, expected the path of a configuration file", "found `x`"],
+    );
+    assert!(!ended.stderr.contains("no `listen`"), "what the file would say is not missing: {}", ended.stderr);
 }
 
 #[tokio::test]
@@ -139,11 +147,25 @@ async fn a_gateway_must_know_where_its_replicas_are_and_a_replica_needs_no_direc
     let arguments = world.server("gateway", 7, free_address(), free_address());
     for (replicas, told) in [
         ("9", "flag --replica: found n9, of which `peers` does not say where it listens"),
-        ("7,7", "flag --replica: found a list, expected at most 4 replicas, each once"),
+        ("7,7", "flag --replica: found n7 again, expected at most 4 replicas, each once"),
+        ("1,2,3,4,5", "flag --replica: found 5 of them, expected at most 4 replicas, each once"),
     ] {
         let arguments = [&slices(&arguments)[..], &["--replica", replicas]].concat();
         run(&arguments, &[]).await.says(64, &[told]);
     }
+    for (alternates, told) in [
+        (
+            "9,7",
+            "flag --alternates: found n7, which is this gateway itself, expected at most 8 other gateways, each once",
+        ),
+        ("8,9,8", "flag --alternates: found n8 again"),
+    ] {
+        let arguments = [&slices(&arguments)[..], &["--alternates", alternates]].concat();
+        run(&arguments, &[]).await.says(64, &[told]);
+    }
+    let twice = format!("7={NOBODY},8=127.0.0.1:2,7=127.0.0.1:3");
+    let ended = run(&["gateway", "--peers", &twice], &[]).await;
+    ended.says(64, &["flag --peers: found n7 again, expected each node once"]);
     let ended = run(&["replica"], &[]).await;
     ended.says(64, &["no `node`", "no `listen`", "no `tls.ca`", "no `tls.certificate`", "no `world`", "no `ledger`"]);
     for not_asked in ["`directory`", "`peers`", "`region`", "`token_key`"] {
@@ -171,6 +193,10 @@ async fn a_flag_wins_over_a_variable_and_that_over_the_file() {
         daemon.logs(&["starts as orchestrator"]).await;
         let (status, health) = get(http, "/health").await.expect("it answers");
         assert_eq!((status, health["name"].as_str()), (200, Some(name)));
+        let version = run(&["--version"], &[]).await;
+        let revision = health["version"].as_str().expect("a text");
+        assert_eq!(version.stdout, format!("worldlined {revision}\n"), "both tell which build it is");
+        assert!(revision == "unknown" || revision.trim_end_matches("-dirty").len() == 12, "a commit: {revision}");
         let ended = daemon.stop().await;
         ended.says(0, &["the role has stopped"]);
         assert!(!ended.stderr.contains(PASSWORD), "a password was logged:\n{}", ended.stderr);
@@ -255,7 +281,13 @@ async fn one_command_makes_an_authority_and_certificates_and_another_run_keeps_t
     run(&["cert", "--out", &out, "--node", "7", "--renew"], &[]).await.says(0, &[]);
     assert_ne!(std::fs::read(folder.path("certs/n7.pem")).expect("reads"), kept);
     run(&["cert", "--out", &out, "--node", "9", "--host", "no host"], &[]).await.says(64, &["`no host` is neither"]);
-    run(&["cert", "--out", &out, "--node", "x"], &[]).await.says(64, &["--node"]);
+    let other = folder.text("other");
+    run(&["cert", "--out", &other, "--node", "9", "--host", "no host"], &[]).await.says(64, &["`no host` is neither"]);
+    assert!(!folder.path("other").exists(), "nothing is written before all of it is right");
+    for id in ["x", "4294967295"] {
+        let ended = run(&["cert", "--out", &out, "--node", id], &[]).await;
+        ended.says(64, &["'--node <ID>'", "expected a node's id, a whole number from 0 to 4294967294"]);
+    }
 }
 
 #[tokio::test]
@@ -309,29 +341,9 @@ async fn wrong_usage_says_what_would_be_right() {
             "no `cache`",
         ],
     );
-    run(&["near", "0", "-1", "--radius", "2000"], &[]).await.says(64, &["2000 is not in 1..=1000"]);
-}
-
-#[tokio::test]
-async fn a_bots_file_is_told_what_is_wrong_with_each_player() {
-    let world =
-        World::new("bots", &format!("http://{NOBODY}"), &format!("postgres://me@{NOBODY}/x"), &[(7, free_address())])
-            .await;
-    let text = std::fs::read_to_string(&world.config).expect("reads");
-    let players = "[[player]]\ncharacter = 1\nconduct = 'honset'\nstart = 5\n[[player]]\nnode = 4\ngateways = [9]\n\
-                   [[player]]\nnode = 4\ncharacter = 2\ntoken = 'deadbeef'\ncolour = 'red'\n";
-    let config = world.folder.write("bots.toml", &format!("{text}{players}"));
-    let ended = run(&["bot", "--config", &config], &[]).await;
-    ended.says(
-        64,
-        &[
-            "did you mean `honest`?",
-            "did you mean `5s`?",
-            "found no `character`, expected `[[player]]` to have one",
-            "found the gateway 9, which is not in `peers`",
-            "found what is no token (not shown)",
-            "found the unknown key `colour`",
-        ],
-    );
-    assert!(!ended.stderr.contains("deadbeef"));
+    for radius in ["2000", "x"] {
+        let ended = run(&["near", "0", "-1", "--radius", radius], &[]).await;
+        ended.says(64, &["expected whole metres from 1 to 1000"]);
+    }
+    run(&["near", "a", "b"], &[]).await.says(64, &["'a'", "expected whole millimetres, such as `-1500`"]);
 }

@@ -151,6 +151,14 @@ impl Authority {
         self.issue_for(holder, hosts, from, until)
     }
 
+    /// Whether a certificate can carry these hosts.
+    ///
+    /// # Errors
+    /// The first of them that is no name.
+    pub fn may_certify(hosts: &[String]) -> Result<(), AuthorityError> {
+        hosts.iter().try_for_each(|host| host_name(host).map(drop))
+    }
+
     /// As [`Authority::issue`], valid from and until a time of the wall clock, in whole seconds.
     ///
     /// # Errors
@@ -168,11 +176,7 @@ impl Authority {
             params.subject_alt_names.push(dns_name(&name_of(*node))?);
         }
         for host in hosts {
-            // Such a name would let its holder serve as another node.
-            if super::node_in(host).is_some() {
-                return Err(AuthorityError::Node(host.clone()));
-            }
-            params.subject_alt_names.push(host.parse().map(SanType::IpAddress).or_else(|_| dns_name(host))?);
+            params.subject_alt_names.push(host_name(host)?);
         }
         params.distinguished_name = called(&holder.stem());
         params.use_authority_key_identifier_extension = true;
@@ -201,6 +205,14 @@ impl Issued {
     pub fn save(&self, folder: &Path) -> Result<(), AuthorityError> {
         write_both(folder, &self.stem, &self.certificate_pem, &self.key_pem)
     }
+}
+
+fn host_name(host: &str) -> Result<SanType, AuthorityError> {
+    // Such a name would let its holder serve as another node.
+    if super::node_in(host).is_some() {
+        return Err(AuthorityError::Node(host.to_owned()));
+    }
+    host.parse().map(SanType::IpAddress).or_else(|_| dns_name(host))
 }
 
 fn dns_name(host: &str) -> Result<SanType, AuthorityError> {
