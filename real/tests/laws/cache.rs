@@ -2,6 +2,7 @@
 
 use crate::{
     hosted::{About, GRACE, Hosted},
+    messages::Protocol,
     process::{Behind, Place as _},
     proxy::Proxy,
     valkey::Valkey,
@@ -11,6 +12,7 @@ use std::time::Duration as Span;
 use worldline_laws::{
     Extent, Fault, Service,
     cache::{self, CacheService},
+    script::SCRIPTED,
     seed,
     service::CALLERS,
 };
@@ -38,7 +40,7 @@ struct Real {
 impl Real {
     fn new() -> Self {
         let (hosted, server) = (Hosted::new(), Valkey::start(&[]));
-        let proxy = Proxy::new(&hosted.runtime, ([127, 0, 0, 1], server.port).into());
+        let proxy = Proxy::speaking(Protocol::Redis, &hosted.runtime, ([127, 0, 0, 1], server.port).into());
         let callers = {
             let _inside = hosted.runtime.enter();
             (0..CALLERS)
@@ -159,4 +161,10 @@ fn lives() {
 fn under_faults() {
     let extent = Extent { cases: 8, steps: 12, longest_wait: Duration::from_secs(1), seed: seed() };
     cache::under_faults(&mut Real::new(), extent).expect_under_faults(cache::UNDER_FAULTS);
+}
+
+#[test]
+fn scripted() {
+    let extent = Extent { cases: 2, steps: 0, longest_wait: Duration::ZERO, seed: seed() };
+    cache::scripted(&mut Real::new(), extent).expect(SCRIPTED);
 }

@@ -125,6 +125,7 @@ impl Stage {
                     jitter,
                 });
             }
+            Befalls::Scripted(_) => return false,
             Befalls::LoseAnswers => match lose {
                 Some(fault) => drop(self.world.inject(fault)),
                 None => return false,

@@ -50,7 +50,7 @@ impl Service<Directory> for Simulated {
 
     fn fault(&mut self, fault: Fault) -> bool {
         self.stage.befall(fault, &[0, 1, 2]);
-        true
+        !matches!(fault, Fault::Scripted(_))
     }
 }
 
