@@ -172,11 +172,10 @@ impl Measure {
         self.in_flight.len()
     }
 
-    /// Whether no gateway will ever let it in, or it was sent away for how it moves.
+    /// Whether it stays away for good: its role knows best. One gateway may call a token expired because its own clock is wrong.
     #[must_use]
-    pub fn hopeless(&self) -> bool {
-        use DeniedReason::{Protocol, TokenExpired, TokenForged, TokenVersion};
-        self.barred || matches!(self.denied, Some(Protocol | TokenForged | TokenVersion | TokenExpired))
+    pub const fn hopeless(&self) -> bool {
+        self.barred
     }
 }
 
