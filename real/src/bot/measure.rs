@@ -172,10 +172,12 @@ impl Measure {
         self.in_flight.len()
     }
 
-    /// Whether it stays away for good: its role knows best. One gateway may call a token expired because its own clock is wrong.
+    /// Whether it stays away for good, as its role says, or no gateway will ever let it in. That a token has expired one gateway may
+    /// say because its own clock is wrong: the role asks the others.
     #[must_use]
     pub const fn hopeless(&self) -> bool {
-        self.barred
+        use DeniedReason::{Protocol, TokenForged, TokenVersion};
+        self.barred || matches!(self.denied, Some(Protocol | TokenForged | TokenVersion))
     }
 }
 
