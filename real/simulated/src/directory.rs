@@ -111,7 +111,7 @@ impl Stage {
         let now = self.now();
         for caller in callers.iter().map(|&caller| NAMES[caller]) {
             match fault {
-                Fault::Kill | Fault::Scripted(_) => {}
+                Fault::Kill => {}
                 Fault::Slow => self.sim.set_link_latency(caller, ETCD, SLOW),
                 Fault::Stop => self.sim.hold(caller, ETCD),
                 Fault::Cut => self.sim.partition(caller, ETCD),

@@ -3,7 +3,6 @@
 use crate::{
     cluster::{Cluster, Kind, Leading},
     hosted::{About, GRACE, Hosted},
-    messages::Protocol,
     nats::Nats,
     process::{Behind, Place},
     proxy::Proxy,
@@ -13,7 +12,6 @@ use std::time::Duration as Span;
 use worldline_laws::{
     Extent, Fault, Service,
     bus::{self as laws, Bus as Door, BusService},
-    script::SCRIPTED,
     seed,
     service::CALLERS,
 };
@@ -49,7 +47,7 @@ impl Real {
     fn new(limits: Limits) -> Self {
         let (hosted, server) = (Hosted::new(), Nats::start(""));
         let to = server.url().trim_start_matches("nats://").parse().unwrap();
-        let proxy = Proxy::speaking(Protocol::Nats, &hosted.runtime, to);
+        let proxy = Proxy::new(&hosted.runtime, to);
         let (through, direct) = (vec![format!("nats://{}", proxy.address)], vec![server.url()]);
         Self::at(hosted, Box::new(Behind::new(server, proxy)), through, direct, limits)
     }
@@ -212,12 +210,6 @@ fn lives() {
 fn under_faults() {
     let extent = Extent { cases: 16, steps: 16, longest_wait: Duration::ZERO, seed: seed() };
     laws::under_faults(&mut Real::new(Limits::default()), extent).expect_under_faults(laws::UNDER_FAULTS);
-}
-
-#[test]
-fn scripted() {
-    let extent = Extent { cases: 2, steps: 0, longest_wait: Duration::ZERO, seed: seed() };
-    laws::scripted(&mut Real::new(Limits::default()), extent).expect(SCRIPTED);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use crate::{
     hosted::{About, GRACE, Hosted},
-    messages::Protocol,
     process::{Behind, Place as _},
     proxy::Proxy,
     valkey::Valkey,
@@ -12,7 +11,6 @@ use std::time::Duration as Span;
 use worldline_laws::{
     Extent, Fault, Service,
     cache::{self, CacheService},
-    script::SCRIPTED,
     seed,
     service::CALLERS,
 };
@@ -40,7 +38,7 @@ struct Real {
 impl Real {
     fn new() -> Self {
         let (hosted, server) = (Hosted::new(), Valkey::start(&[]));
-        let proxy = Proxy::speaking(Protocol::Redis, &hosted.runtime, ([127, 0, 0, 1], server.port).into());
+        let proxy = Proxy::new(&hosted.runtime, ([127, 0, 0, 1], server.port).into());
         let callers = {
             let _inside = hosted.runtime.enter();
             (0..CALLERS)
@@ -161,10 +159,4 @@ fn lives() {
 fn under_faults() {
     let extent = Extent { cases: 8, steps: 12, longest_wait: Duration::from_secs(1), seed: seed() };
     cache::under_faults(&mut Real::new(), extent).expect_under_faults(cache::UNDER_FAULTS);
-}
-
-#[test]
-fn scripted() {
-    let extent = Extent { cases: 2, steps: 0, longest_wait: Duration::ZERO, seed: seed() };
-    cache::scripted(&mut Real::new(), extent).expect(SCRIPTED);
 }

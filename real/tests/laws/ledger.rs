@@ -3,7 +3,6 @@
 use crate::{
     cluster::{Cluster, Kind},
     hosted::{About, GRACE, Hosted},
-    messages::Protocol,
     postgres::Postgres,
     process::{Behind, Place},
     proxy::Proxy,
@@ -13,7 +12,6 @@ use std::time::Duration as Span;
 use worldline_laws::{
     Extent, Fault, Service,
     ledger::{self as laws, Ledger as Door, LedgerService, Moment},
-    script::SCRIPTED,
     seed,
     service::CALLERS,
 };
@@ -73,7 +71,7 @@ impl Place for Succession {
 impl Real {
     fn new() -> Self {
         let (hosted, server) = (Hosted::new(), Postgres::start());
-        let proxy = Proxy::speaking(Protocol::Postgres, &hosted.runtime, ([127, 0, 0, 1], server.port()).into());
+        let proxy = Proxy::new(&hosted.runtime, ([127, 0, 0, 1], server.port()).into());
         let (direct, through) = (format!("127.0.0.1:{}", server.port()), proxy.address.to_string());
         Self::at(hosted, Box::new(Behind::new(server, proxy)), &direct, &through)
     }
@@ -252,12 +250,6 @@ fn sound() {
 fn under_faults() {
     let extent = Extent { cases: 20, steps: 8, longest_wait: Duration::ZERO, seed: seed() };
     laws::under_faults(&mut Real::new(), extent).expect_under_faults(laws::UNDER_FAULTS);
-}
-
-#[test]
-fn scripted() {
-    let extent = Extent { cases: 2, steps: 0, longest_wait: Duration::ZERO, seed: seed() };
-    laws::scripted(&mut Real::new(), extent).expect(SCRIPTED);
 }
 
 #[test]

@@ -12,7 +12,6 @@ mod directory;
 mod etcd;
 mod hosted;
 mod ledger;
-mod messages;
 #[path = "../../src/bus/tests/nats.rs"]
 #[allow(dead_code, reason = "the adapter's own tests use the rest")]
 mod nats;
@@ -20,7 +19,6 @@ mod network;
 #[path = "../network/node.rs"]
 #[allow(dead_code, reason = "the network's own tests use the rest")]
 mod node;
-mod place;
 mod postgres;
 mod process;
 mod proxy;

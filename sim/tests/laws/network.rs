@@ -109,7 +109,7 @@ impl NetworkService for Simulated {
                 self.stage.world.inject(Fault::Uncut { id: OF_WORKER });
                 return true;
             }
-            Befalls::Kill | Befalls::Stop | Befalls::Scripted(_) => return false,
+            Befalls::Kill | Befalls::Stop => return false,
         };
         self.stage.world.inject(Fault::Cut { id: OF_WORKER, from, to, both });
         true

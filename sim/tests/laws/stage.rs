@@ -125,7 +125,6 @@ impl Stage {
                     jitter,
                 });
             }
-            Befalls::Scripted(_) => return false,
             Befalls::LoseAnswers => match lose {
                 Some(fault) => drop(self.world.inject(fault)),
                 None => return false,

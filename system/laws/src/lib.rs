@@ -19,7 +19,6 @@ pub mod judge;
 pub mod ledger;
 pub mod network;
 pub mod play;
-pub mod script;
 pub mod service;
 
 pub use judge::{Ending, Judge, Model};

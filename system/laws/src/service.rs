@@ -1,6 +1,5 @@
 //! What drives a service under a law, and the bench that asks through it and keeps what is told.
 
-use crate::script::Line;
 use proptest::{prelude::*, test_runner::TestCaseError};
 use std::{collections::BTreeMap, fmt::Debug};
 use worldline_proto::OpId;
@@ -50,8 +49,6 @@ pub enum Fault {
     Slow,
     /// The service's side of each link is closed: what is asked arrives, and callers are told that nothing will come back.
     HalfClose,
-    /// What passes a link meets this.
-    Scripted(Line),
     /// All of these end.
     Heal,
 }
@@ -72,7 +69,6 @@ impl Fault {
             Self::LoseRequests => "requests lost",
             Self::Slow => "slowed",
             Self::HalfClose => "half-closed",
-            Self::Scripted(line) => line.trouble.name(),
             Self::Heal => "healed",
         }
     }

@@ -82,7 +82,7 @@ impl NetworkService for Simulated {
                 self.stage.sim.repair(gateway, worker);
                 self.stage.sim.set_link_latency(gateway, worker, Span::from_millis(self.link.latency_ms.0));
             }
-            Fault::Kill | Fault::Stop | Fault::Scripted(_) => return false,
+            Fault::Kill | Fault::Stop => return false,
         }
         true
     }

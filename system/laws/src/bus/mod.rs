@@ -96,11 +96,6 @@ pub fn under_faults<S: BusService>(service: &mut S, extent: Extent) -> Seen {
     suffer(service, extent, &Fault::ALL)
 }
 
-/// **By a script.** What is published and read meets each trouble at a place of what passes its link, and all holds as under faults.
-pub fn scripted<S: BusService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent, &steps::script(), |steps, seen| play(service, &steps, extent, seen))
-}
-
 /// **The leader is lost.** It is killed and stopped, also while a message is under way to it; another is elected, and all holds as under
 /// faults: what was published is there, once, in its place.
 pub fn leaders_lost<S: BusService>(service: &mut S, extent: Extent) -> Seen {

@@ -1,10 +1,7 @@
 //! What publishers and readers do, and what befalls the bus.
 
 use super::Stream;
-use crate::{
-    script,
-    service::{CALLERS, Fault, Mishap},
-};
+use crate::service::{CALLERS, Fault, Mishap};
 use proptest::prelude::*;
 use worldline_proto::{EntityId, EntityKind};
 use worldline_system::{
@@ -160,9 +157,4 @@ pub(super) fn life() -> impl Strategy<Value = Step> {
 pub(super) fn weather(faults: &'static [Fault]) -> impl Strategy<Value = Step> {
     let mishap = Mishap::any(faults);
     prop_oneof![3 => publish(), 2 => read(), 3 => mishap.prop_map(Step::Fault)]
-}
-
-/// With a script.
-pub(super) fn script() -> impl Strategy<Value = Vec<Step>> {
-    script::script(prop_oneof![3 => publish(), 2 => read()], |mishap, _| Step::Fault(mishap))
 }

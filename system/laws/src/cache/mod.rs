@@ -78,11 +78,6 @@ pub fn under_faults<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
     })
 }
 
-/// **By a script.** What is asked meets each trouble at a place of what passes its link, and all holds as under faults.
-pub fn scripted<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent, &steps::script(), |steps, seen| play(service, &steps, extent, seen))
-}
-
 fn play<S: CacheService>(
     service: &mut S,
     steps: &[Step],

@@ -2,7 +2,6 @@
 
 use crate::{
     play::Seen,
-    script,
     service::{CALLERS, Fault, Mishap},
 };
 use proptest::prelude::*;
@@ -193,11 +192,6 @@ pub(super) fn weather(faults: &'static [Fault]) -> impl Strategy<Value = Step> {
         3 => round(),
         2 => (mishap, 0..CHARACTERS).prop_map(Step::Fault),
     ]
-}
-
-/// With a script.
-pub(super) fn script() -> impl Strategy<Value = Vec<Step>> {
-    script::script(round(), |mishap, n| Step::Fault((mishap, n % CHARACTERS)))
 }
 
 /// What an answer shows.

@@ -82,11 +82,6 @@ pub fn under_faults<S: LedgerService>(service: &mut S, extent: Extent) -> Seen {
     check(extent, &steps::weather(extent.steps, &Fault::ALL), |steps, seen| play(service, &steps, seen))
 }
 
-/// **By a script.** What is asked meets each trouble at a place of what passes its link, and all holds as under faults.
-pub fn scripted<S: LedgerService>(service: &mut S, extent: Extent) -> Seen {
-    check(extent, &steps::script(), |steps, seen| play(service, &steps, seen))
-}
-
 /// **The primary is lost.** It is killed and stopped, also under a commit; its standby takes over, and all holds as under faults: what
 /// was answered stands.
 pub fn leaders_lost<S: LedgerService>(service: &mut S, extent: Extent) -> Seen {

@@ -5,10 +5,7 @@ use super::{
     Moment,
     model::{Born, Rows},
 };
-use crate::{
-    script,
-    service::{CALLERS, Fault, Mishap},
-};
+use crate::service::{CALLERS, Fault, Mishap};
 use proptest::prelude::*;
 use worldline_proto::{
     CharacterId, Digest, EntityId, EntityKind, Epoch, FactSequence, Generation, LeaseId, Nonce, OpNumber, Version,
@@ -258,12 +255,6 @@ pub(super) fn weather(count: usize, faults: &'static [Fault]) -> impl Strategy<V
         1 => (1..CHARACTERS).prop_map(Step::Exhaust),
     ];
     (beginning(), prop::collection::vec(step, 1..count)).prop_map(|(beginning, steps)| [beginning, steps].concat())
-}
-
-/// With a script.
-pub(super) fn script() -> impl Strategy<Value = Vec<Step>> {
-    let fault = |mishap, n| Step::Fault(mishap, 1 + n % (CHARACTERS - 1));
-    (beginning(), script::script(round(), fault)).prop_map(|(beginning, steps)| [beginning, steps].concat())
 }
 
 fn authority(rows: &Rows, right: Right) -> Authority {
