@@ -6,7 +6,6 @@
 
 use super::{
     Boxed, Problem,
-    check::Server,
     request::{self, Request},
     servers::Servers,
     session::Session,
@@ -21,7 +20,7 @@ use worldline_system::{
     time::Duration,
 };
 
-/// How often the ledger is asked before its answer is given up: for about a minute, with its patience.
+/// How often the ledger is asked at least before its answer is given up: for about a minute, with its patience.
 const ATTEMPTS: u32 = 6;
 /// How long one answer may take: a commit may wait for its standby.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -60,38 +59,34 @@ pub fn revoke(
         let servers = Servers::new(url).map_err(Unrevoked::Problem)?.named("worldlined revoke", usize::MAX);
         let (mut moment, mut sent) = (valid_from_unix_ms, false);
         let until = clock::now() + wait;
-        while clock::now() < until && !reached(&servers).await {
-            sleep(clock::span(PAUSE)).await;
-        }
         let mut last = Unrevoked::Unknown(character);
-        for attempt in 0..ATTEMPTS {
+        for attempt in 0_u32.. {
+            if sent && attempt >= ATTEMPTS && clock::now() >= until {
+                break;
+            }
             if attempt > 0 {
                 sleep(clock::span(PAUSE)).await;
             }
-            let (server, mut session) = match primary(&servers).await {
-                Ok(found) => found,
+            let (mut session, valid_from_unix_ms) = match begun(&servers, moment).await {
+                Ok(begun) => begun,
+                Err(problem) if !sent && (clock::now() >= until || !passes(&problem)) => {
+                    return Err(Unrevoked::Problem(problem));
+                }
                 // Whoever has sent something keeps on until the ledger says what came of it.
-                Err(_) if sent => continue,
-                Err(problem) => return Err(Unrevoked::Problem(problem)),
+                Err(_) => continue,
             };
-            let valid_from_unix_ms = match moment {
-                Some(moment) => moment,
-                None => match session.unix_ms(&server).await {
-                    Ok(now_unix_ms) => *moment.insert(now_unix_ms + token::SKEW_MS + 1),
-                    Err(problem) => return Err(Unrevoked::Problem(problem)),
-                },
-            };
+            moment = Some(valid_from_unix_ms);
             let submission = Submission::Revoke { character, valid_from_unix_ms };
             let request = Request::new(&submission).map_err(Unrevoked::Refused)?;
-            sent = true;
+            let sent_before = std::mem::replace(&mut sent, true);
             let given = match timeout(clock::span(PATIENCE), session.call(&request)).await {
                 Ok(Ok(given)) => given,
-                // It is certain that this attempt did nothing; the one before may have.
-                Ok(Err(End::Refused(refusal))) => {
-                    last = if attempt == 0 { Unrevoked::Refused(refusal) } else { Unrevoked::Unknown(character) };
+                // It is certain that this attempt did nothing; one before may have.
+                Ok(Err(End::Refused(refusal))) if !sent_before => {
+                    last = Unrevoked::Refused(refusal);
                     continue;
                 }
-                Ok(Err(End::Unknown)) | Err(_) => {
+                Ok(Err(End::Refused(_) | End::Unknown)) | Err(_) => {
                     last = Unrevoked::Unknown(character);
                     continue;
                 }
@@ -107,16 +102,21 @@ pub fn revoke(
     })
 }
 
-/// Whether a server takes writes, or says something that waiting does not change.
-async fn reached(servers: &Servers) -> bool {
+/// Whether waiting may end it.
+const fn passes(problem: &Problem) -> bool {
     use Problem::{Busy, Foreign, ReadOnly, Silent, Unreachable};
-    !matches!(primary(servers).await, Err(Busy(..) | Foreign(..) | ReadOnly(..) | Silent(..) | Unreachable(..)))
+    matches!(problem, Busy(..) | Foreign(..) | ReadOnly(..) | Silent(..) | Unreachable(..))
 }
 
-/// A session at the server that takes writes.
-async fn primary(servers: &Servers) -> Result<(Server, Session), Problem> {
+/// A session at the server that takes writes, and the moment before which tokens shall not count: by that server's clock, and all
+/// that clocks may be apart, where none is given.
+async fn begun(servers: &Servers, moment: Option<u64>) -> Result<(Session, u64), Problem> {
     let (server, looked_at) = servers.primary().await?;
     drop(looked_at);
-    let session = Session::open(&server).await?;
-    Ok((server, session))
+    let mut session = Session::open(&server).await?;
+    let moment = match moment {
+        Some(moment) => moment,
+        None => session.unix_ms(&server).await? + token::SKEW_MS + 1,
+    };
+    Ok((session, moment))
 }

@@ -1,6 +1,7 @@
 //! Revoking tokens: what an operator's command leaves behind, and what it says.
 
 use super::support::*;
+use tokio::net::{TcpListener, TcpStream};
 use worldline_proto::{CharacterId, Generation, token::SKEW_MS};
 use worldline_real::{clock, ledger, ledger::Unrevoked};
 use worldline_system::{
@@ -47,4 +48,35 @@ async fn without_a_moment_all_that_clocks_may_differ_is_revoked_by_the_ledgers_c
     assert!(matches!(nobody, Err(Unrevoked::Nobody(_))), "{nobody:?}");
     let nowhere = ledger::revoke("postgres://postgres@127.0.0.1:1/x", hero(), None, Duration::ZERO).await;
     assert!(matches!(nowhere, Err(Unrevoked::Problem(_))), "{nowhere:?}");
+}
+
+/// A way to a database on which the connection of this number, from 0, is cut as soon as it has come.
+async fn way_that_cuts(url: &str, cut: usize) -> String {
+    let (server, database) = url.rsplit_once('/').unwrap();
+    let to = server.rsplit_once('@').unwrap().1.to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let way = format!("{}/{database}", server.replace(&to, &listener.local_addr().unwrap().to_string()));
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (mut from, _) = listener.accept().await.unwrap();
+            let to = to.clone();
+            if number != cut {
+                tokio::spawn(async move {
+                    let mut to = TcpStream::connect(to).await.unwrap();
+                    drop(tokio::io::copy_bidirectional(&mut from, &mut to).await);
+                });
+            }
+        }
+    });
+    way
+}
+
+#[tokio::test]
+async fn who_waits_is_answered_whichever_connection_is_lost() {
+    let url = world().await;
+    for cut in 0..5 {
+        let way = way_that_cuts(&url, cut).await;
+        let revoked = ledger::revoke(&way, hero(), None, Duration::from_secs(20)).await;
+        assert!(revoked.is_ok(), "connection {cut}: {revoked:?}");
+    }
 }
