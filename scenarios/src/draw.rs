@@ -20,8 +20,6 @@ pub enum Draw {
     Packet = 7,
     /// What becomes of a statement that a drill carries.
     Statement = 8,
-    /// A port that a drill tries.
-    Port = 9,
     /// What becomes of a request to the bus that a drill carries, and of an entry of a cache.
     Request = 10,
     /// Whose token ends during the run.

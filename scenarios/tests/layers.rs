@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Under madsim it stands on another tokio.
     ("worldline-tokio", &[]),
     ("worldline-real", &["worldline-proto", "worldline-system", "worldline-tokio"]),
+    ("worldline-ports", &[]),
     // The faults that a drill provokes are the simulator's own values.
     (
         "worldline-drill",
@@ -32,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "worldline-reports",
             "worldline-scenarios",
             "worldline-real",
+            "worldline-ports",
         ],
     ),
     // The adapters on simulated machines, held to the laws.
@@ -43,8 +45,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("worldline-scheduled", &["worldline-proto", "worldline-system", "worldline-tokio", "worldline-real"]),
 ];
 
-/// What the tests of these crates link besides: the laws, and nothing that is not a test may.
-const HELD_TO_LAWS: &[&str] = &["worldline-sim", "worldline-real"];
+/// What the tests of these crates link besides, and nothing that is not a test may.
+const FOR_TESTS: &[(&str, &[&str])] =
+    &[("worldline-sim", &["worldline-laws"]), ("worldline-real", &["worldline-laws", "worldline-ports"])];
 
 /// The layers that must build without `std`.
 const NO_STD: &[&str] = &["proto", "system"];
@@ -77,9 +80,10 @@ fn forbidden_dependencies(metadata: &Value) -> Vec<String> {
             continue;
         };
         for dependency in list(&package, "dependencies") {
-            let for_tests = dependency["kind"] == "dev";
+            let is_for_tests = dependency["kind"] == "dev";
             let dependency = dependency["name"].as_str().unwrap_or_default();
-            if for_tests && dependency == "worldline-laws" && HELD_TO_LAWS.contains(&name) {
+            let may = |(layer, tools): &(&str, &[&str])| *layer == name && tools.contains(&dependency);
+            if is_for_tests && FOR_TESTS.iter().any(may) {
                 continue;
             }
             if dependency.starts_with("worldline") && !allowed.contains(&dependency) {

@@ -2,7 +2,6 @@
 
 use crate::{
     faults::{Counts, Effect, Members, Service},
-    ports::Ports,
     proxy::{
         nats, postgres,
         requests::Requests,
@@ -19,6 +18,7 @@ use std::{
     time::Duration,
 };
 use tokio::task::JoinSet;
+use worldline_ports::Ports;
 use worldline_proto::NodeId;
 use worldline_scenarios::{
     nodes::{Kind, Nodes},
@@ -278,7 +278,7 @@ mod tests {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
         let roles = nodes.iter().map(|(node, _)| (node, nowhere)).collect();
         let ends = Ends { roles, servers: members.servers().map(|server| (server.node, nowhere)).collect() };
-        let mut ports = Ports::new(std::process::id().into());
+        let mut ports = Ports::default();
         let takes_part = |kind| !matches!(kind, Kind::Double(..));
         let links = Links::open(&nodes, &members, &ends, &mut ports, 1, takes_part).expect("ports are free");
         (nodes, links)

@@ -22,7 +22,6 @@ mod histories;
 mod kept;
 mod links;
 mod order;
-mod ports;
 mod present;
 mod printed;
 mod processes;

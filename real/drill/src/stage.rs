@@ -354,7 +354,7 @@ mod tests {
         let listen: BTreeMap<_, _> = nodes.those(listens).into_iter().map(|node| (node, nowhere)).collect();
         let servers = members.servers().map(|server| (server.node, nowhere)).collect();
         let ends = crate::links::Ends { roles: listen.clone(), servers };
-        let mut ports = crate::ports::Ports::new(std::process::id().into());
+        let mut ports = worldline_ports::Ports::default();
         let links = Links::open(&nodes, &members, &ends, &mut ports, 1, |kind| stage.takes_part(kind)).expect("opens");
         let folder = Folder::create("stage-test", 1).expect("a folder");
         let (scenario, folder) = (&scenario, &folder);

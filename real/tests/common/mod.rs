@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -55,16 +55,9 @@ impl Drop for Folder {
     }
 }
 
-/// An address of this machine whose port is free on TCP and UDP.
+/// An address whose port, on TCP and UDP, is this test's alone.
 pub fn free_address() -> SocketAddr {
-    for _ in 0..100 {
-        let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = tcp.local_addr().expect("bound");
-        if UdpSocket::bind(address).is_ok() {
-            return address;
-        }
-    }
-    panic!("no port is free on both TCP and UDP");
+    worldline_ports::of_this_process().expect("a free port")
 }
 
 /// The binary, without any variable of the configuration but these.

@@ -9,7 +9,6 @@ use crate::{
     directory::Directory,
     faults::{Members, Service, Target},
     links::{Ends, Links},
-    ports::Ports,
     present::Present,
     processes::{Failed, Process},
     services::{Services, Task},
@@ -25,6 +24,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
+use worldline_ports::Ports;
 use worldline_proto::{Incarnation, NodeId};
 use worldline_real::clock;
 use worldline_scenarios::{
@@ -102,7 +102,7 @@ impl<'a> World<'a> {
         ledger::prepare(scenario, &ledger::url([services.address(primary.node)])).await?;
         let directory = Directory::watch(of(Service::Directory).collect());
         let roles = Stage::of(scenario, &nodes, seed);
-        let mut ports = Ports::new(seed ^ u64::from(std::process::id()) << 32);
+        let mut ports = Ports::default();
         let mut listen = BTreeMap::new();
         for node in nodes.those(stage::listens) {
             listen.insert(node, ports.free().map_err(Failed::machine("no port"))?);

@@ -2,7 +2,6 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -27,7 +26,7 @@ impl Nats {
 
     /// A cluster of so many, each with JetStream; the first is `s0`.
     pub fn cluster(servers: u32) -> Vec<Self> {
-        let ports: Vec<u16> = (0..servers).map(|_| free_port(next_number())).collect();
+        let ports: Vec<u16> = (0..servers).map(|_| free_port()).collect();
         let routes: Vec<String> = ports.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
         let start = |(n, port): (usize, &u16)| {
             Self::start(&format!(
@@ -39,10 +38,11 @@ impl Nats {
     }
 
     pub fn without_jetstream(more: &str) -> Self {
-        let number = next_number();
+        static FOLDERS: AtomicU32 = AtomicU32::new(0);
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("worldline-nats-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for NATS");
-        let port = free_port(number);
+        let port = free_port();
         let more = more.replace("FOLDER", &folder.display().to_string());
         let configuration = format!("host: 127.0.0.1\nport: {port}\n{more}\n");
         let child = spawn(&folder, &configuration);
@@ -101,18 +101,9 @@ impl Drop for Nats {
     }
 }
 
-/// Counts what needs a port.
-fn next_number() -> u32 {
-    static NUMBERS: AtomicU32 = AtomicU32::new(0);
-    // A few are left to who finds the first ones taken.
-    NUMBERS.fetch_add(7, Ordering::Relaxed)
-}
-
-/// A port that nobody listens on, below those that the kernel gives to connections.
-fn free_port(number: u32) -> u16 {
-    let first = std::process::id().wrapping_add(number).wrapping_mul(89);
-    let mut drawn = (0..).map(|n: u32| u16::try_from(20_000 + first.wrapping_add(n) % 12_000).expect("below 32,000"));
-    drawn.find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok()).expect("some port is free")
+/// A port that is this test's alone, also while its server is dead.
+fn free_port() -> u16 {
+    worldline_ports::of_this_process().expect("a free port").port()
 }
 
 fn spawn(folder: &std::path::Path, configuration: &str) -> Child {

@@ -2,10 +2,8 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 const HOW: &str = "WORLDLINE_TEST_VALKEY_BIN is not set: these tests need Valkey 8 or Redis 7. Run them through `ci/test`, or \
@@ -22,7 +20,7 @@ pub(super) struct Valkey {
 
 impl Valkey {
     pub fn start(extra: &[&str]) -> Self {
-        let port = free_port();
+        let port = worldline_ports::of_this_process().expect("a free port").port();
         let folder = std::env::temp_dir().join(format!("worldline-valkey-{}-{port}", std::process::id()));
         let arguments: Vec<String> = extra.iter().map(ToString::to_string).collect();
         Self { child: spawn(port, &folder, &arguments), port, folder, arguments }
@@ -65,19 +63,6 @@ impl Drop for Valkey {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// A port that nobody listens on, below those that the kernel gives to connections.
-fn free_port() -> u16 {
-    static DRAWN: AtomicU32 = AtomicU32::new(0);
-    let first = std::process::id().wrapping_mul(89);
-    let next = || u16::try_from(12_000 + first.wrapping_add(DRAWN.fetch_add(1, Ordering::Relaxed)) % 8_000);
-    loop {
-        let port = next().expect("below 20,000");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -31,7 +30,7 @@ impl Etcd {
         static FOLDERS: AtomicU32 = AtomicU32::new(0);
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let parent = std::env::temp_dir().join(format!("worldline-etcd-{}-{number}", std::process::id()));
-        let ports = free_ports(number, members * 2);
+        let ports = free_ports(members * 2);
         let (clients, peers) = ports.split_at(members);
         let all: Vec<String> =
             peers.iter().enumerate().map(|(n, port)| format!("m{n}=http://127.0.0.1:{port}")).collect();
@@ -133,11 +132,9 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success(), "{} is copied", from.display());
 }
 
-/// Ports that nobody listens on, below those that the kernel gives to connections.
-fn free_ports(number: u32, count: usize) -> Vec<u16> {
-    let first = std::process::id().wrapping_add(number).wrapping_mul(97);
-    let drawn = (0..).map(|n: u32| u16::try_from(20_000 + first.wrapping_add(n) % 12_000).expect("below 32,000"));
-    drawn.filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok()).take(count).collect()
+/// Ports that are this test's alone, also while its members are dead.
+fn free_ports(count: usize) -> Vec<u16> {
+    (0..count).map(|_| worldline_ports::of_this_process().expect("a free port").port()).collect()
 }
 
 fn spawn(name: &str, folder: &Path, arguments: &[String]) -> Child {

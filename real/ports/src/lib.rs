@@ -1,8 +1,11 @@
 //! Ports on loopback that are free: some for our own sockets, some for processes that will bind them, now and again.
 //!
-//! A port without a socket is anybody's, so drills share them out in blocks: who holds the lock file of a block has all its
-//! ports until it lets go of it, which the system sees to even where it is killed. The blocks lie below the ports that
-//! `ci/services` and its like draw, and below those that the system gives to connections.
+//! A port without a socket is anybody's, so drills and tests share them out in blocks: who holds the lock file of a block has
+//! all its ports until it lets go of it, which the system sees to even where it is killed. A service that is killed and started
+//! again finds its port as it left it. The blocks lie below the ports that `ci/services` and its like draw, and below those that
+//! the system gives to connections.
+//!
+//! Must never be here: a socket that stays, a service.
 
 use std::{
     collections::VecDeque,
@@ -12,20 +15,29 @@ use std::{
     ops::Range,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
-use worldline_scenarios::draw::{self, Draw};
 
 /// All blocks.
 const RANGE: Range<u16> = 10_240..20_000;
-/// Ports of a block: the catalogue's scenarios take about half of one.
-const BLOCK: u16 = 512;
+/// Ports of a block: enough for one test. A drill takes about eight.
+const BLOCK: u16 = 32;
 const BLOCKS: u16 = (RANGE.end - RANGE.start) / BLOCK;
+
+/// An address that nobody else gets while this process lives.
+///
+/// # Errors
+/// As [`Ports::pair`].
+pub fn of_this_process() -> io::Result<SocketAddr> {
+    static PORTS: Mutex<Option<Ports>> = Mutex::new(None);
+    PORTS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().free()
+}
 
 /// Finds free ports. A port that it has given is nobody else's while this lives.
 #[derive(Debug)]
 pub struct Ports {
     folder: PathBuf,
-    /// The blocks that may still be had. Drills that do not see each other's lock files begin elsewhere.
+    /// The blocks that may still be had. Processes that do not see each other's lock files begin elsewhere.
     blocks: VecDeque<u16>,
     /// What is left of the blocks that are held.
     left: Range<u16>,
@@ -33,17 +45,17 @@ pub struct Ports {
     held: Vec<File>,
 }
 
-impl Ports {
-    /// Begins somewhere that this key says.
-    #[must_use]
-    pub fn new(key: u64) -> Self {
+impl Default for Ports {
+    fn default() -> Self {
         let user = rustix::process::getuid().as_raw();
-        Self::locked_in(std::env::temp_dir().join(format!("worldline-drill-ports-{user}")), key)
+        Self::locked_in(std::env::temp_dir().join(format!("worldline-ports-{user}")))
     }
+}
 
-    fn locked_in(folder: PathBuf, key: u64) -> Self {
-        let first = draw::below(key, Draw::Port, 0, BLOCKS.into());
+impl Ports {
+    fn locked_in(folder: PathBuf) -> Self {
         let mut blocks: VecDeque<u16> = (0..BLOCKS).collect();
+        let first = std::process::id() % u32::from(BLOCKS);
         blocks.rotate_left(usize::try_from(first).unwrap_or(0));
         Self { folder, blocks, left: 0..0, held: Vec::new() }
     }
@@ -84,8 +96,7 @@ impl Ports {
                 return Ok(());
             }
         }
-        let what =
-            format!("no free port on 127.0.0.1 in {RANGE:?}: other drills hold them, see {}", self.folder.display());
+        let what = format!("no free port on 127.0.0.1 in {RANGE:?}: others hold them, see {}", self.folder.display());
         Err(io::Error::new(io::ErrorKind::AddrInUse, what))
     }
 }
@@ -109,9 +120,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn two_drills_share_no_port_and_what_one_held_is_free_when_it_is_gone() {
-        let folder = std::env::temp_dir().join(format!("worldline-drill-ports-test-{}", std::process::id()));
-        let ports = || Ports::locked_in(folder.clone(), 1);
+    fn two_holders_share_no_port_and_what_one_held_is_free_when_it_is_gone() {
+        let folder = std::env::temp_dir().join(format!("worldline-ports-test-{}", std::process::id()));
+        let ports = || Ports::locked_in(folder.clone());
         let some = |ports: &mut Ports| -> BTreeSet<u16> {
             (0..BLOCK + 10).map(|_| ports.free().expect("a port").port()).collect()
         };
