@@ -37,7 +37,7 @@ const UNAVAILABLE: u8 = 69;
 const INTERRUPTED: u8 = 130;
 /// Drills of each scenario.
 const REPEAT_MAX: u32 = 1_000;
-/// Drills at once: each has its own services, and up to a block of ports.
+/// Drills at once: each has its own services and ports.
 const AT_ONCE_MAX: u8 = 8;
 /// Seeds of each scenario in the simulator, to compare with.
 const SIMULATED: u64 = 100;
