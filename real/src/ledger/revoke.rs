@@ -1,8 +1,11 @@
 //! Revoking the tokens of a character: what `worldlined revoke` does.
 //!
 //! From when on tokens count is reckoned by the ledger's clock, so that an operator's own, wrong by years, revokes nothing that
-//! it should not. A call whose outcome is unknown is made again with the same moment, which changes nothing where it has
-//! happened.
+//! it should not. The same clock bounds it: nothing takes a revocation back, so one of tokens that nobody can have yet would lock
+//! a player out until then, or for good. A call whose outcome is unknown is made again with the same moment, which changes nothing
+//! where it has happened.
+//!
+//! Deliberately absent: a bound in the ledger itself, whose function takes every moment.
 
 use super::{
     Boxed, Problem,
@@ -36,6 +39,14 @@ pub enum Unrevoked {
     /// There is no such character.
     #[error("nothing is revoked: the ledger knows no {0}")]
     Nobody(CharacterId),
+    /// The moment lies ahead of the ledger's clock by more than clocks may be apart.
+    #[error(
+        "nothing is revoked: nobody has a token of later than {latest_unix_ms} ms since 1970, by the ledger's clock"
+    )]
+    Ahead {
+        /// The latest moment that would have been taken, in milliseconds since 1970.
+        latest_unix_ms: u64,
+    },
     /// The ledger says no.
     #[error("nothing is revoked: the ledger refuses it ({0})")]
     Refused(Refusal),
@@ -47,7 +58,8 @@ pub enum Unrevoked {
 }
 
 /// Revokes the tokens of a character that were issued before `valid_from_unix_ms`; before now, by the ledger's clock, and all that
-/// clocks may be apart, where none is given. Ends its session. A ledger that cannot be reached is tried again for as long as `wait`.
+/// clocks may be apart, where none is given. That is also the latest moment that is taken: tokens of later are not issued yet. Ends
+/// its session. A ledger that cannot be reached is tried again for as long as `wait`.
 #[must_use]
 pub fn revoke(
     url: &str,
@@ -57,7 +69,7 @@ pub fn revoke(
 ) -> Boxed<'_, Result<Revoked, Unrevoked>> {
     Box::pin(async move {
         let servers = Servers::new(url).map_err(Unrevoked::Problem)?.named("worldlined revoke", usize::MAX);
-        let (mut moment, mut sent) = (valid_from_unix_ms, false);
+        let (mut agreed, mut sent) = (None, false);
         let until = clock::now() + wait;
         let mut last = Unrevoked::Unknown(character);
         for attempt in 0_u32.. {
@@ -67,7 +79,7 @@ pub fn revoke(
             if attempt > 0 {
                 sleep(clock::span(PAUSE)).await;
             }
-            let (mut session, valid_from_unix_ms) = match begun(&servers, moment).await {
+            let (mut session, latest_unix_ms) = match begun(&servers).await {
                 Ok(begun) => begun,
                 Err(problem) if !sent && (clock::now() >= until || !passes(&problem)) => {
                     return Err(Unrevoked::Problem(problem));
@@ -75,7 +87,11 @@ pub fn revoke(
                 // Whoever has sent something keeps on until the ledger says what came of it.
                 Err(_) => continue,
             };
-            moment = Some(valid_from_unix_ms);
+            // What has been sent is sent again as it was, whatever the clock of another server shows.
+            let valid_from_unix_ms = *agreed.get_or_insert(valid_from_unix_ms.unwrap_or(latest_unix_ms));
+            if !sent && valid_from_unix_ms > latest_unix_ms {
+                return Err(Unrevoked::Ahead { latest_unix_ms });
+            }
             let submission = Submission::Revoke { character, valid_from_unix_ms };
             let request = Request::new(&submission).map_err(Unrevoked::Refused)?;
             let sent_before = std::mem::replace(&mut sent, true);
@@ -108,15 +124,12 @@ const fn passes(problem: &Problem) -> bool {
     matches!(problem, Busy(..) | Foreign(..) | ReadOnly(..) | Silent(..) | Unreachable(..))
 }
 
-/// A session at the server that takes writes, and the moment before which tokens shall not count: by that server's clock, and all
-/// that clocks may be apart, where none is given.
-async fn begun(servers: &Servers, moment: Option<u64>) -> Result<(Session, u64), Problem> {
+/// A session at the server that takes writes, and the latest moment that any token can have been issued at: now by that server's
+/// clock, and all that clocks may be apart.
+async fn begun(servers: &Servers) -> Result<(Session, u64), Problem> {
     let (server, looked_at) = servers.primary().await?;
     drop(looked_at);
     let mut session = Session::open(&server).await?;
-    let moment = match moment {
-        Some(moment) => moment,
-        None => session.unix_ms(&server).await? + token::SKEW_MS + 1,
-    };
-    Ok((session, moment))
+    let latest_unix_ms = session.unix_ms(&server).await? + token::SKEW_MS + 1;
+    Ok((session, latest_unix_ms))
 }

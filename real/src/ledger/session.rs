@@ -106,7 +106,7 @@ impl Session {
 
     /// What time it is by the server's clock, in milliseconds since 1970.
     pub async fn unix_ms(&mut self, server: &Server) -> Result<u64, Problem> {
-        let asked = "select (extract(epoch from clock_timestamp()) * 1000)::bigint";
+        let asked = "select floor(extract(epoch from clock_timestamp()) * 1000)::bigint";
         let row = server.within(sqlx::raw_sql(asked).fetch_one(&mut self.connection)).await?;
         Ok(u64::try_from(row.get::<i64, _>(0)).unwrap_or(0))
     }

@@ -7,7 +7,7 @@ use crate::{
 };
 use clap::{Arg, ArgMatches};
 use serde_json::json;
-use worldline_proto::{CharacterId, EntityId};
+use worldline_proto::{CharacterId, EntityId, token};
 use worldline_system::{doors::ledger::Revoked, limits, time::Duration};
 
 /// What the command takes beside its settings.
@@ -15,8 +15,8 @@ pub(super) fn arguments() -> [Arg; 3] {
     [
         Arg::new("character").required(true).value_name("CHARACTER").help("Such as character-7, or its number"),
         Arg::new("issued_before").long("issued-before").value_name("UNIX_MS").value_parser(clap::value_parser!(u64)).help(
-            "Revoke only what was issued before this, in milliseconds since 1970 [default: now by the ledger's clock, and 5 s more, \
-             since clocks may be so far apart]",
+            "Revoke only what was issued before this, in milliseconds since 1970 [default, and the latest that is taken: now by the \
+             ledger's clock, and 5 s more, since clocks may be so far apart]",
         ),
         Arg::new("wait")
             .long("wait")
@@ -55,6 +55,10 @@ pub(super) fn revoke(layers: &Layers, matches: &ArgMatches, mut sink: Sink) -> R
                     eprintln!("{why}");
                     Exit::No
                 }
+                Err(Unrevoked::Ahead { latest_unix_ms }) => {
+                    eprint!("{}", Problems::from(ahead(before.unwrap_or_default(), latest_unix_ms)));
+                    Exit::Usage
+                }
                 Err(why @ Unrevoked::Unknown(_)) => {
                     eprintln!("{why}");
                     Exit::Unavailable
@@ -62,6 +66,20 @@ pub(super) fn revoke(layers: &Layers, matches: &ArgMatches, mut sink: Sink) -> R
             }
         }),
     ))
+}
+
+/// What is wrong with a moment that nobody can have a token of.
+fn ahead(before: u64, latest_unix_ms: u64) -> Problem {
+    let expected = format!(
+        "milliseconds since 1970, at most {latest_unix_ms}: {} s from now by the ledger's clock, which is what is taken without it",
+        token::SKEW_MS / 1_000
+    );
+    // Micro- or nanoseconds of something within the last thousandth of that time: of no other moment a unit could be guessed.
+    let meant = [1_000, 1_000_000].map(|finer| before / finer);
+    let near = |meant: &u64| (latest_unix_ms - latest_unix_ms / 1_000..=latest_unix_ms).contains(meant);
+    let nearest = meant.into_iter().find(near).map(|meant| meant.to_string());
+    let problem = Problem::new(&Origin::Flag("--issued-before".into()), before.to_string(), expected);
+    Problem { nearest, ..problem }
 }
 
 fn print(revoked: &Revoked) {

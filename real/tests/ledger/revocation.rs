@@ -50,6 +50,35 @@ async fn without_a_moment_all_that_clocks_may_differ_is_revoked_by_the_ledgers_c
     assert!(matches!(nowhere, Err(Unrevoked::Problem(_))), "{nowhere:?}");
 }
 
+#[tokio::test]
+async fn a_moment_that_nobody_has_a_token_of_yet_is_refused_and_locks_nobody_out() {
+    let url = world().await;
+    let (ledger, _) = adapter(&url, 2);
+    let now_ms = || clock::unix_now().as_nanos() / 1_000_000;
+    let (before, in_us) = (now_ms(), now_ms() * 1_000);
+    for moment in [in_us, u64::MAX, before + 60_000] {
+        let refused = ledger::revoke(&url, hero(), Some(moment), Duration::ZERO).await;
+        let Err(Unrevoked::Ahead { latest_unix_ms }) = refused else { panic!("{moment}: {refused:?}") };
+        assert!((before + SKEW_MS..=now_ms() + SKEW_MS + 1).contains(&latest_unix_ms), "{before} {latest_unix_ms}");
+    }
+    let arguments = ["revoke", "character-1", "--ledger", &url, "--issued-before", &in_us.to_string()];
+    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_worldlined")).args(arguments).output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(64), "{told}");
+    let found = format!("flag --issued-before: found {in_us}, expected milliseconds since 1970, at most ");
+    let meant = format!("did you mean `{}`?\n", in_us / 1_000);
+    assert!(told.starts_with(&found) && told.ends_with(&meant), "{told}");
+    assert_eq!(number(&url, "select count(*) from worldline.revocations").await, 0);
+    assert_eq!(login(&ledger, 1).await.generation, Generation(1), "nothing has happened");
+    let now = now_ms();
+    let revoked = ledger::revoke(&url, hero(), Some(now), Duration::ZERO).await.unwrap();
+    assert_eq!(
+        (revoked.standing.tokens_valid_from_unix_ms, revoked.news),
+        (now, true),
+        "what was issued so far may be"
+    );
+}
+
 /// A way to a database on which the connection of this number, from 0, is cut as soon as it has come.
 async fn way_that_cuts(url: &str, cut: usize) -> String {
     let (server, database) = url.rsplit_once('/').unwrap();
