@@ -1,20 +1,19 @@
 //! Ports on loopback that are free: some for our own sockets, some for processes that will bind them, now and again.
 //!
-//! A port without a socket is anybody's, so drills and tests share them out in blocks: who holds the lock file of a block has
-//! all its ports until it lets go of it, which the system sees to even where it is killed. A service that is killed and started
-//! again finds its port as it left it. The blocks lie below the ports that `ci/services` and its like draw, and below those that
-//! the system gives to connections.
+//! A port without a socket is anybody's, so drills and tests share them out in blocks: a block is whose the abstract socket
+//! (unix(7)) of its name is, until the holder closes it, which the system sees to even where it is killed. Such names belong to
+//! a network namespace, as the ports do, so whoever could take a port knows that it is held. A service that is killed and
+//! started again finds its port as it left it. The blocks lie below the ports that `ci/services` and its like draw, and below
+//! those that the system gives to connections.
 //!
-//! Must never be here: a socket that stays, a service.
+//! Must never be here: a TCP or UDP socket that stays, a service.
 
 use std::{
     collections::VecDeque,
-    fs::{self, File, TryLockError},
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     ops::Range,
-    os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
+    os::{linux::net::SocketAddrExt as _, unix::net},
     sync::{Mutex, PoisonError},
 };
 
@@ -36,34 +35,35 @@ pub fn of_this_process() -> io::Result<SocketAddr> {
 /// Finds free ports. A port that it has given is nobody else's while this lives.
 #[derive(Debug)]
 pub struct Ports {
-    folder: PathBuf,
-    /// The blocks that may still be had. Processes that do not see each other's lock files begin elsewhere.
+    /// What the names of blocks begin with.
+    name: String,
+    /// The blocks that may still be had.
     blocks: VecDeque<u16>,
     /// What is left of the blocks that are held.
     left: Range<u16>,
-    /// The locks of the blocks that are held.
-    held: Vec<File>,
+    /// The names of the blocks that are held.
+    held: Vec<net::UnixDatagram>,
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        let user = rustix::process::getuid().as_raw();
-        Self::locked_in(std::env::temp_dir().join(format!("worldline-ports-{user}")))
+        Self::named("worldline-ports".to_owned())
     }
 }
 
 impl Ports {
-    fn locked_in(folder: PathBuf) -> Self {
+    fn named(name: String) -> Self {
         let mut blocks: VecDeque<u16> = (0..BLOCKS).collect();
+        // Most find the first block that they try.
         let first = std::process::id() % u32::from(BLOCKS);
         blocks.rotate_left(usize::try_from(first).unwrap_or(0));
-        Self { folder, blocks, left: 0..0, held: Vec::new() }
+        Self { name, blocks, left: 0..0, held: Vec::new() }
     }
 
     /// The sockets of a port that is free for both protocols.
     ///
     /// # Errors
-    /// None was found, or the lock files cannot be had.
+    /// None was found, or the system refuses a name of ours for another reason than that it is held.
     pub fn pair(&mut self) -> io::Result<(SocketAddr, TcpListener, UdpSocket)> {
         loop {
             for port in self.left.by_ref() {
@@ -89,28 +89,21 @@ impl Ports {
     /// Takes a block that nobody holds.
     fn next_block(&mut self) -> io::Result<()> {
         while let Some(block) = self.blocks.pop_front() {
-            if let Some(lock) = lock(&self.folder, block)? {
-                self.held.push(lock);
-                let first = RANGE.start + block * BLOCK;
-                self.left = first..first + BLOCK;
-                return Ok(());
+            let name = net::SocketAddr::from_abstract_name(format!("{}-{block}", self.name))?;
+            match net::UnixDatagram::bind_addr(&name) {
+                Ok(held) => {
+                    self.held.push(held);
+                    let first = RANGE.start + block * BLOCK;
+                    self.left = first..first + BLOCK;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(error),
             }
         }
-        let what = format!("no free port on 127.0.0.1 in {RANGE:?}: others hold them, see {}", self.folder.display());
+        let what =
+            format!("no free port on 127.0.0.1 in {RANGE:?}: others hold them, see @{} in /proc/net/unix", self.name);
         Err(io::Error::new(io::ErrorKind::AddrInUse, what))
-    }
-}
-
-/// The lock of a block, until it is dropped. `None`: somebody else holds it.
-fn lock(folder: &Path, block: u16) -> io::Result<Option<File>> {
-    let said = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(said)?;
-    let path = folder.join(block.to_string());
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(said)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(said(error)),
     }
 }
 
@@ -121,8 +114,7 @@ mod tests {
 
     #[test]
     fn two_holders_share_no_port_and_what_one_held_is_free_when_it_is_gone() {
-        let folder = std::env::temp_dir().join(format!("worldline-ports-test-{}", std::process::id()));
-        let ports = || Ports::locked_in(folder.clone());
+        let ports = || Ports::named(format!("worldline-ports-test-{}", std::process::id()));
         let some = |ports: &mut Ports| -> BTreeSet<u16> {
             (0..BLOCK + 10).map(|_| ports.free().expect("a port").port()).collect()
         };
@@ -134,6 +126,5 @@ mod tests {
         assert!(first.iter().chain(&second).all(|port| RANGE.contains(port)));
         drop(one);
         assert!(!some(&mut ports()).is_disjoint(&first));
-        fs::remove_dir_all(&folder).expect("it was made");
     }
 }
