@@ -80,6 +80,8 @@ pub struct Judge<D: Door, M> {
     states: Vec<State<M>>,
     /// What came to `Unknown`, from when on it may happen.
     unknown: Vec<(D::Submission, Instant)>,
+    /// The rounds so far, in words.
+    before: Vec<String>,
     /// Whether the service may be absent.
     pub faulty: bool,
 }
@@ -88,7 +90,7 @@ impl<D: Door, M: Model<D>> Judge<D, M> {
     /// Of a service in this state.
     #[must_use]
     pub fn new(model: M) -> Self {
-        Self { states: vec![State { model, open: 0, left: 0 }], unknown: vec![], faulty: false }
+        Self { states: vec![State { model, open: 0, left: 0 }], unknown: vec![], before: vec![], faulty: false }
     }
 
     /// Every state that the service can be in.
@@ -144,18 +146,18 @@ impl<D: Door, M: Model<D>> Judge<D, M> {
         }
         let before = self.states.clone();
         self.explore(&executed);
+        let in_words = |one: &Told<D>| format!("  {}: {:?}\n    → {:?}", one.caller, one.submission, one.answer);
+        let lines: Vec<String> = told.iter().map(in_words).collect();
         if self.states.is_empty() {
-            let lines: Vec<String> = told
-                .iter()
-                .map(|one| format!("  {}: {:?}\n    → {:?}", one.caller, one.submission, one.answer))
-                .collect();
             let state = before.first().map(|state| format!("{:#?}", state.model)).unwrap_or_default();
             return Err(TestCaseError::fail(format!(
-                "no order of execution explains\n{}\nin any of {} states, the first of them {state}",
+                "no order of execution explains\n{}\nin any of {} states, the first of them {state}\nbehind\n{}",
                 lines.join("\n"),
                 before.len(),
+                self.before.join("\n"),
             )));
         }
+        self.before.push(lines.join("\n"));
         assert!(self.states.len() <= STATES, "{} states cannot be told apart by what was answered", self.states.len());
         Ok(())
     }

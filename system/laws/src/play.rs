@@ -107,17 +107,22 @@ pub fn check<T: Debug, S: Strategy<Value = Vec<T>>>(
         _ => TestRng::from_seed(RngAlgorithm::ChaCha, &seed.to_le_bytes().repeat(4)),
     };
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let state = RefCell::new((Seen::default(), &mut play));
+    let state = RefCell::new((Seen::default(), &mut play, None));
     let played = runner.run(steps, |case| {
-        let (seen, play) = &mut *state.borrow_mut();
-        play(case, seen)
+        let (seen, play, first) = &mut *state.borrow_mut();
+        play(case, seen).inspect_err(|why| _ = first.get_or_insert_with(|| why.to_string()))
     });
-    match played {
-        Ok(()) => state.into_inner().0,
-        Err(TestError::Fail(why, smallest)) => {
+    match (played, state.into_inner()) {
+        (Ok(()), (seen, ..)) => seen,
+        (Err(TestError::Fail(why, smallest)), (.., first)) => {
             let lines: Vec<String> = smallest.iter().map(|step| format!("  {step:?}")).collect();
-            panic!("{why}\nthe smallest case:\n{}\nof the cases of seed {seed}\n", lines.join("\n"))
+            // A real service may break another law by a smaller case, or this one by chance.
+            let first = first.filter(|first| *first != why.to_string()).unwrap_or_else(|| "the same".to_owned());
+            panic!(
+                "{why}\nthe smallest case:\n{}\nof the cases of seed {seed}\nwhat broke first: {first}\n",
+                lines.join("\n")
+            )
         }
-        Err(TestError::Abort(why)) => panic!("{why}"),
+        (Err(TestError::Abort(why)), _) => panic!("{why}"),
     }
 }
