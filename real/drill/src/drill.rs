@@ -246,9 +246,11 @@ fn agenda(scenario: &Scenario, seed: u64) -> BTreeSet<(Duration, Action)> {
 impl Drill<'_> {
     /// Does what is on the agenda, and meanwhile takes in what servers come to that were asked for: nothing waits for them.
     async fn play(&mut self, watched: &dyn Fn(&str)) -> Result<(), Failed> {
+        let transactions = Arc::clone(self.world.links.transactions());
         while let Some(&(at, action)) = self.agenda.first() {
             tokio::select! {
                 biased;
+                due = transactions.due() => self.world.end_between_transactions(due, self.folder).await?,
                 done = self.world.next_done() => done?,
                 () = sleep_until(self.began.0 + std::time::Duration::from_nanos(at.as_nanos())) => {
                     self.agenda.pop_first();

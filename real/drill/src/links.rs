@@ -3,10 +3,11 @@
 use crate::{
     faults::{Counts, Effect, Members, Service},
     proxy::{
-        nats, postgres,
+        etcd, nats, postgres,
         requests::Requests,
         statements::Statements,
         stream,
+        transactions::Transactions,
         way::{Degraded, Way},
     },
 };
@@ -51,6 +52,7 @@ pub struct Links {
     datagrams: BTreeSet<(NodeId, NodeId)>,
     statements: Arc<Statements>,
     requests: Arc<Requests>,
+    transactions: Arc<Transactions>,
     tasks: JoinSet<io::Result<()>>,
 }
 
@@ -93,6 +95,7 @@ impl Links {
         takes_part: impl Fn(Kind) -> bool,
     ) -> io::Result<Self> {
         let (statements, requests) = (Arc::new(Statements::new(seed)), Arc::new(Requests::new(seed)));
+        let transactions = Arc::new(Transactions::default());
         let (mut ways, mut addresses, mut tasks) = (BTreeMap::new(), BTreeMap::new(), JoinSet::new());
         let mut datagrams = BTreeSet::new();
         let present: Vec<_> = nodes.iter().filter(|(_, node)| takes_part(node.kind)).collect();
@@ -141,7 +144,14 @@ impl Links {
                             nats::carry(socket, from, callee, ways, Arc::clone(&requests))
                         }));
                     }
-                    Some(Service::Directory | Service::Cache(_)) | None => {
+                    Some(Service::Directory) => {
+                        let transactions = Arc::clone(&transactions);
+                        tasks.spawn(stream::listen(listener, move |socket| {
+                            let ways = (Arc::clone(&forth), Arc::clone(&back));
+                            etcd::carry(socket, from, callee, ways, Arc::clone(&transactions))
+                        }));
+                    }
+                    Some(Service::Cache(_)) | None => {
                         tasks.spawn(stream::listen(listener, move |socket| {
                             stream::carry(socket, callee, Arc::clone(&forth), Arc::clone(&back))
                         }));
@@ -149,7 +159,7 @@ impl Links {
                 }
             }
         }
-        Ok(Self { ways, addresses, datagrams, statements, requests, tasks })
+        Ok(Self { ways, addresses, datagrams, statements, requests, transactions, tasks })
     }
 
     /// Where `caller` finds `callee`. `None` where it never calls there.
@@ -175,10 +185,17 @@ impl Links {
         &self.requests
     }
 
-    /// What has gone wrong with both so far.
+    /// Whom a place in its transactions ends.
+    #[must_use]
+    pub const fn transactions(&self) -> &Arc<Transactions> {
+        &self.transactions
+    }
+
+    /// What has gone wrong with all of them so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts { statements: self.statements.counts(), requests: self.requests.counts() }
+        let (statements, requests) = (self.statements.counts(), self.requests.counts());
+        Counts { statements, requests, between_transactions: self.transactions.count() }
     }
 
     /// How many ports there are.
@@ -241,6 +258,7 @@ impl Links {
     /// It has started again.
     pub fn started(&self, node: NodeId) {
         self.mend(CRASHED + node.0);
+        self.transactions.started(node);
     }
 
     /// Ends every cut and degradation of a fault; nodes that have crashed stay away.
@@ -250,6 +268,7 @@ impl Links {
         ids.for_each(|id| self.mend(id));
         self.statements.heal();
         self.requests.heal();
+        self.transactions.heal();
     }
 
     /// What broke of the proxies, if anything did: a drill without its links means nothing.

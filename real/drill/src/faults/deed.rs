@@ -81,6 +81,9 @@ impl Target {
 pub enum Deed {
     /// All links are cut, then SIGKILL: the peers hear nothing. They stay cut until it starts again.
     Crash(Target),
+    /// The link to the directory lets so many transactions of this role pass, and nothing of the next one; then all its links are
+    /// cut, and SIGKILL.
+    CrashBetweenTransactions(NodeId, u32),
     /// SIGKILL.
     Kill(Target),
     /// SIGTERM to a role: it stops when it is ready to.
@@ -181,6 +184,10 @@ impl Deed {
         let percent = |permille: u32| format!("{}%", f64::from(permille) / 10.0);
         match self {
             Self::Crash(at) => format!("{} loses its links and is killed", target(at)),
+            Self::CrashBetweenTransactions(node, count) => format!(
+                "{} is to lose its links and be killed when its link to etcd has let {count} of its transactions pass and the next begins",
+                nodes.name(*node)
+            ),
             Self::Kill(at) => format!("{} is killed", target(at)),
             Self::Stop(at) => format!("{} is asked to stop (SIGTERM)", target(at)),
             Self::Restart(at) => format!("{} is replaced", target(at)),

@@ -65,13 +65,15 @@ pub struct Counts {
     pub statements: OfStatements,
     /// To the bus.
     pub requests: OfRequests,
+    /// Processes that were ended between two transactions of theirs.
+    pub between_transactions: u64,
 }
 
 /// What a fault did on the links between these counts, in words, and whether that is nothing; each of its deeds for itself.
 #[must_use]
 pub fn done_on_links(plan: &Plan, before: Counts, after: Counts) -> Vec<(String, bool)> {
-    let Counts { statements: was, requests: bus_was } = before;
-    let Counts { statements: is, requests: bus_is } = after;
+    let Counts { statements: was, requests: bus_was, between_transactions: ended_was } = before;
+    let Counts { statements: is, requests: bus_is, between_transactions: ended } = after;
     let told = plan.begin.iter().filter_map(|deed| {
         let (verb, count, what) = match deed {
             Deed::LoseAnswers { .. } => ("swallowed", is.swallowed - was.swallowed, "answers"),
@@ -84,6 +86,9 @@ pub fn done_on_links(plan: &Plan, before: Counts, after: Counts) -> Vec<(String,
                 ("swallowed", bus_is.requests - bus_was.requests, "requests to the bus")
             }
             Deed::Requests(Harm::DelayDeliveries(_)) => ("delayed", bus_is.delayed - bus_was.delayed, "deliveries"),
+            Deed::CrashBetweenTransactions(..) => {
+                ("ended", ended - ended_was, "process between two of its transactions")
+            }
             _ => return None,
         };
         let nothing = count == 0;

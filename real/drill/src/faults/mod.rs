@@ -26,7 +26,7 @@ use worldline_scenarios::{
     inject::{Ending, Injection, Now, injection},
     nodes::{Kind, Nodes, Roles},
 };
-use worldline_sim::{Fault, bus, cache, directory, ledger};
+use worldline_sim::{Fault, Which, bus, cache, directory, ledger};
 use worldline_system::time;
 
 /// What a drill does for one fault.
@@ -119,6 +119,10 @@ impl Members {
                 None
             }),
             Fault::Directory(directory::Fault::RevokeEarly { lease }) => Some(Deed::Revoke(*lease)),
+            // What is submitted is seen on the link, so its middle can be hit there.
+            Fault::CrashAfterSubmissions { node, which: Which::DirectoryTransaction, n } => {
+                Some(Deed::CrashBetweenTransactions(*node, *n))
+            }
             Fault::Directory(directory::Fault::Compact) => Some(Deed::Compact),
             other => {
                 plan.skipped.push(why_not(other));
@@ -209,6 +213,7 @@ fn ending(deed: &Deed, end: &[Ending]) -> Option<Deed> {
     assert!(!end.is_empty(), "only a fault with an end is asked for it");
     Some(match deed {
         Deed::Crash(target) | Deed::Kill(target) | Deed::Stop(target) => Deed::StartIfDead(*target),
+        Deed::CrashBetweenTransactions(node, _) => Deed::StartIfDead(Target::Role(*node)),
         Deed::Pause(target) => Deed::Resume(*target),
         Deed::Cut { id, .. } | Deed::Degrade { id, .. } => Deed::Mend(*id),
         Deed::LoseAnswers { from, .. } => Deed::LoseAnswers { from: *from, permille: 0, count: 0 },
@@ -376,7 +381,7 @@ mod tests {
                 "gateway-drain" => (&[1, 1], &[0, 0]),
                 "region-loss" => (&[6], &[0]),
                 "core-region-loss" => (&[11], &[0]),
-                "orchestrator-crash-midplan" => (&[1, 0], &[0, 1]),
+                "orchestrator-crash-midplan" => (&[1, 1], &[0, 0]),
                 "bus-ack-lost" => (&[1, 1, 1, 1], &[0, 0, 0, 0]),
                 "cache-wipe" => (&[1, 1, 1, 1], &[0, 0, 0, 0]),
                 "token-revoked" => (&[3, 1, 2, 1, 0, 1, 3, 1, 1], &[0, 0, 0, 0, 1, 0, 0, 0, 0]),
@@ -482,6 +487,10 @@ mod tests {
         for (fault, why) in [
             ("kind = \"clock-step\"\nnode = \"worker:frankfurt:0\"\nby = \"3s\"", "the same clocks"),
             ("kind = \"hold-outbox\"\nnode = \"worker:frankfurt:0\"\nwhich = \"any\"", "a signal stops"),
+            (
+                "kind = \"crash-between-submissions\"\nnode = \"worker:frankfurt:0\"\nafter = 1\nwhich = \"ledger-commit\"",
+                "a signal kills",
+            ),
             ("kind = \"crash\"\nnode = \"cache:frankfurt:1\"", "not the primary that the one Valkey stands for"),
         ] {
             let (_, plans) = with_fault(fault);

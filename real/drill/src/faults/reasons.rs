@@ -11,7 +11,7 @@ pub fn why_not(fault: &Fault) -> String {
             outside("a stop between outbox and socket", "a signal stops a process wherever it happens to be")
         }
         Fault::CrashAfterSubmissions { .. } => {
-            outside("a crash between two submissions", "a signal kills a process wherever it happens to be")
+            outside("a crash between two such submissions", "a signal kills a process wherever it happens to be")
         }
         Fault::Slow { .. } => outside("a slow process", "its share of the machine is not its pace"),
         Fault::Ledger(fault) => {

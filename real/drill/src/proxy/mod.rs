@@ -2,9 +2,11 @@
 //! for the callee, so that each link can be cut, cut one way, or degraded by itself.
 
 pub mod datagrams;
+pub mod etcd;
 pub mod nats;
 pub mod postgres;
 pub mod requests;
 pub mod statements;
 pub mod stream;
+pub mod transactions;
 pub mod way;

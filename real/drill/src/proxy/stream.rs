@@ -95,7 +95,10 @@ pub async fn carry(mut caller: TcpStream, callee: SocketAddr, forth: Arc<Way>, b
 }
 
 /// Carries one direction to its end. Nothing arrives before `from`.
-async fn copy(
+///
+/// # Errors
+/// The target is broken.
+pub async fn copy(
     mut source: impl AsyncRead + Unpin,
     target: impl AsyncWrite + Unpin,
     way: &Way,

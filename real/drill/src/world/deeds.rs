@@ -34,6 +34,12 @@ impl World<'_> {
                 let killed = self.kill(*target, folder).await;
                 Effect::of(killed, || dead(&self.nodes, target))
             }
+            // Whether it hits anything, its end tells.
+            Deed::CrashBetweenTransactions(node, count) => {
+                self.links.transactions().end_behind(*node, *count);
+                let runs = self.processes.get(node).is_some_and(Process::runs);
+                Effect::of(runs, || dead(&self.nodes, &Target::Role(*node)))
+            }
             Deed::Kill(target) => {
                 let killed = self.kill(*target, folder).await;
                 Effect::of(killed, || dead(&self.nodes, target))
@@ -119,6 +125,21 @@ impl World<'_> {
             Deed::EndConsumers => of_consumers(bus::end_consumers(&self.bus()).await),
             Deed::Cache(region, loss) => self.lose(*region, *loss).await,
         })
+    }
+
+    /// Ends a process of which the link to the directory has seen the place that a fault waits for.
+    ///
+    /// # Errors
+    /// What cannot be started again.
+    pub async fn end_between_transactions(&mut self, node: NodeId, folder: &Folder) -> Result<(), Failed> {
+        let crash = Deed::Crash(Target::Role(node));
+        let effect = self.act(&crash, folder).await?;
+        self.links.transactions().ended(effect == Effect::Hit);
+        self.news.push(match effect {
+            Effect::Hit => format!("{}, between two of its transactions", crash.told(&self.nodes)),
+            Effect::Nothing(why) => why,
+        });
+        Ok(())
     }
 
     /// Takes or spoils entries of a region's cache, or of all.
