@@ -67,7 +67,8 @@ enum Value {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Presence {
     Members(BTreeMap<CharacterId, (Position, Life)>),
-    Foreign,
+    /// Of a type that no caller writes there, if it has not been evicted.
+    Foreign(Alive),
 }
 
 /// What may stand in a cache.
@@ -87,8 +88,11 @@ impl Entries {
     pub fn evict(&mut self, now: Instant) {
         self.entries.values_mut().for_each(|(_, life)| life.from = life.from.min(now));
         for presence in self.present.values_mut() {
-            if let Presence::Members(members) = presence {
-                members.values_mut().for_each(|(_, life)| life.from = life.from.min(now));
+            match presence {
+                Presence::Members(members) => {
+                    members.values_mut().for_each(|(_, life)| life.from = life.from.min(now));
+                }
+                Presence::Foreign(alive) => *alive = Alive::Perhaps,
             }
         }
     }
@@ -99,7 +103,7 @@ impl Entries {
         for (value, life) in self.entries.values_mut() {
             (*value, *life) = (Value::Foreign, Life { from: now + FOREIGN_TTL, to: Instant::from_nanos(u64::MAX) });
         }
-        self.present.values_mut().for_each(|presence| *presence = Presence::Foreign);
+        self.present.values_mut().for_each(|presence| *presence = Presence::Foreign(Alive::Yes));
     }
 
     /// Whether every entry is either surely there or surely gone.
@@ -107,10 +111,13 @@ impl Entries {
     pub fn is_certain(&self, now: Instant) -> bool {
         let window = Window { from: now, to: now + SLACK };
         // A region that everybody has left may or may not have an entry.
-        let left = self.present.values().any(|presence| matches!(presence, Presence::Members(all) if all.is_empty()));
+        let left = self.present.values().any(|presence| match presence {
+            Presence::Members(all) => all.is_empty(),
+            Presence::Foreign(alive) => *alive != Alive::Yes,
+        });
         let mut members = self.present.values().flat_map(|presence| match presence {
             Presence::Members(members) => members.values().map(|(_, life)| *life).collect(),
-            Presence::Foreign => vec![],
+            Presence::Foreign(_) => vec![],
         });
         !left
             && self.entries.values().all(|(_, life)| life.at(window) == Alive::Yes)
@@ -217,8 +224,9 @@ impl Entries {
         }
         let members = match next.present.entry(region).or_insert_with(|| Presence::Members(BTreeMap::new())) {
             Presence::Members(members) => members,
-            Presence::Foreign => {
+            &mut Presence::Foreign(alive) => {
                 next.present.remove(&region);
+                let evicted = if alive == Alive::Yes { vec![] } else { next.on_presence(submission, window, answer) };
                 let fits = match submission {
                     Submission::Near { .. } => {
                         answer.is_none_or(|answer| answer == &Answer::Near(Outcome::Done(vec![])))
@@ -227,7 +235,7 @@ impl Entries {
                         answer.is_none_or(|answer| answer == &Ask::from(other).ended(End::Refused(Refusal::WrongType)))
                     }
                 };
-                return if fits { vec![next] } else { vec![] };
+                return if fits { [vec![next], evicted].concat() } else { evicted };
             }
         };
         let fits = match submission {
