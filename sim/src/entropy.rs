@@ -39,6 +39,8 @@ pub enum Purpose {
     Bus = 25,
     /// A bus member's election timeout. Who: the member; n: the term.
     BusElection = 27,
+    /// Whether a new leader of the bus stores its predecessor's last message again. Who: the member; n: the term.
+    BusAgain = 28,
     /// Which nodes and times a scenario chooses.
     Scenario = 32,
 }

@@ -4,16 +4,16 @@
 
 use super::{
     Item, Model, PULSE, later,
-    member::{Leading, Member},
+    member::{Entry, Leading, Member},
     proposal,
-    stream::Command,
+    stream::{Command, Proposal},
 };
 use crate::{
     Core, Purpose,
     entropy::below,
     replication::{quorum, reachable},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use worldline_system::time::{Duration, Instant, UnixTime};
 
 /// After so long without an answer a follower is sent the same again.
@@ -25,6 +25,10 @@ const ELECTION_SPREAD: Duration = Duration::from_secs(5);
 /// The same after an orderly change (`minCampaignTimeout`).
 const CAMPAIGN: Duration = Duration::from_millis(100);
 const CAMPAIGN_SPREAD: Duration = Duration::from_millis(700);
+/// Of so many leaders that take over from another, one stores the last message again.
+const AGAIN_ONE_IN: u64 = 4;
+/// Entries among which it looks for that.
+const LOOKED_AT: usize = 64;
 /// A leader that has not seen a majority for so long leads no longer (`lostQuorumInterval`).
 const LOST_QUORUM: Duration = Duration::from_secs(10);
 
@@ -223,6 +227,7 @@ impl Model {
             self.heard(core, voter);
         }
         self.drop_lost_tail(core, index);
+        let again = self.stored_again(core, index);
         let member = &mut self.members[index];
         let last = member.last().0;
         let mut matched = vec![0; count];
@@ -232,6 +237,29 @@ impl Model {
         self.new_leader(core);
         let (id, at) = (self.number(), self.wall(core, index));
         self.append(core, index, proposal(id, at, Command::Nothing));
+        if let Some(again) = again {
+            self.append(core, index, again);
+        }
+    }
+
+    /// The last message of a leader, where its successor stores it once more: under the same id, with the time of the first.
+    /// JetStream does so now and then.
+    fn stored_again(&mut self, core: &Core, index: usize) -> Option<Arc<Proposal>> {
+        let member = &self.members[index];
+        let drawn = below(core.draw(Purpose::BusAgain, member.node.0.into(), self.term), AGAIN_ONE_IN);
+        if self.members.len() == 1 || drawn != 0 {
+            return None;
+        }
+        let (applied, stream) = (self.committed.len(), &self.stream);
+        let is_last = |&(at, entry): &(usize, &Entry)| match entry.proposal.command {
+            Command::Publish { message, .. } => at >= applied || stream.is_last(message),
+            _ => false,
+        };
+        let (_, last) = member.log.iter().enumerate().rev().take(LOOKED_AT).find(is_last)?;
+        let (mut command, at) = (last.proposal.command.clone(), last.proposal.at);
+        let Command::Publish { again, .. } = &mut command else { return None };
+        *again = true;
+        Some(proposal(self.number(), at, command))
     }
 
     /// The number of a new proposal.

@@ -8,6 +8,7 @@
 //!   stored, and that is also one that was refused for its place.
 //! * A caller speaks with one member at a time, and that one with the leader. Without a known leader a request is refused;
 //!   a leader that is gone and was not missed yet swallows it. Elections take 4 to 9 s, after an orderly change less than one.
+//! * Of the leaders that take over from another, a drawn part stores the last message once more.
 //! * A consumer's place, that is what was acknowledged, is in the log. What is out is known to the leader alone: a new one
 //!   waits for the acknowledgement anew. Consumers that are not durable end with their leader.
 //!

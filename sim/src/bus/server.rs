@@ -76,6 +76,7 @@ impl Model {
                     after: *after,
                     payload: payload.clone(),
                     full: self.faults.full,
+                    again: false,
                 }
             }
             &Submission::Consume { durable, start } => {

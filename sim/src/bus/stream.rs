@@ -39,6 +39,8 @@ pub enum Command {
         payload: Arc<[u8]>,
         /// The leader had no room for it.
         full: bool,
+        /// It is the last message, and stored once more.
+        again: bool,
     },
     Consume {
         name: Name,
@@ -79,10 +81,8 @@ pub(super) struct Stored {
     pub payload: Arc<[u8]>,
 }
 
-impl Stored {
-    fn bytes(&self) -> u64 {
-        self.payload.len() as u64 + FRAMING_BYTES
-    }
+fn bytes_of(payload: &[u8]) -> u64 {
+    payload.len() as u64 + FRAMING_BYTES
 }
 
 /// The stream. See the module's documentation.
@@ -125,6 +125,11 @@ impl Stream {
         self.ids.contains_key(&message)
     }
 
+    /// Whether this is the message that was stored last.
+    pub fn is_last(&self, message: MessageId) -> bool {
+        self.ids.get(&message) == Some(&self.last())
+    }
+
     pub fn last(&self) -> u64 {
         self.gone + self.messages.len() as u64
     }
@@ -158,7 +163,14 @@ impl Stream {
         self.expire(proposal.at);
         match &proposal.command {
             Command::Nothing => Applied { answer: None, stored: None },
-            Command::Publish { subject, message, after, payload, full } => {
+            Command::Publish { subject, message, payload, again: true, .. } => {
+                // Only what was the last when its leader was lost, and is so still.
+                if !self.is_last(*message) {
+                    return Applied { answer: None, stored: None };
+                }
+                self.store(proposal.at, *subject, *message, payload)
+            }
+            Command::Publish { subject, message, after, payload, full, again: false } => {
                 self.publish(proposal.at, *subject, *message, *after, payload, *full)
             }
             &Command::Consume { name, start } => {
@@ -197,14 +209,17 @@ impl Stream {
         if after.is_some_and(|after| after != last) {
             return Answer::Published(Outcome::Refused(Refusal::WrongSequence { last })).into();
         }
-        let stored = Stored { subject, published: at, payload: payload.clone() };
-        let bytes = stored.bytes();
+        let bytes = bytes_of(payload);
         let over = self.messages.len() as u64 >= self.limits.messages || self.bytes + bytes > self.limits.bytes;
         if full || over && self.discard_new {
             return Answer::Published(Outcome::Refused(Refusal::StreamFull)).into();
         }
-        self.messages.push_back(stored);
-        self.bytes += bytes;
+        self.store(at, subject, message, payload)
+    }
+
+    fn store(&mut self, at: UnixTime, subject: Subject, message: MessageId, payload: &Arc<[u8]>) -> Applied {
+        self.messages.push_back(Stored { subject, published: at, payload: payload.clone() });
+        self.bytes += bytes_of(payload);
         let sequence = self.last();
         self.last_of.insert(subject, sequence);
         self.ids.insert(message, sequence);
@@ -232,7 +247,7 @@ impl Stream {
     fn discard_oldest(&mut self) {
         let Some(oldest) = self.messages.pop_front() else { return };
         self.gone += 1;
-        self.bytes -= oldest.bytes();
+        self.bytes -= bytes_of(&oldest.payload);
         if self.last_of.get(&oldest.subject) == Some(&self.gone) {
             self.last_of.remove(&oldest.subject);
         }

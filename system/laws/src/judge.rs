@@ -104,6 +104,17 @@ impl<D: Door, M: Model<D>> Judge<D, M> {
         self.dedup();
     }
 
+    /// Something may befall the service that leads to any of these states, or to none.
+    pub fn perhaps(&mut self, what: impl Fn(&M) -> Vec<M>) {
+        let more: Vec<State<M>> = self
+            .states
+            .iter()
+            .flat_map(|state| what(&state.model).into_iter().map(|model| State { model, ..state.clone() }))
+            .collect();
+        self.states.extend(more);
+        self.dedup();
+    }
+
     /// How many of the operations that came to `Unknown`, from the `first` on, have certainly happened by now, and how many
     /// certainly have not: in every state that is left.
     #[must_use]

@@ -8,7 +8,8 @@
 //!   stored once: publishing it again is `Done` with the first sequence and `duplicate`. Later, or after the stream has lost
 //!   its tail, it is stored again. So a publish that came to `Unknown` is submitted again under the same id, and a reader
 //!   still tells duplicates by what is in the payload. Where members must agree, an id that is being stored may be refused
-//!   as `Busy` until it is; so may one that was refused as [`crate::Refusal::WrongSequence`], until the window is over.
+//!   as `Busy` until it is; so may one that was refused as [`crate::Refusal::WrongSequence`], until the window is over. And where
+//!   a leader is lost, what it stored last may stand there twice: under one id, with one time, the second behind all others.
 //! * **Limits.** Beyond [`crate::limits::BUS_MESSAGES`], [`crate::limits::BUS_BYTES`] and [`crate::limits::BUS_AGE`] the
 //!   oldest messages go. Consumers pass over what has gone without a word.
 //! * **A consumer** is told each message at least once, first deliveries in the stream's order, at most

@@ -294,6 +294,7 @@ impl<S: BusService> Case<'_, S> {
             return Ok(());
         }
         seen.note(mishap.fault.name());
+        self.judge.perhaps(Stream::stored_again);
         self.consumers.iter_mut().for_each(Consumer::disturb);
         self.bench.service.fault(Fault::Heal);
         // Published again it is stored once; a reader that is not there any more is told so.

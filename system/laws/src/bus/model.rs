@@ -17,6 +17,8 @@ use worldline_system::{
 const SLACK: Duration = Duration::from_millis(20);
 /// And at most so late.
 const LATE: Duration = Duration::from_millis(2_000);
+/// So many messages may a new leader store again: no more are published at once.
+const AGAIN: usize = 5;
 
 /// A message that is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,25 @@ impl Stream {
     #[must_use]
     pub fn get(&self, sequence: u64) -> Option<&Stored> {
         self.messages.get(usize::try_from(sequence.checked_sub(self.base + 1)?).ok()?)
+    }
+
+    /// The states that may follow when a leader is lost: what it stored last may stand there once more, in its order.
+    #[must_use]
+    pub fn stored_again(&self) -> Vec<Self> {
+        if !self.clustered {
+            return vec![];
+        }
+        let some = 1..=self.messages.len().min(AGAIN);
+        some.map(|count| {
+            let mut next = self.clone();
+            next.messages.extend_from_within(self.messages.len() - count..);
+            let behind = (next.messages.len() - self.messages.len()) as u64;
+            for (sequence, ..) in next.ids.values_mut().filter(|(sequence, ..)| sequence + behind > self.last()) {
+                *sequence += behind;
+            }
+            next
+        })
+        .collect()
     }
 
     fn store(&self, subject: Subject, message: MessageId, payload: &[u8], window: Window) -> Self {
@@ -157,6 +178,10 @@ impl Model<Bus> for Stream {
             if !in_place {
                 refused(&mut next);
             } else if fits(&Outcome::Done(Published { sequence, duplicate: false })) {
+                if outcome.is_none() {
+                    // It was under way when the leader was lost.
+                    next.extend(stored.stored_again().into_iter().take(1));
+                }
                 next.push(stored);
             }
         }
