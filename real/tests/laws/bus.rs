@@ -125,7 +125,7 @@ impl Service<Door> for Real {
                 .collect();
         }
         for (_, ready) in &self.callers {
-            self.hosted.wait(Span::from_secs(60), ready.until_degraded(|lacks| lacks.is_empty()));
+            self.hosted.until_served(ready);
         }
         let stream = self.stream();
         self.base = self.hosted.runtime.block_on(async {

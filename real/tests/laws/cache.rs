@@ -7,7 +7,6 @@ use crate::{
     valkey::Valkey,
 };
 use redis::{Cmd, FromRedisValue};
-use std::time::Duration as Span;
 use worldline_laws::{
     Extent, Fault, Service,
     cache::{self, CacheService},
@@ -56,7 +55,7 @@ impl Real {
 
     fn until_connected(&self) {
         for (_, ready) in &self.callers {
-            self.hosted.wait(Span::from_secs(60), ready.until_degraded(|lacks| lacks.is_empty()));
+            self.hosted.until_served(ready);
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration as Span};
 use tokio::runtime::Runtime;
 use worldline_laws::service::CALLERS;
 use worldline_proto::{Incarnation, OpId};
-use worldline_real::{Inbox, clock};
+use worldline_real::{Inbox, clock, ready::Readiness};
 use worldline_system::{
     doors::Event,
     time::{Duration, Instant},
@@ -71,6 +71,13 @@ impl Hosted {
                 About::News(op) => return Some((caller_of(op), event)),
             }
         }
+    }
+
+    /// Waits until nothing is missing that this one reports.
+    pub fn until_served(&self, ready: &Readiness) {
+        let served = ready.until_degraded(|lacks| lacks.is_empty());
+        let served = self.runtime.block_on(async { tokio::time::timeout(Span::from_secs(60), served).await });
+        served.unwrap_or_else(|_| panic!("still missing after a minute: {:?}", ready.degradations()));
     }
 
     /// Waits at most so long for something to come about at a service.
