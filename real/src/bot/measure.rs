@@ -223,6 +223,21 @@ mod tests {
     }
 
     #[test]
+    fn a_bot_gives_up_where_no_gateway_can_let_it_in_or_its_role_does() {
+        use DeniedReason::*;
+        let told = |reason| Measure { denied: Some(reason), ..Measure::default() };
+        for final_word in [Protocol, TokenForged, TokenVersion] {
+            assert!(told(final_word).hopeless(), "{final_word:?}");
+        }
+        for one_gateways_word in [TokenExpired, TokenNotYetValid, Busy, Draining, Superseded, Unspecified] {
+            assert!(!told(one_gateways_word).hopeless(), "{one_gateways_word:?}: another may let it in");
+        }
+        let mut measure = told(TokenExpired);
+        measure.noted(&Note::TurnedAway { character: CharacterId::new(1).expect("small") }, at(0));
+        assert!(measure.hopeless(), "its role has asked them all");
+    }
+
+    #[test]
     fn an_operation_counts_as_acknowledged_once() {
         let (character, number, digest) = (CharacterId::new(1).expect("small"), OpNumber(4), Digest([0; 16]));
         let mut measure = Measure::default();

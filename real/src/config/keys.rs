@@ -114,7 +114,7 @@ pub const KEYS: &[Key] = &[
     list("directory", "URL,..", &[Gateway, Worker, Orchestrator, WhoOwns], "The members of etcd, as `http://127.0.0.1:2379`"),
     key("ledger", "URL", &[Gateway, Worker, Orchestrator, Replica, Migrate, WhoOwns, Revoke], "PostgreSQL, as `postgres://worldline@127.0.0.1:5432/worldline`; a password is best left to PGPASSWORD"),
     list("bus", "URL,..", &[Worker, Orchestrator, Replica], "NATS 2.10 or newer with JetStream, as `nats://127.0.0.1:4222` [default: none: facts stay in the ledger, where replicas look every 5s]"),
-    list("cache", "URL,..", CACHED, "The region's cache, any Redis-protocol server, as `redis://127.0.0.1:6379`; the primary of several is found [default: none, which costs time only]"),
+    list("cache", "URL,..", CACHED, "The region's cache, any Redis-protocol server, as `redis://127.0.0.1:6379`; the primary of several is found; an orchestrator only measures its servers [default: none, which costs time only]"),
     key("tls.ca", "FILE", &[Gateway, Worker, Replica, Bot], "The certificate of the world's CA, PEM"),
     key("tls.certificate", "FILE", NETWORKED, "This node's certificate, PEM"),
     key("tls.key", "FILE", NETWORKED, "The private key of that certificate, PEM"),

@@ -323,6 +323,9 @@ async fn wrong_usage_says_what_would_be_right() {
     for told in ["--lease-ttl <DURATION>", "WORLDLINE_CONFIG", "Where it listens"] {
         assert!(help.stdout.contains(told), "{told} in {}", help.stdout);
     }
+    let help = run(&["orchestrator", "--help"], &[]).await.stdout;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("an orchestrator only measures its servers"), "what its cache is for: {help}");
     let bot = run(&["bot", "--gateway", "127.0.0.1:7001", "--character", "1"], &[]).await;
     bot.says(
         64,
