@@ -176,6 +176,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_value_that_is_missing_without_a_reason_is_told_and_no_panic() {
+        assert_eq!(Sink::default().into_result(Some(7)), Ok(7));
+        let problems = Sink::default().into_result::<u8>(None).expect_err("nothing to run").to_string();
+        assert!(problems.contains("a mistake of this program"), "{problems}");
+        let mut sink = Sink::default();
+        sink.report::<()>(Problem::new(&Origin::Nowhere, "x", "y"));
+        assert!(sink.into_result(Some(7)).is_err(), "what was reported is never passed over");
+    }
+
+    #[test]
     fn the_nearest_word_is_near_and_a_found_text_cannot_move_the_cursor() {
         let valid = ["listen", "lease.ttl", "ledger"];
         assert_eq!(nearest("listn", valid), Some("listen".into()));

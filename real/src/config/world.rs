@@ -308,5 +308,13 @@ mod tests {
         ] {
             assert!(problems.contains(told), "{told} in {problems}");
         }
+        // A region that is there twice is one to choose, not two, and no empty word beside it.
+        let text = "[[region]]\nname = 'virginia'\n[[region]]\nname = 'virginia'\n[[boss]]\nname = 'boss-1'\nregion = 'x'\n\
+                    hit_points = 5\npurse = 1\n";
+        let problems = read(text).expect_err("wrong").to_string();
+        assert!(
+            problems.contains("world.toml:7:10: found `x`, expected one of this world's regions: virginia\n"),
+            "{problems}"
+        );
     }
 }

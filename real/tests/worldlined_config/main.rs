@@ -209,8 +209,9 @@ async fn a_busy_port_is_named_with_who_holds_it() {
         World::new("busy", &format!("http://{NOBODY}"), &format!("postgres://me@{NOBODY}/x"), &[(7, free_address())])
             .await;
     let holder = format!("(process {}) holds it", std::process::id());
-    let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    // Of the one that is held for datagrams nobody else may hold the other half.
+    let tcp = std::net::TcpListener::bind(free_address()).expect("a free port");
+    let udp = std::net::UdpSocket::bind(free_address()).expect("a free port");
     let (tcp_address, udp_address) = (tcp.local_addr().expect("bound"), udp.local_addr().expect("bound"));
     for (listen, http, told) in [
         (free_address(), tcp_address, format!("cannot listen on TCP {tcp_address} (`http`)")),
