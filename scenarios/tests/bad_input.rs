@@ -118,6 +118,29 @@ fn wrong_usage_is_said_and_ends_with_64() {
 }
 
 #[test]
+fn what_is_listed_to_choose_from_is_there() {
+    let folder = Folder::new("listed");
+    let nobody = GOOD.replace("players = 4", "players = -4").replace("worker:frankfurt:0", "owner-of:boss-9");
+    let nothing = nobody.replace("\"boss-1\"", "\"bos-1\"");
+    for (text, listed) in [
+        (nobody, "found `owner-of:boss-9`, expected an entity of this world: `boss-1`"),
+        (nothing, "found `owner-of:boss-9`, expected an entity of this world\n"),
+    ] {
+        let ran = worldline(&["run", &folder.write("listed.toml", text.as_bytes())]);
+        assert_eq!(ran.code, 65, "{}", ran.errors);
+        assert!(ran.errors.contains(listed) && !ran.errors.contains("character-1"), "{}", ran.errors);
+    }
+}
+
+#[test]
+fn a_replay_of_what_nothing_names_says_so() {
+    let ran = worldline(&["replay", "swing", "--seed", "1", "--until", "3s", "--events", "--entity", "boss-99"]);
+    assert!(ran.errors.contains("no event of this run that was asked for names `boss-99`"), "{}", ran.errors);
+    let ran = worldline(&["replay", "swing", "--seed", "1", "--until", "3s", "--events", "--entity", "boss-1"]);
+    assert!(!ran.errors.contains("no event"), "{}", ran.errors);
+}
+
+#[test]
 fn a_torn_failure_file_is_refused_with_its_place() {
     let folder = Folder::new("torn");
     let file = folder.write("failure.json", b"{\n  \"format\": 1,\n  \"seed\": \"x\"\n}");
@@ -129,7 +152,7 @@ fn a_torn_failure_file_is_refused_with_its_place() {
 #[test]
 fn a_result_that_cannot_be_written_is_said_before_anything_runs() {
     for flag in ["--result", "--junit"] {
-        let ran = worldline(&["run", "swing", "--seeds", "1000000", flag, "/"]);
+        let ran = worldline(&["run", "swing", "--seeds", "2", flag, "/"]);
         assert_eq!((ran.code, ran.output.as_str()), (74, ""), "{}", ran.errors);
         assert!(ran.errors.contains("cannot write `/`"), "{}", ran.errors);
     }

@@ -72,6 +72,7 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
         r#"duration = 40"#,
         &[r#"3:12: found the number 40, expected a duration such as `250ms`, `5s` or `2m`; did you mean `40s`?"#],
     ),
+    (3, "duration = -4", &[r#"3:12: found the number -4, expected a duration such as `250ms`, `5s` or `2m`"#]),
     (3, r#"duration = "-5s""#, &[r#"3:12: found `-5s`, expected a duration of `0s` or more"#]),
     (3, r#"duration = "2h""#, &[r#"3:12: found `2h`, expected a duration such as `250ms`, `5s` or `2m`"#]),
     (3, r#"duration = "31m""#, &[r#"3:12: found `31m`, expected a duration from `1s` to `1800s`"#]),
