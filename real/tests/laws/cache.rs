@@ -2,11 +2,12 @@
 
 use crate::{
     hosted::{About, GRACE, Hosted},
-    process::{Behind, Place as _},
+    process::Behind,
     proxy::Proxy,
+    succession::{Servers, Succession, ask},
     valkey::Valkey,
 };
-use redis::{Cmd, FromRedisValue};
+use redis::FromRedisValue;
 use worldline_laws::{
     Extent, Fault, Service,
     cache::{self, CacheService},
@@ -30,7 +31,7 @@ use worldline_system::{
 
 struct Real {
     hosted: Hosted,
-    behind: Behind<Valkey>,
+    servers: Box<dyn Servers>,
     callers: Vec<(Cache, Readiness)>,
 }
 
@@ -38,17 +39,30 @@ impl Real {
     fn new() -> Self {
         let (hosted, server) = (Hosted::new(), Valkey::start(&[]));
         let proxy = Proxy::new(&hosted.runtime, ([127, 0, 0, 1], server.port).into());
+        let through = vec![format!("redis://{}", proxy.address)];
+        Self::at(hosted, Box::new(Behind::new(server, proxy)), &through)
+    }
+
+    /// A primary and a replica, which takes over from it.
+    fn clustered() -> Self {
+        let hosted = Hosted::new();
+        let succession = Succession::new(&hosted);
+        let urls = succession.urls();
+        Self::at(hosted, Box::new(succession), &urls)
+    }
+
+    fn at(hosted: Hosted, servers: Box<dyn Servers>, through: &[String]) -> Self {
         let callers = {
             let _inside = hosted.runtime.enter();
             (0..CALLERS)
                 .map(|_| {
                     let ready = Readiness::default();
-                    let endpoints = vec![format!("redis://{}", proxy.address).parse().unwrap()];
+                    let endpoints = through.iter().map(|url| url.parse().unwrap()).collect();
                     (Cache::new(Config { endpoints }, hosted.inbox.clone(), ready.clone()), ready)
                 })
                 .collect()
         };
-        let real = Self { hosted, behind: Behind::new(server, proxy), callers };
+        let real = Self { hosted, servers, callers };
         real.until_connected();
         real
     }
@@ -61,25 +75,14 @@ impl Real {
 
     /// Does something on the server as another client.
     fn other<T: FromRedisValue>(&self, commands: &[&[&str]]) -> Vec<T> {
-        self.hosted.runtime.block_on(async {
-            let client = redis::Client::open(self.behind.server.url()).unwrap();
-            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-            let mut said = Vec::new();
-            for command in commands {
-                let mut call = Cmd::new();
-                command.iter().for_each(|part| {
-                    call.arg(*part);
-                });
-                said.push(call.query_async(&mut connection).await.unwrap());
-            }
-            said
-        })
+        let url = self.servers.primary();
+        self.hosted.runtime.block_on(ask(&url, commands)).unwrap()
     }
 }
 
 impl Drop for Real {
     fn drop(&mut self) {
-        self.behind.server.go_on();
+        self.fault(Fault::Heal);
         self.callers.iter().for_each(|(cache, _)| self.hosted.runtime.block_on(cache.close()));
     }
 }
@@ -90,6 +93,7 @@ impl Service<cache::Cache> for Real {
         self.fault(Fault::Heal);
         self.until_connected();
         self.flush();
+        self.until_replicated();
     }
 
     fn now(&self) -> Instant {
@@ -120,7 +124,7 @@ impl Service<cache::Cache> for Real {
     }
 
     fn fault(&mut self, fault: Fault) -> bool {
-        self.behind.befall(fault, &self.hosted)
+        self.servers.befall(fault, &self.hosted)
     }
 }
 
@@ -140,6 +144,18 @@ impl CacheService for Real {
         let policy = ["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"];
         self.other::<()>(&[&policy, &["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]]);
     }
+
+    fn has_replica(&self) -> bool {
+        self.servers.has_replica()
+    }
+
+    fn lag(&mut self, on: bool) {
+        self.servers.lag(on);
+    }
+
+    fn until_replicated(&mut self) {
+        self.servers.until_replicated(&self.hosted);
+    }
 }
 
 #[test]
@@ -158,4 +174,10 @@ fn lives() {
 fn under_faults() {
     let extent = Extent { cases: 8, steps: 12, longest_wait: Duration::from_secs(1), seed: seed() };
     cache::under_faults(&mut Real::new(), extent).expect_under_faults(cache::UNDER_FAULTS);
+}
+
+#[test]
+fn on_a_cluster() {
+    let extent = Extent { cases: 2, steps: 0, longest_wait: Duration::ZERO, seed: seed() };
+    cache::primaries_lost(&mut Real::clustered(), extent).expect(cache::PRIMARIES_LOST);
 }

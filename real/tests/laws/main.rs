@@ -23,5 +23,6 @@ mod postgres;
 mod process;
 mod proxy;
 mod relay;
+mod succession;
 #[path = "../../src/cache/tests/valkey.rs"]
 mod valkey;

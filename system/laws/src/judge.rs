@@ -67,11 +67,12 @@ pub struct Window {
 /// A state, and what may still happen in it.
 #[derive(Clone, Debug, PartialEq)]
 struct State<M> {
-    model: M,
-    /// Indices of [`Judge::unknown`] that have not happened yet.
-    open: u64,
+    // What is compared quickly comes first.
     /// Questions of this round that have not been executed yet.
     left: u64,
+    /// Indices of [`Judge::unknown`] that have not happened yet.
+    open: u64,
+    model: M,
 }
 
 /// Judges one case.
@@ -84,13 +85,16 @@ pub struct Judge<D: Door, M> {
     before: Vec<String>,
     /// Whether the service may be absent.
     pub faulty: bool,
+    /// Every state that it may fall back to.
+    past: Option<Vec<State<M>>>,
 }
 
 impl<D: Door, M: Model<D>> Judge<D, M> {
     /// Of a service in this state.
     #[must_use]
     pub fn new(model: M) -> Self {
-        Self { states: vec![State { model, open: 0, left: 0 }], unknown: vec![], before: vec![], faulty: false }
+        let states = vec![State { model, open: 0, left: 0 }];
+        Self { states, unknown: vec![], before: vec![], faulty: false, past: None }
     }
 
     /// Every state that the service can be in.
@@ -113,6 +117,56 @@ impl<D: Door, M: Model<D>> Judge<D, M> {
             .collect();
         self.states.extend(more);
         self.dedup();
+    }
+
+    /// What has not happened by now never will.
+    pub fn give_up(&mut self) {
+        self.states.iter_mut().for_each(|state| state.open = 0);
+        self.dedup();
+    }
+
+    /// What the service is now it does not lose any more, and what has not happened never will; from now on it may fall back to
+    /// whatever it will have been.
+    pub fn remember(&mut self) {
+        self.give_up();
+        self.past = Some(self.states.clone());
+    }
+
+    /// It does not fall back any more, until [`Judge::remember`].
+    pub fn stay(&mut self) {
+        self.past = None;
+    }
+
+    /// The service is as it was at some moment since [`Judge::remember`], or as it is.
+    fn fall_back(&mut self) {
+        if let Some(past) = &self.past {
+            self.states.extend(past.iter().cloned());
+            self.dedup();
+            self.past = Some(self.states.clone());
+        }
+    }
+
+    /// Takes in what was asked and answered while the service may have fallen back: before, or after.
+    ///
+    /// # Errors
+    /// As [`Judge::round`].
+    pub fn round_while_falling_back(&mut self, told: &[Told<D>]) -> Result<(), TestCaseError> {
+        let (states, unknown, past) = (self.states.clone(), self.unknown.clone(), self.past.clone());
+        let mut fallen: Self = Self { states, unknown, before: self.before.clone(), past, faulty: self.faulty };
+        fallen.fall_back();
+        let (before, after) = (fallen.round(told), self.round(told));
+        match (before, after) {
+            (Ok(()), Ok(())) => {
+                self.fall_back();
+                self.states.extend(fallen.states);
+                self.dedup();
+                self.past = Some(self.states.clone());
+            }
+            (Ok(()), Err(_)) => *self = fallen,
+            (Err(_), Ok(())) => self.fall_back(),
+            (Err(_), Err(why)) => return Err(why),
+        }
+        Ok(())
     }
 
     /// How many of the operations that came to `Unknown`, from the `first` on, have certainly happened by now, and how many
@@ -188,6 +242,13 @@ impl<D: Door, M: Model<D>> Judge<D, M> {
                 if !seen.contains(&next) {
                     seen.push(next.clone());
                     frontier.push(next);
+                }
+            }
+        }
+        if let Some(past) = &mut self.past {
+            for state in seen.into_iter().map(|state| State { left: 0, ..state }) {
+                if !past.contains(&state) {
+                    past.push(state);
                 }
             }
         }

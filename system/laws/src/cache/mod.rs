@@ -1,5 +1,6 @@
 //! The laws of the cache: what a sound one answers, what ends when, what a loss leaves, and what a broken one may say.
 
+mod failover;
 mod model;
 mod steps;
 
@@ -44,6 +45,17 @@ pub trait CacheService: Service<Cache> {
 
     /// The server is short of memory for a moment and takes entries away.
     fn evict(&mut self);
+
+    /// Whether a replica takes over from a primary that is lost.
+    fn has_replica(&self) -> bool {
+        false
+    }
+
+    /// From now on the replica hears nothing of what the primary does, or hears it again. It does after [`Fault::Heal`].
+    fn lag(&mut self, _: bool) {}
+
+    /// Returns when the replica has everything.
+    fn until_replicated(&mut self) {}
 }
 
 /// How long a caller waits for an answer: far longer than a sound service takes.
@@ -78,6 +90,12 @@ pub fn under_faults<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
     })
 }
 
+/// **The primary is lost.** It is killed and stopped, also under what is asked and while its replica hears nothing of it; the replica takes
+/// over. What it was known to have is there, all that is there was there at one moment, and what was lost is as if it had never been.
+pub fn primaries_lost<S: CacheService>(service: &mut S, extent: Extent) -> Seen {
+    check(extent, &steps::succession(), |steps, seen| play(service, &steps, extent, seen))
+}
+
 fn play<S: CacheService>(
     service: &mut S,
     steps: &[Step],
@@ -87,6 +105,11 @@ fn play<S: CacheService>(
     let mut bench = Bench::<Cache, S>::new(service);
     let mut judge: Judge<Cache, Entries> = Judge::new(Entries::default());
     settle(&mut bench)?;
+    let replicated = bench.service.has_replica();
+    if replicated {
+        judge.remember();
+    }
+    let mut lagging = false;
     for step in steps {
         match step {
             Step::Ask(round) => {
@@ -94,6 +117,11 @@ fn play<S: CacheService>(
                 let told = bench.round(patience, round.iter().map(|(caller, what)| (*caller, what.submission())))?;
                 told.iter().for_each(|told| steps::note(&told.answer, seen));
                 judge.round(&told)?;
+                if replicated && !lagging {
+                    // Only what the replica cannot have heard is kept in mind.
+                    bench.service.until_replicated();
+                    judge.remember();
+                }
             }
             Step::Pass(wait) if wait.span() <= extent.longest_wait => {
                 seen.note(wait.name());
@@ -111,6 +139,16 @@ fn play<S: CacheService>(
             }
             Step::Soil => {}
             Step::Evict => evict(&mut bench, &mut judge, seen)?,
+            Step::Lag if replicated => {
+                bench.service.lag(true);
+                lagging = true;
+                seen.note("lagging");
+            }
+            Step::Lag => {}
+            Step::Fault(fault) if replicated => {
+                failover::succeed(&mut bench, &mut judge, *fault, seen)?;
+                lagging = false;
+            }
             Step::Fault(fault) => fault_and_heal(&mut bench, &mut judge, *fault, seen)?,
         }
     }
@@ -233,3 +271,6 @@ pub const SOUND: &[&str] = &[
 
 /// What [`under_faults`] must come across beside what every service does.
 pub const UNDER_FAULTS: &[&str] = &["lost with the process"];
+
+/// What [`primaries_lost`] must come across.
+pub const PRIMARIES_LOST: &[&str] = &["killed", "stopped", "lagging", "kept", "lost"];

@@ -75,6 +75,8 @@ pub(super) enum Step {
     Flush,
     Soil,
     Evict,
+    /// The replica hears nothing any more of what the primary does.
+    Lag,
     /// With the first counter that is used in it.
     Fault((Mishap, u64)),
 }
@@ -192,6 +194,41 @@ pub(super) fn weather(faults: &'static [Fault]) -> impl Strategy<Value = Step> {
         3 => round(),
         2 => (mishap, 0..CHARACTERS).prop_map(Step::Fault),
     ]
+}
+
+/// The primary is killed and stopped, each while the replica hears all of it and while it does not; in any order.
+pub(super) fn succession() -> impl Strategy<Value = Vec<Step>> {
+    // Each moment of a round is one that the replica may have stopped at: few are told apart soon.
+    let round = || prop::collection::vec((0..CALLERS, what()), 1..3).prop_map(Step::Ask);
+    let loss = move |(fault, lags): (Fault, bool)| {
+        let rounds = || prop::collection::vec(round(), 0..3);
+        (rounds(), rounds(), any::<bool>(), 0..CHARACTERS).prop_map(move |(before, after, under_way, first)| {
+            let lag = lags.then_some(Step::Lag);
+            let fault = Step::Fault((Mishap { fault, under_way }, first));
+            before.into_iter().chain(lag).chain(after).chain([fault]).collect::<Vec<_>>()
+        })
+    };
+    let losses = Fault::OF_LEADERS.map(|fault| [loss((fault, false)), loss((fault, true))]);
+    let losses: Vec<_> = losses.into_iter().flatten().collect();
+    losses.prop_shuffle().prop_map(|all| all.concat())
+}
+
+/// Reads of whatever callers may have written.
+pub(super) fn everything() -> impl Iterator<Item = Submission> {
+    let of = |n| {
+        let (node, character) = (NodeId(n as u32), character(n));
+        [
+            Submission::Read(HashKey::Session(character)),
+            Submission::Read(HashKey::Checkpoint(character.entity())),
+            Submission::Read(HashKey::Load { region: REGION, node }),
+            Submission::Read(HashKey::Peer { region: REGION, character }),
+            count(n),
+            Submission::Get(revoked(n)),
+        ]
+    };
+    let (around, radius_mm) = (Position { x_mm: 0, y_mm: 0 }, limits::CACHE_RADIUS_MM);
+    let near = Submission::Near { region: REGION, around, radius_mm, limit: limits::CACHE_NEIGHBOURS };
+    (0..CHARACTERS).flat_map(of).chain([near])
 }
 
 /// What an answer shows.
