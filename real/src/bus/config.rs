@@ -31,13 +31,18 @@ pub type Endpoint = endpoint::Endpoint<Nats>;
 pub struct Limits {
     /// One more, and the oldest goes.
     pub messages: u64,
+    /// More, headers and framing counted, and the oldest go.
+    pub bytes: u64,
+    /// What is older goes.
+    pub age: Duration,
     /// An id that is published again within this is stored once.
     pub deduplication: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { messages: limits::BUS_MESSAGES, deduplication: limits::BUS_DEDUPLICATION }
+        let (messages, bytes, age) = (limits::BUS_MESSAGES, limits::BUS_BYTES, limits::BUS_AGE);
+        Self { messages, bytes, age, deduplication: limits::BUS_DEDUPLICATION }
     }
 }
 

@@ -43,6 +43,9 @@ struct Real {
 }
 
 const STREAM: &str = "WORLDLINE_FACTS";
+/// The length of what is published where bytes are few: what it takes besides is much less.
+const EACH_BYTES: usize = 16_000;
+
 impl Real {
     fn new(limits: Limits) -> Self {
         let (hosted, server) = (Hosted::new(), Nats::start(""));
@@ -185,7 +188,25 @@ impl BusService for Real {
     }
 
     fn messages_max(&self) -> u64 {
-        self.limits.messages
+        let each = self.payload_bytes().map_or(1, |bytes| bytes as u64);
+        self.limits.messages.min(self.limits.bytes / each)
+    }
+
+    fn age(&self) -> Duration {
+        self.limits.age
+    }
+
+    fn until_empty(&mut self) {
+        let stream = self.stream();
+        self.hosted.wait(Span::from_secs(60), async {
+            while stream.get_info().await.map_or(true, |info| info.state.messages > 0) {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    fn payload_bytes(&self) -> Option<usize> {
+        (self.limits.bytes < Limits::default().bytes).then_some(EACH_BYTES)
     }
 
     fn base(&self) -> u64 {
@@ -202,8 +223,16 @@ fn sound() {
 #[test]
 fn lives() {
     let extent = Extent { cases: 6, steps: 24, longest_wait: Duration::from_millis(5_500), seed: seed() };
-    let limits = Limits { messages: 12, deduplication: Duration::from_secs(3) };
+    let limits = Limits { messages: 12, deduplication: Duration::from_secs(3), ..Limits::default() };
     laws::lives(&mut Real::new(limits), extent).expect(laws::LIVES);
+}
+
+#[test]
+fn limits() {
+    let extent = Extent { cases: 3, steps: 24, longest_wait: Duration::ZERO, seed: seed() };
+    let (age, deduplication) = (Duration::from_secs(4), Duration::from_secs(1));
+    let limits = Limits { bytes: 168_000, age, deduplication, ..Limits::default() };
+    laws::limits(&mut Real::new(limits), extent).expect(laws::LIMITS);
 }
 
 #[test]

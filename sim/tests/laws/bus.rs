@@ -14,6 +14,9 @@ use worldline_system::{
     time::{Duration, Instant},
 };
 
+/// The length of what is published where bytes are few: what it takes besides is much less.
+const EACH_BYTES: usize = 16_000;
+
 struct Simulated {
     stage: Stage,
     members: u8,
@@ -89,7 +92,21 @@ impl BusService for Simulated {
     }
 
     fn messages_max(&self) -> u64 {
-        self.limits.messages
+        let each = self.payload_bytes().map_or(1, |bytes| bytes as u64);
+        self.limits.messages.min(self.limits.bytes / each)
+    }
+
+    fn age(&self) -> Duration {
+        self.limits.age
+    }
+
+    fn until_empty(&mut self) {
+        let by = self.stage.now() + Duration::from_secs(2);
+        self.stage.world.run_until(by);
+    }
+
+    fn payload_bytes(&self) -> Option<usize> {
+        (self.limits.bytes < limits::BUS_BYTES).then_some(EACH_BYTES)
     }
 
     fn base(&self) -> u64 {
@@ -108,6 +125,13 @@ fn lives() {
     let extent = Extent { cases: 64, steps: 40, longest_wait: Duration::from_secs(600), seed: seed() };
     let limits = model::Limits { messages: 12, ..model::Limits::default() };
     bus::lives(&mut Simulated::new(3, limits), extent).expect(bus::LIVES);
+}
+
+#[test]
+fn limits() {
+    let extent = Extent { cases: 48, steps: 32, longest_wait: Duration::ZERO, seed: seed() };
+    let limits = model::Limits { bytes: 168_000, age: Duration::from_secs(30), ..model::Limits::default() };
+    bus::limits(&mut Simulated::new(3, limits), extent).expect(bus::LIMITS);
 }
 
 #[test]

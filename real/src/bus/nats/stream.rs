@@ -19,7 +19,7 @@ const HEADER_BYTES: usize = 1_024;
 const REPLICAS: usize = 3;
 
 /// What a stream of ours is.
-fn wanted(Limits { messages, deduplication }: Limits, clustered: bool) -> Config {
+fn wanted(Limits { messages, bytes, age, deduplication }: Limits, clustered: bool) -> Config {
     Config {
         name: NAME.to_owned(),
         description: Some("Facts of Worldline: what was committed, for who follows it".to_owned()),
@@ -28,8 +28,8 @@ fn wanted(Limits { messages, deduplication }: Limits, clustered: bool) -> Config
         discard: DiscardPolicy::Old,
         storage: StorageType::File,
         max_messages: i64::try_from(messages).unwrap_or(i64::MAX),
-        max_bytes: limits::BUS_BYTES as i64,
-        max_age: span(limits::BUS_AGE),
+        max_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+        max_age: span(age),
         max_message_size: (limits::BUS_PAYLOAD_BYTES + HEADER_BYTES) as i32,
         duplicate_window: span(deduplication),
         num_replicas: if clustered { REPLICAS } else { 1 },

@@ -2,21 +2,24 @@
 
 use super::answers::{expect, note, settle};
 use super::readers::Consumer;
-use super::steps::{From, Step, extra};
+use super::steps::{From, Message, Step, extra};
 use super::{BACK, Bus, BusService, News, PATIENCE, PATIENCE_IN_FAULT, Stream};
 use crate::{
     judge::Judge,
     play::{Extent, Seen},
-    service::{Bench, CALLERS, Fault, Mishap},
+    service::{Bench, CALLERS, Fault, Mishap, Told},
 };
 use proptest::test_runner::TestCaseError;
 use worldline_proto::{NodeId, OpId};
 use worldline_system::{
     Outcome, Refusal,
-    doors::bus::{Answer, Durable, Start, StreamSequence, Submission},
+    doors::bus::{Answer, Durable, Published, Start, StreamSequence, Submission},
     limits,
-    time::{Duration, UnixTime},
+    time::{Duration, Instant, UnixTime},
 };
+
+/// A message is kept so much shorter, at most, than for its time, by a clock that is not the suite's.
+const AGED_EARLY: Duration = Duration::from_millis(500);
 
 /// One case under way.
 struct Case<'a, S: BusService> {
@@ -27,6 +30,10 @@ struct Case<'a, S: BusService> {
     moments: Vec<(u64, UnixTime)>,
     faulty: bool,
     extras: u64,
+    /// When the oldest was published that may be too old, or earlier.
+    oldest: Option<Instant>,
+    /// What is stored is not known any more.
+    over: bool,
     /// How often it was looked whether callers are served.
     probes: u64,
     extent: Extent,
@@ -52,12 +59,21 @@ pub(super) fn play<S: BusService>(
         moments: vec![],
         faulty: false,
         extras: 100,
+        oldest: None,
+        over: false,
         probes,
         extent,
         crowd,
     };
     for step in steps {
+        // On a slow machine the rest of what was to come before all has aged is left out.
+        if case.may_have_aged() && !matches!(step, Step::AwaitAged) {
+            continue;
+        }
         case.step(step, seen)?;
+        if case.over {
+            return Ok(());
+        }
         case.listen_to_news(seen)?;
     }
     case.drain(seen)
@@ -71,11 +87,24 @@ impl<S: BusService> Case<'_, S> {
     fn step(&mut self, step: &Step, seen: &mut Seen) -> Result<(), TestCaseError> {
         match step {
             Step::Publish(messages) => {
-                let stream = self.stream().clone();
-                let round: Vec<_> =
-                    messages.iter().map(|(caller, what)| (*caller, what.submission(self.crowd, &stream))).collect();
+                let (stream, bytes) = (self.stream().clone(), self.bench.service.payload_bytes());
+                let submission = |what: &Message| what.submission(self.crowd, &stream, bytes);
+                let round: Vec<_> = messages.iter().map(|(caller, what)| (*caller, submission(what))).collect();
+                self.oldest.get_or_insert(self.bench.now());
                 let told = self.bench.round(PATIENCE, round)?;
-                told.iter().for_each(|told| note(&told.answer, seen));
+                self.over = self.may_have_aged();
+                if self.over {
+                    return Ok(());
+                }
+                for Told { submission, answer, .. } in &told {
+                    note(answer, seen);
+                    if let Submission::Publish { subject, after: Some(StreamSequence(0)), .. } = submission
+                        && matches!(answer, Answer::Published(Outcome::Done(Published { duplicate: false, .. })))
+                        && stream.has_lost(*subject)
+                    {
+                        seen.note("stored behind nothing");
+                    }
+                }
                 self.judge.round(&told)?;
                 seen.count("discarded", usize::from(self.stream().first() > self.stream().base() + 1));
                 Ok(())
@@ -103,11 +132,12 @@ impl<S: BusService> Case<'_, S> {
                 let Some(oldest) = self.consumers[consumer].out().find(|&at| at >= self.stream().first()) else {
                     return Ok(());
                 };
-                self.await_again(consumer, oldest, seen)?;
-                seen.note("came again by itself");
+                let came = self.await_again(consumer, oldest, seen)?;
+                seen.count("came again by itself", usize::from(came));
                 Ok(())
             }
             Step::AwaitForgotten => self.await_forgotten(seen),
+            Step::AwaitAged => self.await_aged(seen),
             Step::Drain => self.drain(seen),
             Step::Fault(mishap) => self.fault_and_heal(*mishap, seen),
         }
@@ -189,25 +219,45 @@ impl<S: BusService> Case<'_, S> {
         expect(&answer, &Answer::Rejected(Outcome::Done(())))?;
         let now = self.bench.now();
         self.consumers[consumer].reject(oldest, now);
-        self.await_again(consumer, oldest, seen)?;
-        seen.note("came again");
+        let came = self.await_again(consumer, oldest, seen)?;
+        seen.count("came again", usize::from(came));
         Ok(())
     }
 
-    /// Until a consumer is told this once more.
-    fn await_again(&mut self, consumer: usize, sequence: u64, seen: &mut Seen) -> Result<(), TestCaseError> {
+    /// Until a consumer is told this once more. What may have aged meanwhile need not come: then `false`.
+    fn await_again(&mut self, consumer: usize, sequence: u64, seen: &mut Seen) -> Result<bool, TestCaseError> {
         let before = self.consumers[consumer].count(sequence);
-        let by = self.bench.now() + BACK;
-        while self.consumers[consumer].count(sequence) <= before {
-            if !self.bench.listen(by)? && self.bench.now() >= by {
-                return Err(TestCaseError::fail(format!(
-                    "{sequence} does not come again: {:#?}",
-                    self.consumers[consumer]
-                )));
-            }
+        let by = self.by();
+        loop {
+            // It may have come before the answer to whoever asked for it.
             self.listen_to_news(seen)?;
+            if self.consumers[consumer].count(sequence) > before {
+                return Ok(true);
+            }
+            if self.may_have_aged() {
+                return Ok(false);
+            }
+            if self.bench.now() >= by {
+                let why = format!("{sequence} does not come again: {:#?}", self.consumers[consumer]);
+                return Err(TestCaseError::fail(why));
+            }
+            self.bench.listen(by)?;
         }
-        Ok(())
+    }
+
+    /// From when on what the case has published may be too old.
+    fn ages(&self) -> Option<Instant> {
+        self.oldest.map(|oldest| (oldest + self.bench.service.age()) - AGED_EARLY)
+    }
+
+    fn may_have_aged(&self) -> bool {
+        self.ages().is_some_and(|ages| self.bench.now() >= ages)
+    }
+
+    /// Until when something is waited for that comes of what is kept.
+    fn by(&self) -> Instant {
+        let by = self.bench.now() + BACK;
+        self.ages().map_or(by, |ages| by.min(ages))
     }
 
     /// A message is published, recognised, and after its time stored again.
@@ -226,6 +276,17 @@ impl<S: BusService> Case<'_, S> {
         }
         seen.note("forgotten");
         Ok(())
+    }
+
+    /// Nothing is published until all that was has gone.
+    fn await_aged(&mut self, seen: &mut Seen) -> Result<(), TestCaseError> {
+        self.drain(seen)?;
+        self.bench.pass(self.bench.service.age())?;
+        self.bench.service.until_empty();
+        self.oldest = None;
+        self.judge.befall(Stream::age);
+        seen.note("aged");
+        self.listen_to_news(seen)
     }
 
     /// Looks at what consumers were told.
@@ -254,9 +315,9 @@ impl<S: BusService> Case<'_, S> {
         Ok(())
     }
 
-    /// Until every consumer with a reader has been told everything that is kept.
+    /// Until every consumer with a reader has been told everything that is kept, or it may not be kept any more.
     fn drain(&mut self, seen: &mut Seen) -> Result<(), TestCaseError> {
-        let by = self.bench.now() + BACK;
+        let by = self.by();
         loop {
             self.listen_to_news(seen)?;
             let lacks = |one: &Consumer| {
@@ -274,6 +335,9 @@ impl<S: BusService> Case<'_, S> {
                 seen.note("drained");
                 return Ok(());
             };
+            if self.may_have_aged() {
+                return Ok(());
+            }
             if self.bench.now() >= by {
                 return Err(TestCaseError::fail(format!("{lacks:?} never came to {one:#?}")));
             }

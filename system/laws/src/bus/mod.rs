@@ -59,8 +59,19 @@ pub trait BusService: Service<Bus> {
     /// Whether its members must agree on what they store.
     fn is_clustered(&self) -> bool;
 
-    /// How many messages are kept.
+    /// How many messages are kept, of those that the suite publishes.
     fn messages_max(&self) -> u64;
+
+    /// How long a message is kept.
+    fn age(&self) -> Duration;
+
+    /// Returns when nothing is stored any more: all of it is too old by now.
+    fn until_empty(&mut self);
+
+    /// How long every payload is, where that decides how many are kept.
+    fn payload_bytes(&self) -> Option<usize> {
+        None
+    }
 
     /// The last sequence that was given out before the case.
     fn base(&self) -> u64;
@@ -88,6 +99,12 @@ pub fn sound<S: BusService>(service: &mut S, extent: Extent) -> Seen {
 pub fn lives<S: BusService>(service: &mut S, extent: Extent) -> Seen {
     let steps = proptest::collection::vec(steps::life(), 1..extent.steps);
     check(extent, &steps, |steps, seen| play(service, &steps, extent, seen))
+}
+
+/// **Bytes and age.** Beyond so many bytes the oldest go, and no more than must; so does what is too old, and it comes to no consumer
+/// again, also not to one that has rejected it. Who expects nothing before a message finds its place where all of its subject has gone.
+pub fn limits<S: BusService>(service: &mut S, extent: Extent) -> Seen {
+    check(extent, &steps::limited(extent.steps), |steps, seen| play(service, &steps, extent, seen))
 }
 
 /// **Under faults.** What is `Refused` for want of a bus is not stored; what is `Unknown` is, or is not, or will be: published again
@@ -124,6 +141,9 @@ pub const SOUND: &[&str] = &[
 
 /// What [`lives`] must come across.
 pub const LIVES: &[&str] = &["came again by itself", "forgotten", "discarded"];
+
+/// What [`limits()`] must come across.
+pub const LIMITS: &[&str] = &["stored", "told", "discarded", "aged", "stored behind nothing"];
 
 /// What [`under_faults`] must come across beside what every service does.
 pub const UNDER_FAULTS: &[&str] = &["gap"];

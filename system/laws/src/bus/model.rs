@@ -42,6 +42,8 @@ pub struct Stream {
     deduplication: Duration,
     messages_max: u64,
     clustered: bool,
+    /// Through which all are too old.
+    aged: u64,
 }
 
 impl Stream {
@@ -49,7 +51,7 @@ impl Stream {
     #[must_use]
     pub fn new(base: u64, deduplication: Duration, messages_max: u64, clustered: bool) -> Self {
         let (messages, ids, refused) = (vec![], BTreeMap::new(), BTreeMap::new());
-        Self { base, messages, ids, refused, deduplication, messages_max, clustered }
+        Self { base, messages, ids, refused, deduplication, messages_max, clustered, aged: base }
     }
 
     /// Before the first message of the case.
@@ -67,7 +69,19 @@ impl Stream {
     /// The first that is kept, or the place of the next.
     #[must_use]
     pub fn first(&self) -> u64 {
-        self.base + 1 + (self.messages.len() as u64).saturating_sub(self.messages_max)
+        let beyond = self.base + (self.messages.len() as u64).saturating_sub(self.messages_max);
+        beyond.max(self.aged) + 1
+    }
+
+    /// Whether a message of this subject was stored and none is kept.
+    #[must_use]
+    pub fn has_lost(&self, subject: Subject) -> bool {
+        self.last_stored(subject).0 == 0 && self.messages.iter().any(|stored| stored.subject == subject)
+    }
+
+    /// All that is stored has become too old.
+    pub fn age(&mut self) {
+        self.aged = self.last();
     }
 
     /// A message that was stored, whether it is kept or not.

@@ -40,6 +40,8 @@ pub(super) enum Step {
     },
     /// Until an id that was used now is not recognised any more.
     AwaitForgotten,
+    /// Until all that is stored is too old.
+    AwaitAged,
     /// Every consumer is told all there is.
     Drain,
     Fault(Mishap),
@@ -72,13 +74,13 @@ fn entity(crowd: u64, n: u64) -> EntityId {
 
 impl Message {
     /// As it is submitted where the stream stands like this.
-    pub fn submission(&self, crowd: u64, stream: &Stream) -> Submission {
+    pub fn submission(&self, crowd: u64, stream: &Stream, bytes: Option<usize>) -> Submission {
         let entity = entity(crowd, self.subject);
         let after = self.after.map(|after| match after {
             Ok(()) => stream.last_stored(Subject::Fact(entity)),
             Err(other) => StreamSequence(other),
         });
-        let payload = vec![self.number as u8; self.bytes].into();
+        let payload = vec![self.number as u8; bytes.unwrap_or(self.bytes)].into();
         Submission::Publish {
             subject: Subject::Fact(entity),
             message: MessageId { entity, number: self.number },
@@ -151,6 +153,23 @@ pub(super) fn life() -> impl Strategy<Value = Step> {
         1 => (0..6_usize).prop_map(|consumer| Step::AwaitRedelivery { consumer }),
         1 => Just(Step::AwaitForgotten),
     ]
+}
+
+/// More than is kept, at once, of every subject; and, once all has aged, something behind nothing of each: whatever else is drawn
+/// about it.
+pub(super) fn limited(count: usize) -> impl Strategy<Value = Vec<Step>> {
+    let publish_all = |numbers: std::ops::Range<u64>, after: Option<Result<(), u64>>| {
+        let message =
+            |number| (number as usize % CALLERS, Message { subject: number % SUBJECTS, number, after, bytes: 0 });
+        Step::Publish(numbers.map(message).collect())
+    };
+    let more = publish_all(20..32, None);
+    let behind_nothing = publish_all(32..32 + SUBJECTS, Some(Ok(())));
+    let some = || prop::collection::vec(prop_oneof![3 => publish(), 2 => read()], 0..count / 3);
+    (some(), some(), some()).prop_map(move |(first, next, last)| {
+        let aged = [Step::AwaitAged, behind_nothing.clone()];
+        first.into_iter().chain([more.clone()]).chain(next).chain(aged).chain(last).collect()
+    })
 }
 
 /// With faults.
