@@ -5,7 +5,7 @@ use super::{
     forms,
     problem::{Problem, quoted},
     scenario::{Boss, CoreGroup, Region, Selector},
-    world::PLACES,
+    world::{PLACES, one_of},
 };
 use crate::nodes::CACHE_SERVERS;
 use toml::de::DeValue;
@@ -118,14 +118,10 @@ impl Census<'_> {
     }
 
     fn region(&self, name: &str) -> Result<usize, String> {
-        self.regions.iter().position(|region| region.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.regions.iter().map(|region| format!("`{}`", region.name)).collect();
-            if names.is_empty() {
-                "a region that the world has".into()
-            } else {
-                format!("one of this world's regions: {}", names.join(", "))
-            }
-        })
+        self.regions
+            .iter()
+            .position(|region| region.name == name)
+            .ok_or_else(|| one_of(self.regions.iter().map(|region| region.name.as_str()), |name| format!("`{name}`")))
     }
 
     /// The region of this name.

@@ -204,7 +204,7 @@ fn boss(value: &Value<'_>, regions: &[Region], earlier: &[Boss], sink: &mut Sink
         let at = regions.iter().position(|region| Some(region.name.as_str()) == name);
         at.or_else(|| {
             let names = || regions.iter().map(|region| region.name.as_str());
-            let expected = format!("one of this world's regions: {}", names().collect::<Vec<_>>().join(", "));
+            let expected = one_of(names(), str::to_owned);
             let problem = Problem::new(value.span(), found(value), expected).near(name.unwrap_or(""), names());
             sink.report(Problem { shape: name.is_none(), ..problem })
         })
@@ -263,6 +263,15 @@ fn core_places(value: &Value<'_>, sink: &mut Sink) -> Option<Vec<Place>> {
         places.push(read);
     }
     Some(places)
+}
+
+/// What stands where a region is named. One whose own name cannot be read is not in the list.
+pub(super) fn one_of<'a>(names: impl Iterator<Item = &'a str>, written: impl Fn(&str) -> String) -> String {
+    let names: Vec<String> = names.filter(|name| !name.is_empty()).map(written).collect();
+    match names.is_empty() {
+        true => "a region that the world has".into(),
+        false => format!("one of this world's regions: {}", names.join(", ")),
+    }
 }
 
 /// The core of `[core]`.

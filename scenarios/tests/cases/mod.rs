@@ -131,6 +131,15 @@ pub const CASES: &[(usize, &str, &[&str])] = &[
     ),
     (
         6,
+        "name = 7",
+        &[
+            r#"6:8: found the number 7, expected a name of 1 to 40 lower-case letters a-z, digits and hyphens that begins with a letter"#,
+            r#"17:10: found `frankfurt`, expected one of this world's regions: singapore"#,
+            r#"25:8: found `worker:frankfurt:0`, expected one of this world's regions: `singapore`"#,
+        ],
+    ),
+    (
+        6,
         r#"name = "paris""#,
         &[
             r#"5:1: found no `place`, expected `[[world.region]]` to have one"#,
