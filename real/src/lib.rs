@@ -23,7 +23,6 @@ pub mod cache;
 pub mod clock;
 #[cfg(not(madsim))]
 pub mod config;
-#[cfg(not(madsim))]
 pub mod directory;
 pub mod endpoint;
 pub mod entropy;

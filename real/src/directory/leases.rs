@@ -3,8 +3,10 @@
 //! A renewal may be repeated: its holder counts from when it asked, which was before either. So a stream that turns out to
 //! be over is replaced within the same operation.
 
-use super::{calls::signed, link::Line, verdict::Verdict};
-use etcd_client::{Error, LeaseKeepAliveStream, LeaseKeeper};
+use super::{
+    client::{Renewals, Verdict},
+    link::Line,
+};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -21,12 +23,11 @@ pub(super) struct Leases(Mutex<BTreeMap<LeaseId, Slot>>);
 
 type Slot = Arc<tokio::sync::Mutex<Option<Renewing>>>;
 
-/// An open stream: what is sent on it is answered in order.
+/// An open stream, and on which connection.
 #[derive(Debug)]
 struct Renewing {
     line: u64,
-    keeper: LeaseKeeper,
-    answers: LeaseKeepAliveStream,
+    stream: Box<dyn Renewals>,
 }
 
 impl Leases {
@@ -36,12 +37,12 @@ impl Leases {
         // Taken out while it is used: a renewal that is given up half-way leaves no answer behind for the next.
         let mut slot = slot.lock().await;
         if let Some(mut renewing) = slot.take().filter(|renewing| renewing.line == line.number)
-            && let Ok(left) = renewing.renew().await
+            && let Ok(left) = renewing.stream.renew().await
         {
             return self.conclude(lease, left, renewing, &mut slot);
         }
-        let mut renewing = Renewing::open(line, lease).await?;
-        let left = renewing.renew().await?;
+        let mut renewing = Renewing { line: line.number, stream: line.connection.renewals(lease).await? };
+        let left = renewing.stream.renew().await?;
         self.conclude(lease, left, renewing, &mut slot)
     }
 
@@ -75,25 +76,5 @@ impl Leases {
     fn slots(&self) -> std::sync::MutexGuard<'_, BTreeMap<LeaseId, Slot>> {
         // Nothing panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Renewing {
-    /// Opens a stream. The client renews once to do so, and keeps to itself for how long.
-    async fn open(line: &Line, lease: LeaseId) -> Result<Self, Verdict> {
-        match line.lease().keep_alive(signed(lease.get())).await {
-            Ok((keeper, answers)) => Ok(Self { line: line.number, keeper, answers }),
-            // The only error of this kind: the answer had no time to live left.
-            Err(Error::LeaseKeepAliveError(_)) => Err(Verdict::Refused(Refusal::LeaseNotFound)),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Renews: the time to live, or `None` where there is no such lease any more.
-    async fn renew(&mut self) -> Result<Option<Duration>, Verdict> {
-        self.keeper.keep_alive().await.map_err(|_| Verdict::Unknown)?;
-        let answer = self.answers.message().await.map_err(|_| Verdict::Unknown)?.ok_or(Verdict::Unknown)?;
-        let left_s = u64::try_from(answer.ttl()).ok().filter(|&left_s| left_s > 0);
-        Ok(left_s.map(Duration::from_secs))
     }
 }

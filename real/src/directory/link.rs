@@ -10,14 +10,12 @@
 //! Deliberately absent: HTTP/2 pings. etcd hangs up on whoever pings more often than every 5 s, so a question that costs
 //! etcd nothing (a serializable read of one key) is what shows that it lives.
 
-use super::{Config, Endpoint, codec, verdict, wire};
-use crate::{
-    machine::{Machine, Stream},
-    ready::Readiness,
+use super::{
+    Config, Endpoint,
+    client::{Client, Connected, Connection, Ends},
 };
-use etcd_client::{Channel, Client, ConnectOptions, Error, GetOptions, KvClient, LeaseClient, WatchClient};
+use crate::ready::Readiness;
 use std::{
-    io,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
@@ -28,7 +26,7 @@ use tokio::{
 };
 use worldline_system::{
     backoff::Backoff,
-    doors::{directory::Key, entropy::Entropy},
+    doors::{directory::Consistency, entropy::Entropy},
     knobs::Retry,
 };
 
@@ -37,19 +35,11 @@ pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// How often a member is asked whether it lives and has a quorum.
 const PULSE: Duration = Duration::from_secs(1);
 /// How long it may take to answer that.
-const PROBE: Duration = Duration::from_secs(2);
+pub(super) const PROBE: Duration = Duration::from_secs(2);
 /// How long this process may need to read what has come in, once it runs again after it stood still.
 const GRACE: Duration = Duration::from_millis(100);
 /// Questions in a row that a member may fail to answer for want of a quorum before another member is asked.
 const FAILED_PROBES: u32 = 2;
-/// The largest answer, in bytes: what an operator wrote by hand may be large.
-const ANSWER_BYTES: usize = 64 << 20;
-/// What a stream may hold that nobody has read, in bytes; and a connection. A watch that waits for its turn to be read must
-/// not stop the renewals beside it.
-const WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 * WINDOW_BYTES;
-/// The first version of etcd that has all that is used.
-const VERSION_MIN: (u32, u32) = (3, 4);
 /// What is missing when the directory is.
 const NEED: &str = "directory";
 
@@ -57,29 +47,7 @@ const NEED: &str = "directory";
 pub(super) struct Line {
     /// Every connection of an adapter has a higher one.
     pub number: u64,
-    /// Asks only a member that knows a leader.
-    strict: Client,
-    /// Asks whatever the member has.
-    lenient: Client,
-}
-
-impl Line {
-    pub fn kv(&self) -> KvClient {
-        self.strict.kv_client().max_decoding_message_size(ANSWER_BYTES)
-    }
-
-    /// For reads that need no quorum.
-    pub fn kv_without_leader(&self) -> KvClient {
-        self.lenient.kv_client().max_decoding_message_size(ANSWER_BYTES)
-    }
-
-    pub fn lease(&self) -> LeaseClient {
-        self.strict.lease_client()
-    }
-
-    pub fn watch(&self) -> WatchClient {
-        self.strict.watch_client().max_decoding_message_size(ANSWER_BYTES)
-    }
+    pub connection: Box<dyn Connection>,
 }
 
 /// Where the present connection is found.
@@ -92,7 +60,8 @@ pub(super) struct Link {
 impl Link {
     /// A link, and what keeps it until `closing` says so.
     pub fn new(
-        machine: Arc<dyn Machine>,
+        client: Arc<dyn Client>,
+        entropy: Entropy,
         config: Config,
         ready: Readiness,
         mut closing: watch::Receiver<bool>,
@@ -101,9 +70,8 @@ impl Link {
         let (suspects, suspected) = mpsc::channel(1);
         let addresses: Vec<String> = config.endpoints.iter().map(Endpoint::to_string).collect();
         ready.missing(NEED, format!("not yet connected to etcd at {}", addresses.join(", ")));
-        let entropy = machine.entropy().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
         let keeper =
-            Keeper { machine, config, ready, present: Kept(present.clone()), suspected, number: 0, tries: 0, entropy };
+            Keeper { client, config, ready, present: Kept(present.clone()), suspected, number: 0, tries: 0, entropy };
         let task = async move {
             tokio::select! {
                 biased;
@@ -182,7 +150,7 @@ impl Drop for Kept {
 
 /// Keeps the connection.
 struct Keeper {
-    machine: Arc<dyn Machine>,
+    client: Arc<dyn Client>,
     config: Config,
     ready: Readiness,
     present: Kept,
@@ -199,7 +167,7 @@ struct Left {
     /// Whether it has served a linearizable read.
     served: bool,
     /// What takes its place.
-    next: Option<(Line, wire::Ends)>,
+    next: Option<(Line, Ends)>,
 }
 
 impl Keeper {
@@ -247,19 +215,20 @@ impl Keeper {
         }
     }
 
-    async fn connect(&mut self, at: usize) -> Result<(Line, wire::Ends), String> {
+    async fn connect(&mut self, at: usize) -> Result<(Line, Ends), String> {
         self.tries = self.tries.wrapping_add(1);
-        connect(&*self.machine, &self.config.endpoints[at], self.number + 1, self.tries).await
+        let Connected { connection, ends } = self.client.connect(&self.config.endpoints[at], self.tries).await?;
+        Ok((Line { number: self.number + 1, connection }, ends))
     }
 
     /// Another connection to the same address, if it serves where the present one does not.
-    async fn beside(&mut self, at: usize) -> Option<(Line, wire::Ends)> {
+    async fn beside(&mut self, at: usize) -> Option<(Line, Ends)> {
         let other = self.connect(at).await.ok()?;
         probe(&other.0).await.ok().map(|()| other)
     }
 
     /// Looks after a connection until it has to be replaced.
-    async fn tend(&mut self, at: usize, line: &Line, mut ends: wire::Ends) -> Left {
+    async fn tend(&mut self, at: usize, line: &Line, mut ends: Ends) -> Left {
         let several = self.config.endpoints.len() > 1;
         let endpoint = self.config.endpoints[at].clone();
         let (mut served, mut failures) = (false, 0);
@@ -326,7 +295,7 @@ fn ended(endpoint: &Endpoint, served: bool) -> Left {
 }
 
 /// Whether nothing was heard since so many bytes. What came in while this process itself stood still is read first.
-async fn silent(ends: &wire::Ends, heard: u64) -> bool {
+async fn silent(ends: &Ends, heard: u64) -> bool {
     let nothing = || ends.heard_bytes.load(Ordering::Relaxed) == heard;
     if nothing() {
         sleep(GRACE).await;
@@ -336,94 +305,12 @@ async fn silent(ends: &wire::Ends, heard: u64) -> bool {
 
 /// Asks a member whether it lives and has a quorum.
 async fn probe(line: &Line) -> Result<(), String> {
-    let path = codec::path(Key::Leader);
-    let (mut lenient, mut strict) = (line.kv_without_leader(), line.kv());
-    let options = || GetOptions::new().with_keys_only();
     let (_, linearizable) = tokio::join!(
-        timeout(PROBE, lenient.get(path.clone(), Some(options().with_serializable()))),
-        timeout(PROBE, strict.get(path.clone(), Some(options()))),
+        timeout(PROBE, line.connection.probe(Consistency::Serializable)),
+        timeout(PROBE, line.connection.probe(Consistency::Linearizable)),
     );
     match linearizable {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(verdict::in_words(&error)),
+        Ok(probed) => probed,
         Err(_) => Err(format!("none within {} s, so it may have no quorum", PROBE.as_secs())),
-    }
-}
-
-/// Opens a connection to whoever stands behind an address. A name may stand for several: each try begins with another.
-async fn dial(machine: &dyn Machine, endpoint: &Endpoint, tries: usize) -> io::Result<Box<dyn Stream>> {
-    let mut addresses = machine.lookup(endpoint.host.clone(), endpoint.port).await?;
-    let first = tries.checked_rem(addresses.len()).unwrap_or(0);
-    addresses.rotate_left(first);
-    let stream = machine.connect(addresses).await?;
-    stream.prompt()?;
-    Ok(stream)
-}
-
-/// Connects to a member, behind so many tries, and makes sure that it is etcd.
-pub(super) async fn connect(
-    machine: &dyn Machine,
-    endpoint: &Endpoint,
-    number: u64,
-    tries: usize,
-) -> Result<(Line, wire::Ends), String> {
-    let nobody = |problem: String| format!("nobody answers at {endpoint}, where etcd should: {problem}");
-    let stream = match timeout(CONNECT, dial(machine, endpoint, tries)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(nobody(error.to_string())),
-        Err(_) => return Err(nobody(format!("no connection within {} s", CONNECT.as_secs()))),
-    };
-    let (wire, ends) = wire::Wire::new(stream);
-    let opened = async {
-        let transport = tonic::transport::Endpoint::from_shared(format!("http://{endpoint}"))?
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .connect_with_connector(wire::Once::new(wire))
-            .await?;
-        let options = match &endpoint.user {
-            None => ConnectOptions::new(),
-            Some((name, password)) => ConnectOptions::new().with_user(name, password).with_auto_token_refresh(true),
-        };
-        let channel = Channel::Tonic(transport);
-        let lenient = Client::from_channel(channel.clone(), Some(options.clone())).await?;
-        let version = lenient.maintenance_client().status().await?.version().to_owned();
-        let strict = Client::from_channel(channel, Some(options.with_require_leader(true))).await?;
-        Ok::<_, Error>((Line { number, strict, lenient }, version))
-    };
-    let (line, version) = match timeout(PROBE, opened).await {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(error)) => return Err(not_etcd(endpoint, &error)),
-        Err(_) => {
-            return Err(format!("{endpoint} accepts connections and never answers: etcd 3.4 or newer should be there"));
-        }
-    };
-    if new_enough(&version) {
-        Ok((line, ends))
-    } else {
-        Err(format!("etcd at {endpoint} is of version `{version}`: 3.4 or newer is needed"))
-    }
-}
-
-fn not_etcd(endpoint: &Endpoint, error: &Error) -> String {
-    let words = verdict::in_words(error);
-    if verdict::verdict(error) == verdict::Verdict::Unknown {
-        format!("what answers at {endpoint} is not etcd 3.4 or newer: {words}")
-    } else {
-        format!("etcd at {endpoint} does not let us in: {words}")
-    }
-}
-
-fn new_enough(version: &str) -> bool {
-    let mut numbers = version.split('.').map(str::parse);
-    let (major, minor) = (numbers.next(), numbers.next());
-    matches!((major, minor), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= VERSION_MIN)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn etcd_is_served_from_3_4_on() {
-        assert!(["3.4.0", "3.5.16", "3.10.0-rc.1", "4.0.0"].into_iter().all(super::new_enough));
-        assert!(!["3.3.27", "2.9.10", "", "3", "x.y", "not etcd"].into_iter().any(super::new_enough));
     }
 }

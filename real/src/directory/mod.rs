@@ -4,6 +4,7 @@
 //! * `Refused` is certain: what never left, and what etcd says before it proposes a request or after it has applied it. All
 //!   else is `Unknown`; nothing is ever sent twice but what may be: reads, renewals, and what certainly never left.
 //! * An adapter speaks with one member at a time, and with another when that one is gone (`link`).
+//! * The loops are over any client (`client`); production's is etcd-client (`etcd`).
 //! * A watch goes on after the loss of its connection where it stood, if nothing can be missed; else it has a gap (`watch`).
 //! * A key or a value that cannot be read, because somebody wrote it by hand, is to the roles not there: not in a page, not in
 //!   a transaction's reads, deleted in a watch. etcd compares it nevertheless, so nobody overwrites it unawares.
@@ -13,25 +14,24 @@
 //! Deliberately absent: TLS to etcd; any caching.
 
 mod calls;
-pub mod codec;
+pub mod client;
 mod config;
+#[cfg(not(madsim))]
+mod etcd;
 mod leases;
 mod link;
-mod owner;
 #[cfg(test)]
 mod tests;
-mod verdict;
 mod watch;
-mod wire;
 
 pub use config::{Config, Endpoint};
-pub use owner::{Owner, WhoOwnsError, who_owns};
+#[cfg(not(madsim))]
+pub use etcd::{Owner, WhoOwnsError, codec, who_owns};
 
-use crate::{
-    Inbox,
-    machine::{self, Machine},
-    ready::Readiness,
-};
+#[cfg(not(madsim))]
+use crate::machine;
+use crate::{Inbox, machine::Machine, ready::Readiness};
+use client::{Client, Verdict};
 use leases::Leases;
 use link::Link;
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
@@ -41,7 +41,6 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
-use verdict::Verdict;
 use watch::Watches;
 use worldline_proto::OpId;
 use worldline_system::{
@@ -49,6 +48,7 @@ use worldline_system::{
     doors::{
         Asked, Event,
         directory::{self, Answer, Ask, Submission},
+        entropy::Entropy,
     },
     limits,
     outcome::End,
@@ -97,16 +97,31 @@ const PERMITS: u32 = (limits::OPERATIONS_IN_FLIGHT + watch::WATCHES) as u32;
 impl Directory {
     /// Begins to look for etcd; must be called inside a tokio runtime. `ready` hears of `"directory"`: missing, and why, until
     /// etcd serves a linearizable read, and again whenever it does not.
+    #[cfg(not(madsim))]
     #[must_use]
     pub fn new(config: Config, inbox: Inbox, ready: Readiness) -> Self {
         Self::on(machine::own(), config, inbox, ready)
     }
 
     /// As [`Directory::new`], on this machine.
+    #[cfg(not(madsim))]
     #[must_use]
     pub fn on(machine: Arc<dyn Machine>, config: Config, inbox: Inbox, ready: Readiness) -> Self {
+        Self::over(Arc::new(etcd::Etcd(machine.clone())), machine, config, inbox, ready)
+    }
+
+    /// The same with this client.
+    #[must_use]
+    pub fn over(
+        client: Arc<dyn Client>,
+        machine: Arc<dyn Machine>,
+        config: Config,
+        inbox: Inbox,
+        ready: Readiness,
+    ) -> Self {
         let (closing, closed) = news::channel(false);
-        let (link, keep) = Link::new(machine.clone(), config, ready, closed);
+        let entropy = machine.entropy().unwrap_or_else(|_| Entropy::from_seed([0; 32]));
+        let (link, keep) = Link::new(client, entropy, config, ready, closed);
         let runtime = Handle::current();
         let keeper = Mutex::new(Some(runtime.spawn(keep)));
         Self(Arc::new(Shared {
@@ -234,7 +249,7 @@ impl Shared {
                 // A stream that is cancelled for want of a leader may have renewed before.
                 Verdict::Refused(Refusal::NoLeader) if ask == Ask::KeepAlive => return ask.ended(End::Unknown),
                 Verdict::Refused(refusal) => return ask.ended(End::Refused(refusal)),
-                Verdict::Full | Verdict::Compacted | Verdict::Unknown => return ask.ended(End::Unknown),
+                Verdict::Unknown => return ask.ended(End::Unknown),
             }
         }
     }

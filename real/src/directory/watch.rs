@@ -9,11 +9,14 @@
 //!   is a backup that has lost nothing but deletions from before the watch began, or whose last known deletion was made again;
 //!   for those, who must be sure scans.
 
-use super::{Deadline, Shared, calls, codec, link::Line, verdict::Verdict};
-use etcd_client::{EventType, KeyValue, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
+use super::{
+    Deadline, Shared,
+    client::{Among, Changed, Coming, Latest, State, Told, Verdict, Watched},
+    link::Line,
+};
+use futures_util::StreamExt as _;
 use std::{
     collections::BTreeMap,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,7 +29,7 @@ use worldline_system::{
     Outcome, Refusal,
     doors::{
         self,
-        directory::{Answer, Change, Event, Family, GapCause},
+        directory::{Answer, Event, Family, GapCause},
     },
     outcome::End,
 };
@@ -68,74 +71,16 @@ impl Watches {
 /// A watch that stands.
 pub(super) struct Standing {
     line: Arc<Line>,
-    stream: WatchStream,
+    news: Coming<Result<Told, GapCause>>,
     family: Family,
     /// The first revision that was not yet reported.
     next: Revision,
-    seen: Seen,
+    seen: State,
+    /// What changed last before the next revision.
     latest: Option<Latest>,
 }
 
-/// The key of the family that changed last before the next revision, and what stands there: `None` where it was deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Latest {
-    path: Vec<u8>,
-    stands: Option<Stands>,
-}
-
-/// A record's making: another history does not repeat it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stands {
-    created: i64,
-    modified: i64,
-    version: i64,
-    lease: i64,
-    value_hash: u64,
-}
-
-impl Latest {
-    pub fn of(pair: &KeyValue) -> Self {
-        let mut hasher = DefaultHasher::new();
-        pair.value().hash(&mut hasher);
-        let stands = Stands {
-            created: pair.create_revision(),
-            modified: pair.mod_revision(),
-            version: pair.version(),
-            lease: pair.lease(),
-            value_hash: hasher.finish(),
-        };
-        Self { path: pair.key().to_vec(), stands: Some(stands) }
-    }
-
-    fn nothing_at(path: &[u8]) -> Self {
-        Self { path: path.to_vec(), stands: None }
-    }
-
-    /// What the last of these changes left.
-    fn after(response: &WatchResponse) -> Option<Self> {
-        let event = response.events().last()?;
-        let pair = event.kv()?;
-        Some(match event.event_type() {
-            EventType::Put => Self::of(pair),
-            EventType::Delete => Self::nothing_at(pair.key()),
-        })
-    }
-}
-
-/// Which state of which directory has answered last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
-    cluster: u64,
-    term: u64,
-    revision: Revision,
-}
-
-impl Seen {
-    fn new(header: &ResponseHeader) -> Self {
-        let revision = codec::revision(header.revision());
-        Self { cluster: header.cluster_id(), term: header.raft_term(), revision }
-    }
-
+impl State {
     /// Whether `later` can be the same directory at a later time.
     fn precedes(self, later: Self) -> bool {
         self.cluster == later.cluster && self.term <= later.term && self.revision <= later.revision
@@ -202,7 +147,7 @@ async fn begin(shared: &Shared, deadline: Deadline, family: Family, from: Revisi
                 }
                 return Err(End::Refused(refusal));
             }
-            Ok(Err(Verdict::Full | Verdict::Compacted | Verdict::Unknown)) | Err(_) => return Err(End::Unknown),
+            Ok(Err(Verdict::Unknown)) | Err(_) => return Err(End::Unknown),
         }
     }
 }
@@ -215,40 +160,27 @@ pub(super) async fn establish(
     known: Option<&Latest>,
 ) -> Result<Standing, Verdict> {
     let from = from.max(Revision(1));
-    let (first, end) = codec::range(family);
-    let options = WatchOptions::new().with_range(end).with_start_revision(calls::signed(from.0));
-    let mut stream = line.watch().watch(first, Some(options)).await?;
-    let created = stream.message().await?.ok_or(Verdict::Unknown)?;
-    if created.canceled() {
-        return Err(match created.compact_revision() {
-            0 => Verdict::Refused(Refusal::NotServing),
-            _ => calls::compacted(&line).await,
-        });
-    }
+    let Watched { state: seen, news } = line.connection.watch(family, from).await?;
     // etcd says that a watch stands and only then finds out that what it should begin with is gone.
     let latest = match known {
-        None => calls::before(&line, first.as_bytes(), Some(end), from).await?.map(|pair| Latest::of(&pair)),
+        None => line.connection.latest(Among::Family(family), from).await?,
         Some(known) => {
-            let found = calls::before(&line, &known.path, None, from).await?;
-            Some(found.map_or_else(|| Latest::nothing_at(&known.path), |pair| Latest::of(&pair)))
+            let found = line.connection.latest(Among::Path(&known.path), from).await?;
+            Some(found.unwrap_or_else(|| Latest::nothing_at(&known.path)))
         }
     };
-    let seen = Seen::new(created.header().ok_or(Verdict::Unknown)?);
-    Ok(Standing { line, stream, family, next: from, seen, latest })
+    Ok(Standing { line, news, family, next: from, seen, latest })
 }
 
 /// Reports until there is a gap.
 async fn report(shared: &Shared, op: OpId, mut watch: Standing) -> GapCause {
     loop {
-        match watch.stream.message().await {
-            Ok(Some(response)) if response.canceled() => {
-                return if response.compact_revision() > 0 { GapCause::Compacted } else { GapCause::Cancelled };
-            }
-            Ok(Some(response)) => {
-                if let Some(header) = response.header() {
-                    watch.seen = Seen::new(header);
-                }
-                let Some((revision, changes)) = watch.take_in(&response) else { continue };
+        match watch.news.next().await {
+            Some(Err(cause)) => return cause,
+            Some(Ok(Told { state, changed })) => {
+                watch.seen = state.unwrap_or(watch.seen);
+                let Some(Changed { revision, changes, latest }) = changed else { continue };
+                (watch.next, watch.latest) = (revision.next(), latest);
                 if changes.is_empty() {
                     continue;
                 }
@@ -257,7 +189,7 @@ async fn report(shared: &Shared, op: OpId, mut watch: Standing) -> GapCause {
                     return GapCause::Overflow;
                 }
             }
-            Ok(None) | Err(_) => match resume(shared, watch).await {
+            None => match resume(shared, watch).await {
                 Ok(resumed) => watch = resumed,
                 Err(cause) => return cause,
             },
@@ -265,22 +197,13 @@ async fn report(shared: &Shared, op: OpId, mut watch: Standing) -> GapCause {
     }
 }
 
+#[cfg(test)]
 impl Standing {
-    /// What a response tells: its last revision and its changes.
-    fn take_in(&mut self, response: &WatchResponse) -> Option<(Revision, Arc<[Change]>)> {
-        let last = response.events().iter().filter_map(|event| Some(event.kv()?.mod_revision())).max()?;
-        let revision = codec::revision(last);
-        self.next = revision.next();
-        self.latest = Latest::after(response);
-        let changes = response.events().iter().filter_map(|event| codec::change(event).ok());
-        Some((revision, changes.collect()))
-    }
-
     /// The next changes, whatever they are.
-    #[cfg(test)]
     pub(super) async fn changed(&mut self) {
-        while let Ok(Some(response)) = self.stream.message().await {
-            if self.take_in(&response).is_some() {
+        while let Some(Ok(told)) = self.news.next().await {
+            if let Some(Changed { revision, latest, .. }) = told.changed {
+                (self.next, self.latest) = (revision.next(), latest);
                 return;
             }
         }

@@ -1,11 +1,13 @@
 //! Who owns an entity: what an operator asks.
 
 use super::{
-    Boxed, Config, Endpoint,
     codec::{self, Unreadable},
-    link, verdict,
+    verdict,
 };
-use crate::machine;
+use crate::{
+    directory::{Boxed, Config, Endpoint},
+    machine,
+};
 use etcd_client::{Error, GetOptions};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -57,18 +59,18 @@ pub fn who_owns(config: Config, entity: EntityId) -> Boxed<Result<Owner, WhoOwns
 }
 
 async fn ask(endpoint: &Endpoint, entity: EntityId) -> Result<Owner, WhoOwnsError> {
-    let (line, _ends) = link::connect(&machine::Own, endpoint, 1, 0).await.map_err(WhoOwnsError::Unreachable)?;
+    let (member, _ends) = super::connect(&machine::Own, endpoint, 0).await.map_err(WhoOwnsError::Unreachable)?;
     let refused = |error: Error| {
         WhoOwnsError::Unreachable(format!("etcd at {endpoint} serves no read: {}", verdict::in_words(&error)))
     };
-    let found = line.kv().get(codec::path(Key::Owner(entity)), None).await.map_err(refused)?;
+    let found = member.kv().get(codec::path(Key::Owner(entity)), None).await.map_err(refused)?;
     let read = found.header().map_or(0, |header| header.revision());
     let record = found.kvs().first().map(codec::record).transpose()?;
     let mut owner = Owner { record: None, worker: None, revision: codec::revision(read) };
     if let Some(Record { value: Value::Owner(ownership), mod_revision, .. }) = record {
         owner.record = Some((ownership, mod_revision));
         let options = GetOptions::new().with_revision(read);
-        let found = line.kv().get(codec::path(Key::Worker(ownership.lease)), Some(options)).await.map_err(refused)?;
+        let found = member.kv().get(codec::path(Key::Worker(ownership.lease)), Some(options)).await.map_err(refused)?;
         if let Some(Value::Worker(worker)) = found.kvs().first().map(codec::record).transpose()?.map(|it| it.value) {
             owner.worker = Some(worker);
         }

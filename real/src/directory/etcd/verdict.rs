@@ -4,50 +4,71 @@
 //! *and* message, since neither alone is enough: a lost leader and a timeout share a code, and a reply that is too large for
 //! the client shares one with a compacted revision. What is not listed here is `Unknown`.
 
+use crate::directory::client::Verdict;
 use etcd_client::Error;
 use tonic::{Code, ConnectError, Status};
 use worldline_system::Refusal;
 
-/// What an error says about the request.
+/// What an error says about the request, before more is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It was never sent: there was no connection any more. It can be sent on another one.
-    NeverLeft,
-    /// It was certainly not executed.
-    Refused(Refusal),
+pub(super) enum Said {
+    /// No more than this.
+    Ended(Verdict),
     /// The database is full. A write may have been applied nevertheless: etcd looks at its quota before it proposes a write
     /// and again while it applies it, and the second time it says no *and* writes.
     Full,
     /// The revision has been compacted away; from where on one can read is still to be asked.
     Compacted,
-    /// It may have been executed, or may yet be.
-    Unknown,
+}
+
+impl From<Error> for Said {
+    fn from(error: Error) -> Self {
+        said(&error)
+    }
+}
+
+impl From<Said> for Verdict {
+    fn from(said: Said) -> Self {
+        match said {
+            Said::Ended(verdict) => verdict,
+            Said::Full | Said::Compacted => Self::Unknown,
+        }
+    }
+}
+
+impl From<Error> for Verdict {
+    fn from(error: Error) -> Self {
+        said(&error).into()
+    }
 }
 
 /// etcd's own errors: `api/v3rpc/rpctypes/error.go`.
-const KNOWN: [(Code, &str, Verdict); 20] = {
-    use Verdict::{Compacted, Full, Refused};
+const KNOWN: [(Code, &str, Said); 20] = {
+    use Said::{Compacted, Full};
+    const fn refused(refusal: Refusal) -> Said {
+        Said::Ended(Verdict::Refused(refusal))
+    }
     [
-        (Code::Unavailable, "etcdserver: no leader", Refused(Refusal::NoLeader)),
-        (Code::Unavailable, "etcdserver: not capable", Refused(Refusal::NotServing)),
-        (Code::ResourceExhausted, "etcdserver: too many requests", Refused(Refusal::Busy)),
+        (Code::Unavailable, "etcdserver: no leader", refused(Refusal::NoLeader)),
+        (Code::Unavailable, "etcdserver: not capable", refused(Refusal::NotServing)),
+        (Code::ResourceExhausted, "etcdserver: too many requests", refused(Refusal::Busy)),
         (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", Full),
-        (Code::NotFound, "etcdserver: requested lease not found", Refused(Refusal::LeaseNotFound)),
-        (Code::FailedPrecondition, "etcdserver: lease already exists", Refused(Refusal::LeaseExists)),
-        (Code::OutOfRange, "etcdserver: too large lease TTL", Refused(Refusal::Malformed)),
-        (Code::InvalidArgument, "etcdserver: too many operations in txn request", Refused(Refusal::TooManyOperations)),
-        (Code::InvalidArgument, "etcdserver: duplicate key given in txn request", Refused(Refusal::Malformed)),
-        (Code::InvalidArgument, "etcdserver: key is not provided", Refused(Refusal::Malformed)),
-        (Code::InvalidArgument, "etcdserver: request is too large", Refused(Refusal::Malformed)),
+        (Code::NotFound, "etcdserver: requested lease not found", refused(Refusal::LeaseNotFound)),
+        (Code::FailedPrecondition, "etcdserver: lease already exists", refused(Refusal::LeaseExists)),
+        (Code::OutOfRange, "etcdserver: too large lease TTL", refused(Refusal::Malformed)),
+        (Code::InvalidArgument, "etcdserver: too many operations in txn request", refused(Refusal::TooManyOperations)),
+        (Code::InvalidArgument, "etcdserver: duplicate key given in txn request", refused(Refusal::Malformed)),
+        (Code::InvalidArgument, "etcdserver: key is not provided", refused(Refusal::Malformed)),
+        (Code::InvalidArgument, "etcdserver: request is too large", refused(Refusal::Malformed)),
         (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", Compacted),
-        (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision", Refused(Refusal::Malformed)),
-        (Code::PermissionDenied, "etcdserver: permission denied", Refused(Refusal::NotServing)),
-        (Code::InvalidArgument, "etcdserver: user name is empty", Refused(Refusal::NotServing)),
-        (Code::InvalidArgument, "etcdserver: user name not found", Refused(Refusal::NotServing)),
-        (Code::InvalidArgument, "etcdserver: revision of auth store is old", Refused(Refusal::NotServing)),
-        (Code::Unauthenticated, "etcdserver: invalid auth token", Refused(Refusal::NotServing)),
-        (Code::InvalidArgument, WRONG_PASSWORD, Refused(Refusal::NotServing)),
-        (Code::FailedPrecondition, NO_AUTHENTICATION, Refused(Refusal::NotServing)),
+        (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision", refused(Refusal::Malformed)),
+        (Code::PermissionDenied, "etcdserver: permission denied", refused(Refusal::NotServing)),
+        (Code::InvalidArgument, "etcdserver: user name is empty", refused(Refusal::NotServing)),
+        (Code::InvalidArgument, "etcdserver: user name not found", refused(Refusal::NotServing)),
+        (Code::InvalidArgument, "etcdserver: revision of auth store is old", refused(Refusal::NotServing)),
+        (Code::Unauthenticated, "etcdserver: invalid auth token", refused(Refusal::NotServing)),
+        (Code::InvalidArgument, WRONG_PASSWORD, refused(Refusal::NotServing)),
+        (Code::FailedPrecondition, NO_AUTHENTICATION, refused(Refusal::NotServing)),
     ]
 };
 
@@ -55,24 +76,24 @@ const WRONG_PASSWORD: &str = "etcdserver: authentication failed, invalid user ID
 const NO_AUTHENTICATION: &str = "etcdserver: authentication is not enabled";
 
 /// What an error of a request says about it.
-pub(super) fn verdict(error: &Error) -> Verdict {
+pub(super) fn said(error: &Error) -> Said {
     let never_left = match error {
         Error::GRpcStatus(status) => has_not_connected(status),
         Error::TransportError(error) => has_not_connected(error),
         _ => false,
     };
     if never_left {
-        return Verdict::NeverLeft;
+        return Said::Ended(Verdict::NeverLeft);
     }
     match error {
         Error::GRpcStatus(status) => of_status(status),
-        _ => Verdict::Unknown,
+        _ => Said::Ended(Verdict::Unknown),
     }
 }
 
-fn of_status(status: &Status) -> Verdict {
+fn of_status(status: &Status) -> Said {
     let known = KNOWN.iter().find(|(code, message, _)| *code == status.code() && *message == status.message());
-    known.map_or(Verdict::Unknown, |(.., verdict)| *verdict)
+    known.map_or(Said::Ended(Verdict::Unknown), |(.., said)| *said)
 }
 
 fn has_not_connected(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -104,7 +125,7 @@ mod tests {
 
     #[test]
     fn only_what_etcd_says_before_proposing_or_after_applying_is_certain() {
-        let said = |code, message: &str| verdict(&Error::GRpcStatus(Status::new(code, message)));
+        let said = |code, message: &str| Verdict::from(Error::GRpcStatus(Status::new(code, message)));
         assert_eq!(said(Code::Unavailable, "etcdserver: no leader"), Verdict::Refused(Refusal::NoLeader));
         for message in [
             "etcdserver: request timed out",
@@ -125,9 +146,9 @@ mod tests {
     fn what_found_no_connection_has_never_left() {
         let mut status = Status::unavailable("tcp connect error");
         status.set_source(std::sync::Arc::new(ConnectError("refused".into())));
-        assert_eq!(verdict(&Error::GRpcStatus(status)), Verdict::NeverLeft);
+        assert_eq!(Verdict::from(Error::GRpcStatus(status)), Verdict::NeverLeft);
         let mut status = Status::unavailable("tcp connect error");
         status.set_source(std::sync::Arc::new(Outer(ConnectError("refused".into()))));
-        assert_eq!(verdict(&Error::GRpcStatus(status)), Verdict::NeverLeft, "deep in the chain");
+        assert_eq!(Verdict::from(Error::GRpcStatus(status)), Verdict::NeverLeft, "deep in the chain");
     }
 }

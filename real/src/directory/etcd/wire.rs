@@ -5,7 +5,7 @@
 //! * The connection can be ended from outside; what waits on it ends with it.
 //! * Whoever holds [`Ends`] hears that it is gone, and how much has been heard on it.
 
-use crate::machine::Stream;
+use crate::{directory::client::Ends, machine::Stream};
 use hyper_util::rt::TokioIo;
 use std::{
     future::{Ready, ready},
@@ -34,23 +34,12 @@ pub(super) struct Wire {
     _gone: oneshot::Sender<()>,
 }
 
-/// What the keeper of a connection holds of it.
-#[derive(Debug)]
-pub(super) struct Ends {
-    /// Dropped with this: ends the connection.
-    _hang_up: oneshot::Sender<()>,
-    /// Completes when the connection is gone.
-    pub gone: oneshot::Receiver<()>,
-    /// How many bytes have come over it.
-    pub heard_bytes: Arc<AtomicU64>,
-}
-
 impl Wire {
     pub fn new(stream: Box<dyn Stream>) -> (Self, Ends) {
         let (hang_up, hung_up) = oneshot::channel();
         let (gone_sender, gone) = oneshot::channel();
         let heard_bytes = Arc::new(AtomicU64::new(0));
-        let ends = Ends { _hang_up: hang_up, gone, heard_bytes: heard_bytes.clone() };
+        let ends = Ends { hang_up, gone, heard_bytes: heard_bytes.clone() };
         (Self { stream, hung_up, over: false, heard_bytes, _gone: gone_sender }, ends)
     }
 

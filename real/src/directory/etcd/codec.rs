@@ -9,7 +9,7 @@
 //!
 //! * A key has exactly one path. A path that is nobody's (`boss-01`, `boss-x`) is no key of ours.
 //! * A value with fields that this version does not know is read without them.
-//! * What cannot be read (an operator wrote it by hand) is, to the roles, not there; see [`super`].
+//! * What cannot be read (an operator wrote it by hand) is, to the roles, not there; see [`crate::directory`].
 
 use etcd_client::{Event, EventType, KeyValue};
 use serde::{Deserialize, Serialize};
@@ -207,7 +207,8 @@ fn lease(number: i64) -> Option<LeaseId> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::calls::malformed, *};
+    use super::*;
+    use crate::directory::calls::malformed;
     use worldline_proto::{EntityId, EntityKind};
     use worldline_system::doors::directory::{Submission, Transaction, Write};
 
