@@ -17,6 +17,8 @@ pub mod bus;
 #[cfg(madsim)]
 pub mod cache;
 #[cfg(madsim)]
+pub mod directory;
+#[cfg(madsim)]
 pub mod host;
 #[cfg(madsim)]
 #[path = "../../simulated/src/log.rs"]

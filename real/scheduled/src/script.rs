@@ -1,6 +1,6 @@
 //! What every script has: its draws, its pauses, and how long everything stood still.
 
-use crate::{bus, cache, host, log::Log};
+use crate::{bus, cache, directory, host, log::Log};
 use madsim::{
     Config,
     runtime::{Handle, Runtime},
@@ -34,6 +34,7 @@ pub fn suite(name: &str) -> Option<Suite> {
     match name {
         "bus-schedules" => Some(|| Box::pin(bus::life())),
         "cache-schedules" => Some(|| Box::pin(cache::life())),
+        "directory-schedules" => Some(|| Box::pin(directory::life())),
         "host-schedules" => Some(|| Box::pin(host::life())),
         _ => None,
     }

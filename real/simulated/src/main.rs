@@ -80,6 +80,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "host-schedules", run: Schedules, expected: schedules::HOST },
     Suite { name: "cache-schedules", run: Schedules, expected: schedules::CACHE },
     Suite { name: "bus-schedules", run: Schedules, expected: schedules::BUS },
+    Suite { name: "directory-schedules", run: Schedules, expected: schedules::DIRECTORY },
 ];
 
 fn main() -> ExitCode {

@@ -48,15 +48,21 @@ const fn stands_under(key: Key, value: Value) -> bool {
     )
 }
 
-/// Asks etcd. The caller has seen to it that the submission is not [`malformed`], and keeps the deadline.
-pub(super) async fn call(line: &Line, leases: &Leases, submission: &Submission) -> Result<Answer, Verdict> {
+/// Asks etcd. The caller has seen to it that the submission is not [`malformed`], and keeps the deadline. `asked` is set where
+/// it has left before what the verdict is about.
+pub(super) async fn call(
+    line: &Line,
+    leases: &Leases,
+    submission: &Submission,
+    asked: &mut bool,
+) -> Result<Answer, Verdict> {
     let connection = &line.connection;
     Ok(match submission {
         &Submission::Grant { lease, ttl } => {
             connection.grant(lease, ttl).await?;
             Answer::Granted(Outcome::Done(()))
         }
-        &Submission::KeepAlive(lease) => Answer::KeptAlive(Outcome::Done(leases.keep_alive(line, lease).await?)),
+        &Submission::KeepAlive(lease) => Answer::KeptAlive(Outcome::Done(leases.keep_alive(line, lease, asked).await?)),
         &Submission::Revoke(lease) => {
             connection.revoke(lease).await?;
             Answer::Revoked(Outcome::Done(()))

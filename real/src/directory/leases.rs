@@ -31,15 +31,17 @@ struct Renewing {
 }
 
 impl Leases {
-    /// Renews a lease: its time to live from when the directory renewed it.
-    pub async fn keep_alive(&self, line: &Line, lease: LeaseId) -> Result<Duration, Verdict> {
+    /// Renews a lease: its time to live from when the directory renewed it. `asked` is set where a stream has ended on which that
+    /// was asked for: it may be renewed, whatever becomes of the next.
+    pub async fn keep_alive(&self, line: &Line, lease: LeaseId, asked: &mut bool) -> Result<Duration, Verdict> {
         let slot = self.slot(lease);
         // Taken out while it is used: a renewal that is given up half-way leaves no answer behind for the next.
         let mut slot = slot.lock().await;
-        if let Some(mut renewing) = slot.take().filter(|renewing| renewing.line == line.number)
-            && let Ok(left) = renewing.stream.renew().await
-        {
-            return self.conclude(lease, left, renewing, &mut slot);
+        if let Some(mut renewing) = slot.take().filter(|renewing| renewing.line == line.number) {
+            if let Ok(left) = renewing.stream.renew().await {
+                return self.conclude(lease, left, renewing, &mut slot);
+            }
+            *asked = true;
         }
         let mut renewing = Renewing { line: line.number, stream: line.connection.renewals(lease).await? };
         let left = renewing.stream.renew().await?;

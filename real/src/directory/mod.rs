@@ -227,16 +227,22 @@ impl Shared {
     async fn perform(&self, deadline: Deadline, submission: &Submission) -> Answer {
         let ask = Ask::from(submission);
         let by = deadline.by;
-        let unreachable = || ask.ended(End::Refused(Refusal::Unreachable));
+        // Where it has left before, nothing is certain but that there is no such lease any more.
+        let refused = |refusal, asked| {
+            let unknown = asked && refusal != Refusal::LeaseNotFound;
+            ask.ended(if unknown { End::Unknown } else { End::Refused(refusal) })
+        };
         let found_by = by.min(Instant::now() + link::CONNECT);
-        let Ok(Ok(_call)) = timeout_at(by, self.calls.acquire()).await else { return unreachable() };
-        let mut behind = 0;
+        let Ok(Ok(_call)) = timeout_at(by, self.calls.acquire()).await else {
+            return refused(Refusal::Unreachable, false);
+        };
+        let (mut behind, mut asked) = (0, false);
         loop {
             let Some(line) = self.link.line(behind, found_by).await.filter(|_| !deadline.is_over(&*self.machine))
             else {
-                return unreachable();
+                return refused(Refusal::Unreachable, asked);
             };
-            let verdict = match timeout_at(by, calls::call(&line, &self.leases, submission)).await {
+            let verdict = match timeout_at(by, calls::call(&line, &self.leases, submission, &mut asked)).await {
                 Ok(Ok(answer)) => return answer,
                 Ok(Err(verdict)) => verdict,
                 Err(_) => return ask.ended(End::Unknown),
@@ -248,7 +254,7 @@ impl Shared {
                 Verdict::NeverLeft => behind = line.number,
                 // A stream that is cancelled for want of a leader may have renewed before.
                 Verdict::Refused(Refusal::NoLeader) if ask == Ask::KeepAlive => return ask.ended(End::Unknown),
-                Verdict::Refused(refusal) => return ask.ended(End::Refused(refusal)),
+                Verdict::Refused(refusal) => return refused(refusal, asked),
                 Verdict::Unknown => return ask.ended(End::Unknown),
             }
         }
