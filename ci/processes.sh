@@ -49,11 +49,22 @@ stop_process() {
   return 1
 }
 
-# A port that nobody listens on, TCP or UDP, below those that the system gives to connections.
+# Whose each port is that was drawn: a link of the port's name to what has it.
+drawn_ports=${TMPDIR:-/tmp}/worldline-drawn-ports-$UID
+
+# A port that nobody listens on, TCP or UDP, below those that the system gives to connections. It is given to nobody else as long
+# as there is what has it, a folder or `/proc/PID`: a service that is dead for a while finds its port as it left it.
 free_port() {
-  local port
+  local owner=$1 port
+  mkdir -p "$drawn_ports"
   while :; do
     port=$((20000 + (RANDOM << 15 | RANDOM) % 12000))
-    grep -qsi "^ *[0-9]*: [0-9A-F]*:$(printf %04X "$port") " /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6 || { echo "$port"; return; }
+    ! grep -qsi "^ *[0-9]*: [0-9A-F]*:$(printf %04X "$port") " /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6 || continue
+    if ln -sT "$owner" "$drawn_ports/$port" 2>/dev/null; then echo "$port"; return; fi
+    # What leads nowhere is nobody's any more: whoever draws it next has it.
+    [[ -e $drawn_ports/$port ]] || rm -f "$drawn_ports/$port"
   done
 }
+
+# What this had is anybody's again.
+free_ports_of() { find "$drawn_ports" -maxdepth 1 -lname "$1" -delete 2>/dev/null || true; }
