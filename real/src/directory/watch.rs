@@ -6,8 +6,8 @@
 //!   an older state of it (a backup was restored), or no member has answered for [`RESUME`].
 //! * A backup that was restored has the same cluster id, and may have passed the revision and the term that were seen. So the
 //!   watch also looks at the key that changed last in what it knows: it must stand there as it was left. What is not noticed
-//!   is a backup that has lost nothing but deletions from before the watch began, or whose last known deletion was made again;
-//!   for those, who must be sure scans.
+//!   is a backup that has lost nothing but deletions from before the watch began, or whose last known deletion was made again
+//!   or is of a key that it never had; for those, who must be sure scans.
 
 use super::{
     Deadline, Shared,
