@@ -56,6 +56,25 @@ impl Server {
         sql(&self.url, "select pg_reload_conf()").await;
         let taken = format!("select (current_setting('synchronous_standby_names') = '{standby}')::integer::bigint");
         until(async || number(&self.url, &taken).await == 1).await;
+        if !standby.is_empty() {
+            self.until_a_commit_waits().await;
+        }
+    }
+
+    /// Commits hear of a standby from another process than sessions do, and later.
+    async fn until_a_commit_waits(&self) {
+        let waits = "from pg_stat_activity where wait_event = 'SyncRep' and query like '%emit_message%'";
+        let waiting = format!("select count(*) {waits}");
+        loop {
+            let url = self.url.clone();
+            let commit = async move { sql(&url, "select pg_logical_emit_message(true, 'waits', '')").await };
+            let commit = tokio::spawn(commit);
+            until(async || commit.is_finished() || number(&self.url, &waiting).await > 0).await;
+            if !commit.is_finished() {
+                sql(&self.url, &format!("select pg_cancel_backend(pid) {waits}")).await;
+                return commit.await.expect("it waits no longer");
+            }
+        }
     }
 }
 
